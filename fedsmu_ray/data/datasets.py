@@ -1,0 +1,182 @@
+"""Data sets by name. Nothing is downloaded unless `data.download` says so."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from fedsmu_ray.config import ConfigError, DataConfig
+from fedsmu_ray.data import Dataset
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+
+
+def load_dataset(config: DataConfig) -> Dataset:
+    """The data set of the configuration; raises ConfigError saying what is missing or broken, and the cure."""
+    match config.dataset:
+        case "digits":
+            return _digits()
+        case "mnist" | "fashion_mnist":
+            return _mnist(config)
+        case "cifar10" | "cifar100":
+            return _cifar(config)
+        case "image_folder":
+            return _image_folder(config.folder())
+        case other:
+            raise AssertionError(other)
+
+
+def _digits() -> Dataset:
+    """scikit-learn's 1,797 8x8 digits. It has no test split of its own: every fifth sample is the test set."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x, y = bunch.images.astype(np.uint8)[:, None], bunch.target.astype(np.int64)
+    test = np.arange(len(y)) % 5 == 0
+    return _dataset("digits", x[~test], y[~test], x[test], y[test], 10, scale=16.0)
+
+
+# name: (torchvision class, mean, std); the statistics are the training sets' own
+_MNIST = {
+    "mnist": ("MNIST", (0.1307,), (0.3081,)),
+    "fashion_mnist": ("FashionMNIST", (0.2860,), (0.3530,)),
+}
+# name: (torchvision class, classes, mean, std); the statistics are FedDyn's
+_CIFAR = {
+    "cifar10": ("CIFAR10", 10, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),
+    "cifar100": ("CIFAR100", 100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+
+
+def _mnist(config: DataConfig) -> Dataset:
+    """The IDX files of torchvision's layout (<root>/<Class>/raw) or of <root> itself, plain or gzipped."""
+    kind, mean, std = _MNIST[config.dataset]
+    root = config.folder()
+    places = [root / kind / "raw", root / kind, root]
+    place = next((p for p in places if _idx_path(p, "train-images-idx3-ubyte")), None)
+    if place is None and config.download:
+        _download(config.dataset, kind, root)
+        place = places[0]
+    if place is None:
+        raise _missing(config.dataset, f"train-images-idx3-ubyte[.gz] in {root}/{kind}/raw or {root}")
+    arrays = {}
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        x, y = _idx(place, f"{stem}-images-idx3-ubyte", 3), _idx(place, f"{stem}-labels-idx1-ubyte", 1)
+        if len(x) != len(y) or (len(y) and y.max() > 9):
+            raise ConfigError([f"data.dataset = {config.dataset}: {place}: the {split} images and labels do not match "
+                               f"({len(x)} images, {len(y)} labels, largest label {y.max()}); fetch the files again"])
+        arrays[split] = x[:, None], y.astype(np.int64)
+    return Dataset(config.dataset, *arrays["train"], *arrays["test"], 10, mean, std)
+
+
+def _idx_path(folder: Path, name: str) -> Path | None:
+    return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+
+
+def _idx(folder: Path, name: str, dims: int) -> np.ndarray:
+    """One IDX file (LeCun's format) of unsigned bytes with `dims` dimensions."""
+    path = _idx_path(folder, name)
+    if path is None:
+        raise ConfigError([f"data.root: {folder / name}[.gz] is missing beside the other files; fetch the data set again"])
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise ConfigError([f"data.root: {path} cannot be read ({error}); fetch the data set again"]) from None
+    header = 4 + 4 * dims
+    shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, header, 4))
+    if raw[:4] != bytes((0, 0, 8, dims)) or len(raw) != header + int(np.prod(shape)):
+        raise ConfigError([f"data.root: {path} is not a whole IDX file ({len(raw)} bytes); fetch the data set again"])
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _cifar(config: DataConfig) -> Dataset:
+    """torchvision's reader, which checks every file's MD5."""
+    kind, classes, mean, std = _CIFAR[config.dataset]
+    root = config.folder()
+    from torchvision import datasets
+
+    reader = getattr(datasets, kind)
+    if config.download:
+        _download(config.dataset, kind, root)
+    try:
+        train, test = (reader(root, train=split) for split in (True, False))
+    except RuntimeError:
+        raise _missing(config.dataset, f"{reader.base_folder} (unpacked, undamaged) in {root}") from None
+    return Dataset(config.dataset, *_torchvision_arrays(train), *_torchvision_arrays(test), classes, mean, std)
+
+
+def _torchvision_arrays(split) -> tuple[np.ndarray, np.ndarray]:
+    return np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)), np.asarray(split.targets, np.int64)
+
+
+def _download(name: str, kind: str, root: Path) -> None:
+    from torchvision import datasets
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for train in (True, False):
+            getattr(datasets, kind)(root, train=train, download=True)
+    except Exception as error:  # torchvision raises URLError, RuntimeError or OSError, depending on the step
+        raise ConfigError([f"data.dataset = {name}: the download to {root} failed ({error}); fetch it elsewhere and set "
+                           "data.root to its folder"]) from error
+
+
+def _missing(name: str, wanted: str) -> ConfigError:
+    return ConfigError([f"data.dataset = {name}: not found: looked for {wanted}; set data.root (or $FEDSMU_DATA) to its "
+                        "folder, or allow the download with data.download=true"])
+
+
+def _image_folder(root: Path) -> Dataset:
+    """<root>/{train,test}/<class>/*: images of one size, 3 channels; classes are the folder names, sorted."""
+    names = sorted(p.name for p in (root / "train").iterdir() if p.is_dir()) if (root / "train").is_dir() else []
+    if not names:
+        raise ConfigError([f"data.dataset = image_folder: {root}/train has no class folders; set data.root to a folder "
+                           "laid out as train/<class>/*.jpg and test/<class>/*.jpg"])
+    (train_x, train_y), (test_x, test_y) = (_image_split(root / split, names) for split in ("train", "test"))
+    if train_x.shape[1:] != test_x.shape[1:]:
+        raise ConfigError([f"data.root: {root}: training images are {train_x.shape[1:]} and test images {test_x.shape[1:]} "
+                           "[channels, height, width]; resize them to one size"])
+    return _dataset(f"image_folder:{root.name}", train_x, train_y, test_x, test_y, len(names))
+
+
+def _image_split(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Decoded images uint8 [N, 3, H, W] and labels, in the order of sorted class and file names."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not folder.is_dir():
+        raise ConfigError([f"data.root: {folder} is missing; an image folder needs train/ and test/"])
+    extra = sorted({p.name for p in folder.iterdir() if p.is_dir()} - set(names))
+    if extra:
+        raise ConfigError([f"data.root: {folder} has classes without training images: {', '.join(extra[:5])}"])
+    files = [(label, f) for label, name in enumerate(names) if (folder / name).is_dir()
+             for f in sorted((folder / name).iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        raise ConfigError([f"data.root: {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"])
+    x = None
+    for i, (_, file) in enumerate(files):
+        try:
+            with Image.open(file) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise ConfigError([f"data.root: {file} is not a readable image ({error}); replace or remove it"]) from None
+        if x is None:
+            x = np.empty((len(files), 3, *pixels.shape[:2]), np.uint8)
+        if pixels.shape[:2] != x.shape[2:]:
+            raise ConfigError([f"data.root: {file} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the others are "
+                               f"{x.shape[3]}x{x.shape[2]}; resize all images to one size"])
+        x[i] = pixels.transpose(2, 0, 1)
+    return x, np.array([label for label, _ in files], np.int64)
+
+
+def _dataset(name, train_x, train_y, test_x, test_y, classes, scale: float = 255.0) -> Dataset:
+    """A data set normalised by the per-channel statistics of its own training images, in blocks to spare memory."""
+    count = train_x.size / train_x.shape[1]
+    total = squares = 0.0
+    for i in range(0, len(train_x), 1000):
+        block = train_x[i : i + 1000] / scale
+        total, squares = total + block.sum((0, 2, 3)), squares + (block**2).sum((0, 2, 3))
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
+    return Dataset(name, train_x, train_y, test_x, test_y, classes, tuple(mean.tolist()), tuple(std.tolist()), scale)

@@ -1,0 +1,78 @@
+"""Where client tasks run. An executor owns a server and at least one client worker, wherever they live.
+
+The federation hands over tasks and gets their results in the order they finish. Bulky things (broadcast, client
+states) are handles that only the executor can look into: objects of this process for `inline`, references into
+Ray's object store for `actors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from fedsmu_ray.client import Report
+from fedsmu_ray.server import StepStats
+
+Handle = Any
+
+
+@dataclass(frozen=True)
+class StateAt:
+    """Where a client's state is: row `row` of a shard (named arrays [R, P])."""
+
+    shard: Handle
+    row: int
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a group: the clients at cohort positions position, position + 1, ... of a round."""
+
+    round: int
+    position: int
+    clients: tuple[int, ...]
+    states: tuple[StateAt | None, ...]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the broadcast model on test samples start..stop."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Result of a Train task, whose messages the executor has passed on to the server."""
+
+    report: Report
+    states: dict[int, StateAt]
+
+
+class Executor(Protocol):
+    def open(self, round: int, uniformity: bool) -> Handle:
+        """Begin a round on the server; returns the handle of its broadcast."""
+
+    def run(self, broadcast: Handle, tasks: Sequence[Train | Evaluate]) -> Iterator[tuple[Train | Evaluate, Any]]:
+        """Run the tasks; yields each with its result (Trained, or (correct, loss)) as it finishes."""
+
+    def step(self) -> StepStats:
+        """Server step of the round, once all its groups have finished."""
+
+    def params(self) -> np.ndarray:
+        """The model vector, float32 [P]."""
+
+    def sha256(self) -> str:
+        """Hash of the model vector."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+def placed(clients: Sequence[int], shards: Sequence[Handle], rows: int | None) -> dict[int, StateAt]:
+    """Where the states of a group's clients are, given the shards of `rows` clients its task returned."""
+    return {client: StateAt(shards[i // rows], i % rows) for i, client in enumerate(clients)} if rows else {}

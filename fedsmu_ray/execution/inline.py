@@ -1,0 +1,38 @@
+"""Everything in this process, one task after another: for debugging and tests, and for machines without Ray."""
+
+from __future__ import annotations
+
+import torch
+
+from fedsmu_ray.client import ClientWorker
+from fedsmu_ray.execution import Evaluate, Trained, placed
+from fedsmu_ray.problem import Problem
+from fedsmu_ray.server import Server
+
+
+class InlineExecutor:
+    """The executor without processes. See `execution.Executor`."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.threads = torch.get_num_threads()
+        self.problem, self.server = problem, Server(problem)
+        self.worker = ClientWorker(problem)
+        self.params, self.sha256, self.step = self.server.params, self.server.sha256, self.server.step
+        self.round = 0
+
+    def open(self, round, uniformity):
+        self.round = round
+        return self.server.open(round, uniformity)
+
+    def run(self, broadcast, tasks):
+        for task in tasks:
+            if isinstance(task, Evaluate):
+                yield task, self.worker.evaluate(self.round, broadcast, task.start, task.stop)
+                continue
+            states = [{name: a[s.row] for name, a in s.shard.items()} if s else None for s in task.states]
+            messages, report, shards = self.worker.train(task.round, task.clients, broadcast, states)
+            self.server.receive(task.position, task.clients, messages)
+            yield task, Trained(report, placed(task.clients, shards, self.problem.shard_clients))
+
+    def close(self):
+        torch.set_num_threads(self.threads)

@@ -1,0 +1,92 @@
+"""The rounds of an experiment, as a generator of records. Knows methods and executors, neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from fedsmu_ray.execution import Evaluate, Executor, StateAt, Train
+from fedsmu_ray.problem import Problem
+from fedsmu_ray.streams import host_generator
+
+EVALUATION_SLICE = 2000  # test samples per evaluation task
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished round."""
+
+    round: int  # from 1
+    cohort: tuple[int, ...]
+    train_loss: float  # mean over the cohort of the clients' mean local loss
+    uplink_bytes: int  # cumulative, of all clients
+    downlink_bytes: int  # cumulative, of all clients
+    seconds: float  # wall time of this round
+    zero_fraction: float  # of the uploaded signs, those of exact zeros
+    uniformity: float | None = None  # magnitude uniformity of the uploads; None when not evaluated, as below
+    test_accuracy: float | None = None  # in [0, 1]
+    test_loss: float | None = None  # mean cross-entropy
+
+
+def sample_cohort(seed: int, round: int, clients: int, cohort: int) -> list[int]:
+    """Clients of a round, ascending: uniform without replacement, independent of other rounds."""
+    drawn = host_generator(seed, "cohort", round).choice(clients, cohort, replace=False, shuffle=False)
+    return sorted(drawn.tolist())
+
+
+def rounds(problem: Problem, executor: Executor) -> Iterator[Record]:
+    """Train round after round; yields every round's record, in order.
+
+    The evaluation of a round is work like any other: it shares the next round's broadcast (which is the model to
+    evaluate) and its actors, so an evaluated record is yielded one round late.
+    """
+    config = problem.config.federation
+    states: dict[int, StateAt] = {}  # where the latest state of each client that has one is kept
+    waiting: Record | None = None  # the last round, if its evaluation is still to be done
+    up = down = 0
+    for t in range(1, config.rounds + 1):
+        began = time.perf_counter()
+        evaluated = t % config.eval_every == 0 or t == config.rounds
+        cohort = sample_cohort(problem.config.seed, t, problem.config.data.clients, config.cohort)
+        broadcast = executor.open(t, evaluated)
+        tasks = train_tasks(t, cohort, problem.group_size, states)
+        if waiting:
+            tasks += evaluation_tasks(problem)
+        losses, zeros, scores = {}, 0, {}
+        for task, result in executor.run(broadcast, tasks):
+            if isinstance(task, Evaluate):
+                scores[task.start] = result
+                continue
+            losses.update(zip(task.clients, result.report.losses))
+            zeros += result.report.zeros
+            states.update(result.states)
+        stats = executor.step()
+        up, down = up + stats.uplink_bytes, down + stats.downlink_bytes * stats.clients
+        if waiting:
+            yield scored(waiting, problem, scores)
+        record = Record(t, tuple(cohort), sum(losses[c] for c in cohort) / len(cohort), up, down, time.perf_counter() - began,
+                        zeros / (len(cohort) * problem.dim), stats.uniformity)
+        waiting = record if evaluated else None
+        if not evaluated:
+            yield record
+    broadcast = executor.open(config.rounds + 1, False)
+    yield scored(waiting, problem, {task.start: score for task, score in executor.run(broadcast, evaluation_tasks(problem))})
+
+
+def train_tasks(round: int, cohort: list[int], size: int, states: dict[int, StateAt]) -> list[Train | Evaluate]:
+    """The cohort cut into groups of `size`, with the states its clients have."""
+    return [Train(round, i, tuple(group := cohort[i : i + size]), tuple(states.get(c) for c in group))
+            for i in range(0, len(cohort), size)]
+
+
+def evaluation_tasks(problem: Problem) -> list[Train | Evaluate]:
+    total = len(problem.dataset.test_y)
+    return [Evaluate(i, min(i + EVALUATION_SLICE, total)) for i in range(0, total, EVALUATION_SLICE)]
+
+
+def scored(record: Record, problem: Problem, scores: dict[int, tuple[int, float]]) -> Record:
+    """The record with its evaluation: slices are added in order, so the loss is always rounded alike."""
+    total = len(problem.dataset.test_y)
+    parts = [scores[start] for start in sorted(scores)]
+    return replace(record, test_accuracy=sum(c for c, _ in parts) / total, test_loss=sum(s for _, s in parts) / total)

@@ -1,0 +1,129 @@
+"""Local training of a group of clients at once: the leading axis of every tensor is the client."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from fedsmu_ray import models, streams
+from fedsmu_ray.config import LocalConfig
+from fedsmu_ray.data import DeviceData, Partition
+from fedsmu_ray.vector import Layout
+
+
+class ClientError(RuntimeError):
+    """A client could not finish its round; names the client, the cause and what to try."""
+
+
+class Trainer:
+    """Everything local training needs that does not change over rounds; one per process."""
+
+    def __init__(self, module: nn.Module, data: DeviceData, partition: Partition, local: LocalConfig, seed: int) -> None:
+        self.layout = Layout.of(module)
+        self.module, self.data, self.partition, self.local, self.seed = module, data, partition, local, seed
+        self.batched = data.device.type == "cuda" or models.batches_clients(module)
+
+    def batches(self, round: int, clients: Tensor) -> tuple[Tensor, Tensor]:
+        """Training batches of the round: dataset indices [C, K, B] and how many of the B are there, [C, K].
+
+        Every epoch is a fresh permutation of the client's samples, cut into batches; the short last batch is kept
+        and padded with index 0 beyond its count. A client with fewer batches than the longest of its group has
+        empty ones (count 0).
+        """
+        size, epochs = self.local.batch_size, self.local.epochs
+        sizes, starts = self.partition.sizes[clients], self.partition.starts[clients]
+        order = streams.permutations(streams.keys(self.seed, "batches", round, clients), epochs, sizes)
+        steps = -(-int(sizes.max()) // size)
+        order = F.pad(order, (0, steps * size - order.shape[-1]))
+        real = torch.arange(steps * size) < sizes[:, None, None]
+        index = torch.where(real, self.partition.indices[starts[:, None, None] + torch.where(real, order, 0)], 0)
+        shape = (len(clients), epochs * steps, size)
+        return index.reshape(shape), real.expand_as(index).reshape(shape).sum(-1)
+
+    def forward(self, y: Tensor, inputs: Tensor) -> Tensor:
+        """Outputs [C, B, ...] of C models y [C, P] on their own inputs [C, B, ...]."""
+        if len(y) == 1:
+            return functional_call(self.module, self.layout.named(self.layout.views(y[0])), inputs[0])[None]
+        params = self.layout.named(self.layout.views(y))
+        return vmap(lambda p, i: functional_call(self.module, p, i))(params, inputs)
+
+
+class Local:
+    """The local solvers of one group of clients in one round, as methods see them (`algorithms.Local`)."""
+
+    def __init__(self, trainer: Trainer, round: int, clients: Tensor) -> None:
+        self.trainer, self.round, self.clients = trainer, round, clients
+        self.losses: Tensor | None = None  # mean training loss of each client over its local steps, [C]
+        self.zeros = 0  # exact zeros met by `sign`
+
+    def sgd(self, x: Tensor) -> Tensor:
+        """Local SGD from x, for `epochs` epochs of mini-batches (a fresh optimiser every round, no momentum):
+
+            h <- gradient of the mean cross-entropy over the batch at y
+            h <- h min(1, clip_norm / (||h|| + 1e-6))        global norm; skipped without clip_norm
+            y <- y - lr (h + weight_decay y)                 decay after clipping, on every parameter
+
+        x: [P] or [C, P]. Returns y, [C, P]. Raises ClientError for a client whose model is no longer finite.
+        """
+        count = len(self.clients)
+        y = x.expand(count, -1).clone()
+        index, present = self.trainer.batches(self.round, self.clients)
+        losses = torch.zeros(count)
+        width = count if self.trainer.batched else 1
+        for group in torch.arange(count).split(width):
+            rows = slice(int(group[0]), int(group[-1]) + 1)
+            losses[rows] = self._sgd(y[rows], index[rows], present[rows])
+        for client, total in zip(self.clients.tolist(), y.detach().sum(-1, dtype=torch.float64).tolist()):
+            if total != total or total in (float("inf"), -float("inf")):
+                raise ClientError(f"round {self.round}, client {client}: local training diverged (its model holds NaN or "
+                                  f"Inf); lower local.lr (now {self.trainer.local.lr}) or set local.clip_norm")
+        self.losses = losses
+        return y
+
+    def _sgd(self, y: Tensor, index: Tensor, present: Tensor) -> Tensor:
+        """Train the models y [C, P] in place; returns the mean loss of each client, [C]."""
+        trainer, local = self.trainer, self.trainer.local
+        y.requires_grad_()
+        slots = torch.arange(index.shape[-1])
+        total = torch.zeros(len(y), device=y.device)
+        for k in range(index.shape[1]):
+            n = present[:, k]
+            most = int(n.max())
+            ragged = int(n.min()) < most
+            inputs, targets = trainer.data.batch(index[:, k, :most])
+            outputs = trainer.forward(y, inputs)
+            loss = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none").view(len(y), -1)
+            if ragged:
+                loss = loss * (slots[:most] < n[:, None]).to(y.device)
+            loss = loss.sum(-1) / n.clamp(min=1).to(y.device)
+            (h,) = torch.autograd.grad(loss.sum(), y)
+            with torch.no_grad():
+                step = torch.full((len(y), 1), local.lr, device=y.device)
+                if ragged:
+                    step *= (n > 0)[:, None].to(y.device)
+                if local.clip_norm is not None:
+                    norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
+                    h *= (local.clip_norm / (norm + 1e-6)).clamp(max=1)
+                if local.weight_decay:
+                    h.add_(y, alpha=local.weight_decay)
+                y.addcmul_(h, step, value=-1)
+                total += loss.detach()
+        y.requires_grad_(False)
+        return total.cpu() / (present > 0).sum(-1)
+
+    def sign(self, v: Tensor, zero_rule: str) -> Tensor:
+        """Signs of v [C, P] as int8, with exact zeros by `zero_rule`: 0 (`zero`), +1 (`plus`), or a fair coin from
+        the client's compressor stream (`random`)."""
+        zeros = v == 0
+        self.zeros += int(zeros.sum())
+        u = (v > 0).to(torch.int8) - (v < 0).to(torch.int8)
+        if zero_rule == "plus":
+            u += zeros.to(torch.int8)
+        elif zero_rule == "random":
+            row, column = zeros.nonzero(as_tuple=True)
+            key = streams.keys(self.trainer.seed, "compressor", self.round, self.clients.to(v.device))
+            coin = streams.words(key[row], column) & 1
+            u[row, column] = (2 * coin - 1).to(torch.int8)
+        return u

@@ -1,0 +1,80 @@
+"""What an experiment trains, as every process of it sees it: configuration, data, split, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from fedsmu_ray import models, vector
+from fedsmu_ray.algorithms import Method
+from fedsmu_ray.config import Config
+from fedsmu_ray.data import Dataset, Partition, partition
+from fedsmu_ray.data.datasets import load_dataset
+
+SHARD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that is fixed before round 1. Plain data: it travels to the actors once per experiment."""
+
+    config: Config
+    dataset: Dataset
+    partition: Partition
+
+    @staticmethod
+    def of(config: Config, dataset: Dataset | None = None) -> Problem:
+        """Load the data (unless given), split it, and check that the model fits it; raises ConfigError."""
+        dataset = dataset or load_dataset(config.data)
+        data = config.data
+        split = partition(data.partition, dataset.train_y, dataset.classes, data.clients, config.seed)
+        problem = Problem(config, dataset, split)
+        problem.dim  # builds the model, which refuses data it cannot take
+        return problem
+
+    def module(self) -> nn.Module:
+        """The model, freshly initialised from the seed."""
+        return models.build(self.config.model, self.dataset.shape, self.dataset.classes, self.config.seed)
+
+    def initial(self) -> Tensor:
+        """The initial model vector x_1, float32 [P]."""
+        return vector.flatten(self.module())
+
+    @property
+    def method(self) -> Method:
+        return self.config.algorithm
+
+    @cached_property
+    def dim(self) -> int:
+        """d, the number of trainable parameters."""
+        return vector.Layout.of(self.module()).dim
+
+    @cached_property
+    def shard_clients(self) -> int | None:
+        """Clients whose states share one object, or None for a stateless method.
+
+        Large states are objects of their own, so that one client's can move or be dropped alone; tiny ones share
+        an object of about a megabyte, so that a thousand of them do not cost a thousand objects.
+        """
+        state = self.method.client_init(torch.empty(self.dim, device="meta"))
+        nbytes = sum(t.nbytes for t in state.values())
+        return max(1, SHARD_BYTES // nbytes) if nbytes else None
+
+    @cached_property
+    def group_size(self) -> int:
+        """Clients per task. A function of the configuration alone, never of the number of actors: which clients
+        are trained together decides how their sums are rounded.
+
+        Small models gain from training together (as long as their parameters fit a core's cache) but at least four
+        groups a round keep several actors busy; a convolution fills a core with one client.
+        """
+        compute, cohort = self.config.compute, self.config.federation.cohort
+        if compute.clients_per_task:
+            return min(compute.clients_per_task, cohort)
+        if not compute.gpus_per_actor and not models.batches_clients(self.module()):
+            return 1
+        fitting = (1 << 20) // self.dim if not compute.gpus_per_actor else cohort
+        return max(1, min(fitting, -(-cohort // 4)))

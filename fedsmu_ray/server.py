@@ -1,0 +1,81 @@
+"""The server side of a round: check and add up the messages, step, broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedsmu_ray import message, vector
+from fedsmu_ray.codecs import Accumulator, MessageError
+from fedsmu_ray.problem import Problem
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """What the server saw in one round."""
+
+    clients: int  # messages decoded
+    uplink_bytes: int  # length of those messages
+    downlink_bytes: int  # length of this round's broadcast to one client
+    uniformity: float | None  # magnitude uniformity of the decoded uploads, when asked for
+
+
+class Server:
+    """Owns the server state. The driver never sees the messages' bytes, nor the model before it asks for it."""
+
+    def __init__(self, problem: Problem) -> None:
+        torch.set_num_threads(1)
+        self.problem, self.method = problem, problem.method
+        self.state = dict(self.method.server_init(problem.initial()))
+        self.round = 0
+
+    def open(self, round: int, uniformity: bool) -> np.ndarray:
+        """Begin a round: returns the broadcast, uint8 [1, bytes]."""
+        self.round, self.uniformity = round, uniformity
+        self.totals: dict[str, Accumulator] = {
+            name: codec.accumulator(self.problem.dim, uniformity) for name, codec in self.method.uplink.items()}
+        self.early: dict[int, tuple[Sequence[int], np.ndarray]] = {}
+        self.counted = self.uplink_bytes = 0
+        values = {name: value[None] for name, value in self.method.broadcast(self.state).items()}
+        broadcast = message.encode(self.method.downlink, values, round, [message.SERVER])
+        self.downlink_bytes = broadcast.nbytes
+        return broadcast
+
+    def receive(self, position: int, clients: Sequence[int], messages: np.ndarray) -> None:
+        """Take the messages of the clients at cohort positions position, position + 1, ...
+
+        Groups arrive in any order and are added up in cohort order, so float sums are always rounded alike. Raises
+        MessageError naming what is wrong.
+        """
+        self.early[position] = clients, messages
+        while self.counted in self.early:
+            clients, messages = self.early.pop(self.counted)
+            fields = self.method.uplink
+            for name, rows in message.payloads(fields, messages, self.problem.dim, self.round, clients).items():
+                try:
+                    self.totals[name].add(rows)
+                except MessageError as error:
+                    raise MessageError(f"round {self.round}, clients {list(clients)}, field '{name}': {error}") from None
+            self.counted += len(clients)
+            self.uplink_bytes += messages.nbytes
+
+    def step(self) -> StepStats:
+        """Apply the method's server step to what was received; raises FloatingPointError if the model is no longer finite."""
+        assert not self.early and self.counted, "step before all groups of the round arrived"
+        mean = {name: total.mean() for name, total in self.totals.items()}
+        self.state = dict(self.method.server(self.state, mean, self.round))
+        if not torch.isfinite(self.state["x"].sum(dtype=torch.float64)):
+            raise FloatingPointError(f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
+                                     "(algorithm.*) or local.lr")
+        first = next(iter(self.totals.values()))
+        return StepStats(self.counted, self.uplink_bytes, self.downlink_bytes, first.uniformity() if self.uniformity else None)
+
+    def params(self) -> np.ndarray:
+        """The model vector, float32 [P]."""
+        return self.state["x"].numpy()
+
+    def sha256(self) -> str:
+        return vector.sha256(self.state["x"])
