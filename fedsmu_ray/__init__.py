@@ -1,1 +1,33 @@
-"""fedsmu_ray: federated learning experiments with 1-bit uploads, over Ray and MLflow."""
+"""fedsmu_ray: federated learning experiments with 1-bit uploads, over Ray and MLflow.
+
+    from fedsmu_ray import load_config, run, sweep
+
+    result = run(load_config("experiment.yaml", {"local.lr": 0.05}))
+    result.summary["test_accuracy"], result.model()
+
+    table = sweep(load_config())          # the quickstart sweep
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedsmu_ray.config import load_config
+    from fedsmu_ray.experiment import run
+    from fedsmu_ray.sweep import sweep
+
+__all__ = ["load_config", "run", "sweep"]
+__version__ = "0.1.0"
+_HOME = {"load_config": "config", "run": "experiment", "sweep": "sweep"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch and Ray take seconds, and `--help` needs neither."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'fedsmu_ray' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"fedsmu_ray.{_HOME[name]}"), name)
+    globals()[name] = value  # `sweep` the function, not the submodule that importing it has just bound
+    return value

@@ -10,10 +10,9 @@ import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -33,6 +32,9 @@ class ConfigError(ValueError):
         super().__init__("\n".join(["the configuration has a problem:" if len(self.problems) == 1 else
                                     f"the configuration has {len(self.problems)} problems:",
                                     *(f"  - {p}" for p in self.problems)]))
+
+    def __reduce__(self):  # the default would hand the joined message to __init__
+        return ConfigError, (self.problems,)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class TrackingConfig:
 class TuneConfig:
     """A sweep: every combination of the grids, `samples` times, plus the baselines."""
 
-    metric: str = "test/accuracy"
+    metric: Literal["test/accuracy", "test/loss", "train/loss"] = "test/accuracy"
     mode: Literal["max", "min"] = "max"
     samples: Positive = 1  # draws of choice / uniform / loguniform per grid point; trials in all for optuna
     search: Literal["grid", "random", "optuna"] = "grid"
@@ -134,6 +136,7 @@ class Config:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # what was written, before defaults
 
     @property
     def method_name(self) -> str:
@@ -141,10 +144,10 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The nested mapping that `parse` turns into this configuration again; every default is spelled out."""
-        sections = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("algorithm", "profile")}
+        sections = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("algorithm", "profile", "source")}
         plain = {k: asdict(v) if is_dataclass(v) else v for k, v in sections.items()}
         plain["algorithm"] = {"name": self.method_name, "profile": self.profile, **asdict(self.algorithm)}
-        return _lists(plain)
+        return _copy(plain)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
@@ -267,7 +270,7 @@ def quickstart() -> Path:
 def parse(plain: Mapping[str, Any]) -> Config:
     """A checked Config from a nested mapping; raises ConfigError listing everything that is wrong."""
     problems: list[str] = []
-    plain = dict(plain)
+    source, plain = _copy(plain), dict(plain)
     algorithm = plain.pop("algorithm", None)
     if algorithm is None:
         algorithm = {}
@@ -281,7 +284,7 @@ def parse(plain: Mapping[str, Any]) -> Config:
     defaults = PROFILES.get(profile if isinstance(profile, str) else "", {})
 
     values: dict[str, Any] = {}
-    known = {f.name for f in fields(Config)} - {"profile"}
+    known = {f.name for f in fields(Config)} - {"profile", "source"}
     for key in plain:
         if key not in known:
             problems.append(_unknown(str(key), known | set(_dotted_keys(method))))
@@ -295,7 +298,7 @@ def parse(plain: Mapping[str, Any]) -> Config:
     problems += _impossible(values)
     if problems:
         raise ConfigError(problems)
-    return Config(profile=profile, **values)
+    return Config(profile=profile, source=source, **values)
 
 
 def _section(cls: type, prefix: str, given: Any, defaults: Mapping[str, Any], problems: list[str]) -> Any:
@@ -409,11 +412,8 @@ def _dotted_keys(method: type) -> list[str]:
 
 
 def _copy(value: Any) -> Any:
+    """A deep copy as plain dicts and lists."""
     if isinstance(value, Mapping):
         return {k: _copy(v) for k, v in value.items()}
     return [_copy(v) for v in value] if isinstance(value, (list, tuple)) else value
 
-
-def _lists(value: Any) -> Any:
-    """Tuples as lists, for YAML."""
-    return _copy(value)

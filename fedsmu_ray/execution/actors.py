@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from fedsmu_ray.client import ClientWorker
 from fedsmu_ray.config import ComputeConfig
 from fedsmu_ray.execution import Evaluate, Train, Trained, placed
+from fedsmu_ray.execution.errors import ExecutionError
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Server
 
@@ -32,10 +33,6 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 300.0  # for all actors of an executor to be placed and to have loaded the experiment
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
-
-
-class ExecutionError(RuntimeError):
-    """The cluster could not run the experiment; says what happened and what to try."""
 
 
 def connect(address: str | None = None) -> str:

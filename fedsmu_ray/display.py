@@ -1,0 +1,173 @@
+"""What a person sees: one progress display on stderr, then tables on stdout.
+
+On a terminal the display is live; piped to a file it is a line now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedsmu_ray.config import Config
+from fedsmu_ray.federation import Record
+
+LINE_EVERY_S = 10.0  # between progress lines of a display that is not live
+
+
+def size(nbytes: float) -> str:
+    """Bytes in decimal units, as network and paper figures use them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(nbytes) < 1000:
+            break
+        nbytes /= 1000
+    else:
+        unit = "TB"
+    return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.3g} {unit}" if nbytes < 1000 else f"{nbytes:.0f} {unit}"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+class _Display:
+    """A live bar on a terminal; on anything else, lines at intervals."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.console = Console(stderr=True, highlight=False, quiet=not enabled)
+        self.live = enabled and self.console.is_terminal
+        self.spoken = time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed:g}/{task.total:g}"),
+            TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=self.console, transient=True, disable=not self.live)
+
+    def __enter__(self):
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.console.print(line, soft_wrap=True, markup=False)
+        self.spoken = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether a display that is not live owes its reader a line."""
+        return not self.live and time.monotonic() - self.spoken > LINE_EVERY_S
+
+
+class RunDisplay(_Display):
+    """Progress of one experiment."""
+
+    def __init__(self, config: Config, dim: int, where: str, enabled: bool) -> None:
+        super().__init__(enabled)
+        self.config, self.note = config, ""
+        data, federation = config.data, config.federation
+        self.say(f"{config.name}: {config.method_name} on {data.dataset}, {config.model.name} with {dim:,} parameters, {data.clients} "
+                 f"clients, {federation.cohort} per round, {federation.rounds} rounds; {where}")
+        self.task = self.progress.add_task("round", total=federation.rounds, note="")
+
+    def update(self, record: Record) -> None:
+        if record.test_accuracy is not None:
+            self.note = f"accuracy {percent(record.test_accuracy)}  loss {record.test_loss:.3f}  upload {size(record.uplink_bytes)}"
+        self.progress.update(self.task, completed=record.round, note=self.note)
+        if self.due() and self.note:
+            self.say(f"round {record.round}/{self.config.federation.rounds}  {self.note}  {record.seconds:.2f} s/round")
+
+
+class SweepDisplay(_Display):
+    """Progress of a sweep: one bar for all of it, one for every running trial."""
+
+    def __init__(self, name: str, trials: int, done: int, rounds: int, where: str, enabled: bool) -> None:
+        super().__init__(enabled)
+        self.trials, self.done, self.rounds = trials, done, rounds
+        self.best: float | None = None
+        self.running: dict[str, Any] = {}
+        self.notes: dict[str, str] = {}
+        again = f", {done} of them done before" if done else ""
+        self.say(f"{name}: {trials} trials of up to {rounds} rounds{again}; {where}")
+        self.total = self.progress.add_task("trials", total=trials, completed=done, note="starting actors")
+
+    def start(self, trial: str) -> None:
+        if trial not in self.running:
+            self.running[trial] = self.progress.add_task(f"  {trial}", total=self.rounds, note="")
+
+    def update(self, trial: str, round: int, accuracy: float) -> None:
+        self.start(trial)
+        self.notes[trial] = f"{trial}: round {round}/{self.rounds}, {percent(accuracy)}"
+        self.progress.update(self.running[trial], completed=round, note=percent(accuracy))
+        self._total()
+        if self.due():
+            self.say(f"{self.done}/{self.trials} trials done; running: " + "; ".join(self.notes.values()))
+
+    def finish(self, trial: str, line: str, accuracy: float | None) -> None:
+        self.done += 1
+        self.notes.pop(trial, None)
+        if trial in self.running:
+            self.progress.remove_task(self.running.pop(trial))
+        if accuracy is not None and (self.best is None or accuracy > self.best):
+            self.best = accuracy
+        self._total()
+        self.say(f"[{self.done}/{self.trials}] {trial}: {line}")
+
+    def _total(self) -> None:
+        self.progress.update(self.total, completed=self.done, note=f"best {percent(self.best)}" if self.best is not None else "")
+
+
+def describe(params: Mapping[str, Any]) -> str:
+    """Swept parameters in short: the last parts of their keys."""
+    return ", ".join(f"{short(key)}={value:g}" if isinstance(value, float) else f"{short(key)}={value}" for key, value in params.items())
+
+
+def short(key: str) -> str:
+    return "/".join(part.strip().rsplit(".", 1)[-1] for part in key.split(",")) if not key.endswith(".name") else key.split(".")[-2]
+
+
+def print_run(summary: Mapping[str, Any], where: str | None) -> None:
+    """The outcome of one experiment."""
+    console = Console(highlight=False)
+    console.print(f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds (best "
+                  f"{percent(summary['best_test_accuracy'])} in round {summary['best_round']}); uploaded {size(summary['uplink_bytes'])}, "
+                  f"downloaded {size(summary['downlink_bytes'])}, {summary['seconds']:.1f} s", soft_wrap=True)
+    console.print(f"model {summary['model_sha256']}", soft_wrap=True)
+    _print_store(console, where)
+
+
+def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
+    """The best trials of a sweep, best first, then what failed and where the runs are."""
+    console = Console(highlight=False)
+    trials = sorted(outcome["trials"], key=lambda t: t["score"], reverse=outcome["mode"] == "max")
+    keys = list(dict.fromkeys(k for t in trials for k in t["params"] if k != "algorithm.name"))
+    table = Table(title=f"the best {min(limit, len(trials))} of {len(trials)} trials, by {outcome['metric']}", title_justify="left",
+                  title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading, justify in [("#", "right"), ("method", "left"), *((short(k), "right") for k in keys), ("accuracy", "right"),
+                             ("best", "right"), ("upload", "right"), ("rounds", "right"), ("seconds", "right")]:
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for trial in trials[:limit]:
+        values = [trial["params"].get(k) for k in keys]
+        table.add_row(str(trial["index"]), trial["method"], *("-" if v is None else f"{v:g}" if isinstance(v, float) else str(v) for v in values),
+                      percent(trial["test_accuracy"]), percent(trial["best_test_accuracy"]), size(trial["uplink_bytes"]),
+                      str(trial["rounds"]), f"{trial['seconds']:.1f}")
+    if trials:
+        console.print(table)
+    for trial in outcome["failed"]:
+        console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True, markup=False)
+    if outcome["tracking_uri"]:
+        console.print(f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run '{outcome['name']}'", soft_wrap=True)
+    _print_store(console, outcome["tracking_uri"])
+
+
+def _print_store(console: Console, where: str | None) -> None:
+    if where is None:
+        console.print("tracking is off (tracking.uri=null)")
+        return
+    console.print(f"runs are in {where}; compare them with", soft_wrap=True)
+    command = f"mlflow ui --backend-store-uri {where}" if "://" in where and not where.startswith("http") else f"a browser at {where}"
+    console.print(f"  {command}", soft_wrap=True)

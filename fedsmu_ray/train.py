@@ -1,0 +1,38 @@
+"""`python -m fedsmu_ray.train [FILE] [key=value ...]`: one experiment, no search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedsmu_ray import cli
+
+EXAMPLES = """examples:
+  python -m fedsmu_ray.train                                           the quickstart's FedSMU on digits
+  python -m fedsmu_ray.train algorithm.name=fedavg local.lr=0.05       another method, another rate
+  python -m fedsmu_ray.train tune_configs/fashion_mnist.yaml data.root=/data compute.gpus_per_actor=0.25
+  python -m fedsmu_ray.train compute.executor=inline --json            in this process; results as JSON
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = cli.parser("train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES)
+    options = p.parse_args(argv)
+
+    def command() -> int:
+        from fedsmu_ray.config import load_config
+        from fedsmu_ray.display import print_run
+        from fedsmu_ray.experiment import run
+        from fedsmu_ray.tracking import absolute
+
+        config = load_config(*cli.split(options.arguments))
+        result = run(config, options.address, display=not options.quiet)
+        print_run(result.summary, absolute(config.tracking.uri) if config.tracking.uri else None)
+        if options.json:
+            cli.print_json(result.summary)
+        return 0
+
+    return cli.main(command)
+
+
+if __name__ == "__main__":
+    cli.leave(main())

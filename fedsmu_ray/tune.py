@@ -1,0 +1,41 @@
+"""`python -m fedsmu_ray.tune [FILE] [key=value ...]`: a sweep, the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedsmu_ray import cli
+
+EXAMPLES = """examples:
+  python -m fedsmu_ray.tune                                            the quickstart: FedSMU against FedAvg on digits
+  python -m fedsmu_ray.tune my.yaml tune.search=optuna tune.samples=30 tune.scheduler=asha
+  python -m fedsmu_ray.tune 'tune.space.local.lr={loguniform: [0.001, 1]}' tune.samples=8
+  python -m fedsmu_ray.tune --resume                                   go on with the latest sweep of this name
+  python -m fedsmu_ray.tune my.yaml --address auto                     on a node of a running cluster
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = cli.parser("tune", "Sweep federated experiments with Ray Tune and compare them in MLflow.", EXAMPLES)
+    p.add_argument("--resume", nargs="?", const="", metavar="DIR",
+                   help="go on with an interrupted sweep; DIR: its folder (default: the latest of this name in tune.storage)")
+    options = p.parse_args(argv)
+
+    def command() -> int:
+        from fedsmu_ray.config import load_config
+        from fedsmu_ray.display import print_sweep
+        from fedsmu_ray.sweep import sweep
+
+        # `--resume DIR` as the last word before FILE would swallow it; a folder is told by its sweep.yaml.
+        config = load_config(*cli.split(options.arguments))
+        outcome = sweep(config, options.address, resume=options.resume, display=not options.quiet)
+        print_sweep(outcome)
+        if options.json:
+            cli.print_json(outcome)
+        return 0 if outcome["trials"] and not outcome["failed"] else 1
+
+    return cli.main(command)
+
+
+if __name__ == "__main__":
+    cli.leave(main())
