@@ -36,7 +36,9 @@ def split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 def main(command: Callable[[], int]) -> int:
     """Run a command; turns the errors a user can mend into one message and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _interrupt)
+    # A shell starts background jobs with SIGINT ignored, and schedulers end jobs with SIGTERM: both are an interrupt.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     from fedsmu_ray.config import ConfigError
 
     try:
@@ -59,6 +61,8 @@ def main(command: Callable[[], int]) -> int:
 
 
 def _interrupt(signum: int, frame: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second one must not cut the cleaning up short
     raise KeyboardInterrupt
 
 

@@ -19,6 +19,12 @@ from fedsmu_ray.federation import Record
 LINE_EVERY_S = 10.0  # between progress lines of a display that is not live
 
 
+def stdout() -> Console:
+    """Results for a person: as wide as the terminal, or wide enough for any table when piped."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
 def size(nbytes: float) -> str:
     """Bytes in decimal units, as network and paper figures use them."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -132,7 +138,7 @@ def short(key: str) -> str:
 
 def print_run(summary: Mapping[str, Any], where: str | None) -> None:
     """The outcome of one experiment."""
-    console = Console(highlight=False)
+    console = stdout()
     console.print(f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds (best "
                   f"{percent(summary['best_test_accuracy'])} in round {summary['best_round']}); uploaded {size(summary['uplink_bytes'])}, "
                   f"downloaded {size(summary['downlink_bytes'])}, {summary['seconds']:.1f} s", soft_wrap=True)
@@ -142,7 +148,7 @@ def print_run(summary: Mapping[str, Any], where: str | None) -> None:
 
 def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     """The best trials of a sweep, best first, then what failed and where the runs are."""
-    console = Console(highlight=False)
+    console = stdout()
     trials = sorted(outcome["trials"], key=lambda t: t["score"], reverse=outcome["mode"] == "max")
     keys = list(dict.fromkeys(k for t in trials for k in t["params"] if k != "algorithm.name"))
     table = Table(title=f"the best {min(limit, len(trials))} of {len(trials)} trials, by {outcome['metric']}", title_justify="left",

@@ -65,13 +65,16 @@ def sweep(config: Config, address: str | None = None, resume: str | None = None,
     try:
         planned = _plan(config, book)
         total = len(planned.waiting) + planned.budget + len(book.rows)
+        # Trials waiting for resources at once: all that a cluster may have room for (its autoscaler sees them too); few
+        # for Optuna, whose suggestions should know as many results as possible.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2" if planned.study else "32"
         with SweepDisplay(config.name, total, len(book.rows), config.federation.rounds, where, display) as shown:
             book.shown = shown
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(Trial, source=config.source, dataset=dataset), _Resources(config.source)),
                 tune_config=tune.TuneConfig(
                     search_alg=planned, scheduler=_scheduler(config), num_samples=max(1, total - len(book.rows)), reuse_actors=True,
-                    max_concurrent_trials=config.tune.concurrent, trial_name_creator=lambda trial: f"trial-{trial.trial_id}"),
+                    max_concurrent_trials=config.tune.concurrent, trial_name_creator=_trial_folder, trial_dirname_creator=_trial_folder),
                 run_config=tune.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=[book], verbose=0,
                                          checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
             )
@@ -319,6 +322,10 @@ class Book(tune.Callback):
         return {"trials": ended, "best": best, "failed": failed, "name": self.config.name, "metric": settings.metric, "mode": settings.mode,
                 "experiment": self.config.tracking.experiment, "tracking_uri": self.tracker.uri, "parent_run_id": self.parent,
                 "folder": str(self.folder), "seconds": round(seconds, 3)}
+
+
+def _trial_folder(trial: Any) -> str:
+    return f"trial-{trial.config['index']:03d}"
 
 
 def _cause(trial: Any) -> str:

@@ -64,9 +64,10 @@ class Tracker:
     """
 
     def __init__(self, config: TrackingConfig) -> None:
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):  # table creation and migration talk a lot
+            logging.getLogger(name).setLevel(logging.ERROR)
 
         self.uri = absolute(config.uri)
         try:
