@@ -166,7 +166,8 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     for trial in outcome["failed"]:
         console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True, markup=False)
     if outcome["tracking_uri"]:
-        console.print(f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run '{outcome['name']}'", soft_wrap=True)
+        console.print(f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run '{outcome['name']}' (unfold it to see its trials)",
+                      soft_wrap=True)
     _print_store(console, outcome["tracking_uri"])
 
 

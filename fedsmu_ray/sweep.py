@@ -318,7 +318,8 @@ class Book(tune.Callback):
         ended = [{k: v for k, v in row.items() if k != "event"} for row in rows if row["status"] != FAILED]
         failed = [{k: row[k] for k in ("index", "name", "params", "run_id", "error")} for row in rows if row["status"] == FAILED]
         best = (max if settings.mode == "max" else min)(ended, key=lambda row: row["score"], default=None)
-        self.tracker.finish(self.parent, status, experiment.final_metrics(best) if best else {}, {"fedsmu.trials": str(len(ended))})
+        self.tracker.finish(self.parent, status, {"best/test_accuracy": best["best_test_accuracy"]} if best else {},
+                            {"fedsmu.trials": str(len(ended)), **({"fedsmu.best_run": best["run_id"]} if best else {})})
         return {"trials": ended, "best": best, "failed": failed, "name": self.config.name, "metric": settings.metric, "mode": settings.mode,
                 "experiment": self.config.tracking.experiment, "tracking_uri": self.tracker.uri, "parent_run_id": self.parent,
                 "folder": str(self.folder), "seconds": round(seconds, 3)}

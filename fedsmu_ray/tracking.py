@@ -74,7 +74,7 @@ class Tracker:
             self.client = MlflowClient(self.uri)
             found = self.client.get_experiment_by_name(config.experiment)
             self.experiment = found.experiment_id if found else self.client.create_experiment(
-                config.experiment, artifact_location=_artifacts(self.uri))
+                config.experiment, artifact_location=_artifacts(self.uri), tags={"mlflow.experimentKind": "custom_model_development"})
         except Exception as error:  # each kind of store has its own exceptions
             raise ConfigError([f"tracking.uri = {config.uri!r}: cannot open it ({_brief(error)}); correct it, or turn tracking "
                                "off with tracking.uri=null"]) from None
