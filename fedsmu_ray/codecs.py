@@ -16,9 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-class MessageError(ValueError):
-    """A message that is not what its sender should have sent; says what is wrong with it."""
+from fedsmu_ray.errors import MessageError
 
 
 class Accumulator(Protocol):

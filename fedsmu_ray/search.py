@@ -16,7 +16,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fedsmu_ray.config import Config, ConfigError, apply, flatten, parse
+from fedsmu_ray.config import Config, apply, flatten, parse
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.streams import host_generator
 
 KINDS = ("grid", "choice", "uniform", "loguniform")

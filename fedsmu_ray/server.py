@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from fedsmu_ray import message, vector
-from fedsmu_ray.codecs import Accumulator, MessageError
+from fedsmu_ray.codecs import Accumulator
+from fedsmu_ray.errors import DivergenceError, MessageError
 from fedsmu_ray.problem import Problem
 
 
@@ -63,13 +64,13 @@ class Server:
             self.uplink_bytes += messages.nbytes
 
     def step(self) -> StepStats:
-        """Apply the method's server step to what was received; raises FloatingPointError if the model is no longer finite."""
+        """Apply the method's server step to what was received; raises DivergenceError if the model is no longer finite."""
         assert not self.early and self.counted, "step before all groups of the round arrived"
         mean = {name: total.mean() for name, total in self.totals.items()}
         self.state = dict(self.method.server(self.state, mean, self.round))
         if not torch.isfinite(self.state["x"].sum(dtype=torch.float64)):
-            raise FloatingPointError(f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
-                                     "(algorithm.*) or local.lr")
+            raise DivergenceError(f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
+                                  "(algorithm.*) or local.lr")
         first = next(iter(self.totals.values()))
         return StepStats(self.counted, self.uplink_bytes, self.downlink_bytes, first.uniformity() if self.uniformity else None)
 

@@ -24,6 +24,7 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports an error and no metric
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -34,10 +35,11 @@ from ray.tune.search import Searcher
 from ray.util import get_current_placement_group
 
 from fedsmu_ray import experiment, search, tracking
-from fedsmu_ray.config import Config, ConfigError, parse, read
+from fedsmu_ray.config import Config, parse, read
 from fedsmu_ray.data import Dataset
 from fedsmu_ray.data.datasets import load_dataset
 from fedsmu_ray.display import SweepDisplay, describe, percent, size
+from fedsmu_ray.errors import ConfigError, ExperimentError
 from fedsmu_ray.execution import actors
 from fedsmu_ray.execution.inline import InlineExecutor
 from fedsmu_ray.federation import rounds
@@ -112,6 +114,12 @@ class Trial(tune.Trainable):
         self.problem, self.history, self.rounds = problem, [], rounds(problem, self.executor)
 
     def step(self) -> dict[str, Any]:
+        try:
+            return self._step()
+        except ExperimentError as error:  # the trial's own fault, so the process can go on with the next
+            return {"done": True, "error": f"{type(error).__name__}: {error}"}
+
+    def _step(self) -> dict[str, Any]:
         for record in self.rounds:
             self.history.append(record)
             if record.test_accuracy is not None:
@@ -172,7 +180,7 @@ class Plan(Searcher):
         if trial_id in self.asked:
             from optuna.trial import TrialState
 
-            score = None if error or not result else result[self.metric]
+            score = None if error or not result else result.get(self.metric)
             self.study.tell(self.asked.pop(trial_id), score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
 
     def save(self, checkpoint_path: str) -> None:
@@ -277,12 +285,16 @@ class Book(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         index = trial.config["index"]
+        if "error" in result:
+            return
         if result["round"] > self.skip.get(index, 0):
             self.tracker.log(self.run_ids[index], {k: result[k] for k in result if k in tracking.METRICS}, result["round"])
         self.shown.update(self._name(index, self.unfinished[index]), result["round"], result["test/accuracy"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         index, result = trial.config["index"], trial.last_result
+        if "error" in result:
+            return self._fail(index, " ".join(result["error"].split()))
         summary = json.loads(result["summary"])
         status = COMPLETED if summary["rounds"] == self.config.federation.rounds or summary["model_sha256"] else STOPPED
         tags = {"fedsmu.status": status, **({"model_sha256": summary["model_sha256"]} if summary["model_sha256"] else {})}
@@ -293,9 +305,11 @@ class Book(tune.Callback):
                   f"{percent(accuracy)}, upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s{early}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        index, error = trial.config["index"], _cause(trial)
-        if index not in self.run_ids:  # it failed before it started
+        if trial.config["index"] not in self.run_ids:  # it failed before it started
             self.on_trial_start(iteration, trials, trial)
+        self._fail(trial.config["index"], _cause(trial))
+
+    def _fail(self, index: int, error: str) -> None:
         self.tracker.finish(self.run_ids[index], "FAILED", tags={"fedsmu.status": FAILED, "fedsmu.error": error[:500]})
         self._end(index, {"status": FAILED, "error": error}, None, f"failed: {error}")
 

@@ -16,7 +16,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = cli.parser("train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES)
-    options = p.parse_args(argv)
+    options = p.parse_intermixed_args(argv)
 
     def command() -> int:
         from fedsmu_ray.config import load_config

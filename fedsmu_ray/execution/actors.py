@@ -24,8 +24,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedsmu_ray.client import ClientWorker
 from fedsmu_ray.config import ComputeConfig
+from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.execution import Evaluate, Train, Trained, placed
-from fedsmu_ray.execution.errors import ExecutionError
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Server
 
