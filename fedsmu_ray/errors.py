@@ -35,3 +35,7 @@ class DivergenceError(ExperimentError, ArithmeticError):
 
 class ExecutionError(ExperimentError, RuntimeError):
     """The experiment could not be run on the resources there are; says what happened and what to try."""
+
+
+class CheckpointError(ExperimentError, RuntimeError):
+    """A checkpoint that is damaged or of another experiment; names the file and what is wrong with it."""

@@ -57,37 +57,40 @@ def sweep(config: Config, address: str | None = None, resume: str | None = None,
     """
     began = time.perf_counter()
     search.check(config)
-    folder, events = _folder(config, resume)
     dataset = load_dataset(config.data)
-    Problem.of(config, dataset)
+    Problem.of(config, dataset)  # refuses a model that does not fit the data, before anything starts
     tracker = tracking.open_tracker(config.tracking)
-    book = Book(config, folder, events, tracker)
-    where = actors.connect(address)
+    folder, events = _folder(config, resume)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is reported once, by the display
-    try:
-        planned = _plan(config, book)
-        total = len(planned.waiting) + planned.budget + len(book.rows)
-        # Trials waiting for resources at once: all that a cluster may have room for (its autoscaler sees them too); few
-        # for Optuna, whose suggestions should know as many results as possible.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2" if planned.study else "32"
-        with SweepDisplay(config.name, total, len(book.rows), config.federation.rounds, where, display) as shown:
-            book.shown = shown
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(Trial, source=config.source, dataset=dataset), _Resources(config.source)),
-                tune_config=tune.TuneConfig(
-                    search_alg=planned, scheduler=_scheduler(config), num_samples=max(1, total - len(book.rows)), reuse_actors=True,
-                    max_concurrent_trials=config.tune.concurrent, trial_name_creator=_trial_folder, trial_dirname_creator=_trial_folder),
-                run_config=tune.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=[book], verbose=0,
-                                         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
-            )
-            if total > len(book.rows):
-                tuner.fit()
+    with actors.cluster(address) as where:
+        book = Book(config, folder, events, tracker)
+        try:
+            _fit(config, book, folder, dataset, where, display)
+        except BaseException as error:
+            book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", time.perf_counter() - began)
+            raise
         return book.close("FINISHED", time.perf_counter() - began)
-    except BaseException as error:
-        book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", time.perf_counter() - began)
-        raise
-    finally:
-        actors.disconnect()
+
+
+def _fit(config: Config, book: Book, folder: Path, dataset: Dataset, where: str, display: bool) -> None:
+    """Have Tune run what is left of the sweep."""
+    planned = _plan(config, book)
+    total = len(planned.waiting) + planned.budget + len(book.rows)
+    # Trials waiting for resources at once: all that a cluster may have room for (its autoscaler sees them too); few
+    # for Optuna, whose suggestions should know as many results as possible.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2" if planned.study else "32"
+    with SweepDisplay(config.name, total, len(book.rows), config.federation.rounds, where, display) as shown:
+        book.shown = shown
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(Trial, source=config.source, dataset=dataset), _Resources(config.source)),
+            tune_config=tune.TuneConfig(
+                search_alg=planned, scheduler=_scheduler(config), num_samples=max(1, total - len(book.rows)), reuse_actors=True,
+                max_concurrent_trials=config.tune.concurrent, trial_name_creator=_trial_folder, trial_dirname_creator=_trial_folder),
+            run_config=tune.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=[book], verbose=0,
+                                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
+        )
+        if total > len(book.rows):
+            tuner.fit()
 
 
 class Trial(tune.Trainable):
@@ -196,10 +199,8 @@ def _plan(config: Config, book: Book) -> Plan:
     if settings.search != "optuna":
         waiting = [(i, p) for i, p in enumerate(search.trials(config)) if i not in book.rows]
         return Plan(waiting, settings.metric, settings.mode)
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError(["tune.search = 'optuna': the package is not installed; pip install 'fedsmu-ray[optuna]'"]) from None
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     floats = optuna.distributions.FloatDistribution
     distributions = {key: floats(*values, log=kind == "loguniform") if kind in ("uniform", "loguniform") else
