@@ -60,7 +60,8 @@ class Checkpoint:
             shards, rows = {}, {}
             for client, (shard, row) in places.items():
                 if shard not in shards:
-                    shards[shard] = self.written.get(shard) or self._write(f"states-{round}-{len(made)}.safetensors", fetch(shard), made)
+                    name = f"states-{round}-{len(made)}.safetensors"
+                    shards[shard] = self.written.get(shard) or self._write(name, fetch(shard), made)
                 rows.setdefault(shards[shard][0], {})[str(client)] = row
             file, digest = self._write(f"server-{round}.safetensors", server, made)
             manifest = {"version": VERSION, "progress": dict(progress), "server": {"file": file, "sha256": digest},

@@ -97,7 +97,8 @@ class TuneConfig:
     scheduler: Literal["none", "asha"] = "none"
     concurrent: Positive | None = None  # trials at once; default: as many as the resources allow
     storage: str = "fedsmu_runs"  # folder of the sweep's state, for --resume; shared by all nodes of a cluster
-    space: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> {grid|choice: [...]} or {uniform|loguniform: [low, high]}
+    # dotted key -> {grid|choice: [...]} or {uniform|loguniform: [low, high]}
+    space: Mapping[str, Any] = field(default_factory=dict)
     baselines: tuple[Mapping[str, Any], ...] = ()  # further trials, each a mapping of dotted keys
 
 
@@ -166,7 +167,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_SCIENTIFIC = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+0123456789"))
 
 
 def _yaml(text: str, where: str) -> Any:
@@ -282,7 +284,7 @@ def parse(plain: Mapping[str, Any]) -> Config:
         _choice("algorithm.name", name, METHODS)) else None
     for key in ("name", "seed"):
         hint = get_type_hints(Config, include_extras=True)[key]
-        values[key] = _check(TypeAdapter(hint, config=ConfigDict(strict=True)), key, plain.get(key, getattr(Config, key)), problems)
+        values[key] = _check(_adapter(hint), key, plain.get(key, getattr(Config, key)), problems)
     problems += _impossible(values)
     if problems:
         raise ConfigError(problems)
@@ -338,7 +340,8 @@ def _check(adapter: TypeAdapter, key: str, value: Any, problems: list[str]) -> A
             message += " (or null)" if any(e["type"] == "none_required" for e in error.errors()) else ""
         hint = errors[0].get("ctx", {}).get("expected")
         close = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", hint)) if isinstance(hint, str) else []
-        problems.append(f"{key} = {value!r}: {message[0].lower()}{message[1:]}" + (f"; did you mean {close[0]}?" if close else ""))
+        meant = f"; did you mean {close[0]}?" if close else ""
+        problems.append(f"{key} = {value!r}: {message[0].lower()}{message[1:]}{meant}")
         return None
 
 
@@ -354,7 +357,8 @@ def _unknown(key: str, known: Any, more: str = "") -> str:
     known = list(known)
     close = difflib.get_close_matches(key, known, n=1)
     last = key.rsplit(".", 1)[-1]
-    close = close or [k for k in known if k.rsplit(".", 1)[-1] == last] or difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    close = close or [k for k in known if k.rsplit(".", 1)[-1] == last]
+    close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.4)
     return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "") + (f" ({more})" if more else "")
 
 

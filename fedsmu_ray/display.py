@@ -5,6 +5,7 @@ On a terminal the display is live; piped to a file it is a line now and then.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -27,13 +28,8 @@ def stdout() -> Console:
 
 def size(nbytes: float) -> str:
     """Bytes in decimal units, as network and paper figures use them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(nbytes) < 1000:
-            break
-        nbytes /= 1000
-    else:
-        unit = "TB"
-    return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.3g} {unit}" if nbytes < 1000 else f"{nbytes:.0f} {unit}"
+    power = min(int(math.log(max(nbytes, 1), 1000) + 1e-9), 4)
+    return f"{nbytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def percent(share: float | None) -> str:
@@ -76,13 +72,14 @@ class RunDisplay(_Display):
         super().__init__(enabled)
         self.config, self.note = config, ""
         data, federation = config.data, config.federation
-        self.say(f"{config.name}: {config.method_name} on {data.dataset}, {config.model.name} with {dim:,} parameters, {data.clients} "
-                 f"clients, {federation.cohort} per round, {federation.rounds} rounds; {where}")
+        self.say(f"{config.name}: {config.method_name} on {data.dataset}, {config.model.name} with {dim:,} parameters, "
+                 f"{data.clients} clients, {federation.cohort} per round, {federation.rounds} rounds; {where}")
         self.task = self.progress.add_task("round", total=federation.rounds, note="")
 
     def update(self, record: Record) -> None:
         if record.test_accuracy is not None:
-            self.note = f"accuracy {percent(record.test_accuracy)}  loss {record.test_loss:.3f}  upload {size(record.uplink_bytes)}"
+            self.note = (f"accuracy {percent(record.test_accuracy)}  loss {record.test_loss:.3f}  "
+                         f"upload {size(record.uplink_bytes)}")
         self.progress.update(self.task, completed=record.round, note=self.note)
         if self.due() and self.note:
             self.say(f"round {record.round}/{self.config.federation.rounds}  {self.note}  {record.seconds:.2f} s/round")
@@ -124,24 +121,33 @@ class SweepDisplay(_Display):
         self.say(f"[{self.done}/{self.trials}] {trial}: {line}")
 
     def _total(self) -> None:
-        self.progress.update(self.total, completed=self.done, note=f"best {percent(self.best)}" if self.best is not None else "")
+        note = "" if self.best is None else f"best {percent(self.best)}"
+        self.progress.update(self.total, completed=self.done, note=note)
 
 
 def describe(params: Mapping[str, Any]) -> str:
     """Swept parameters in short: the last parts of their keys."""
-    return ", ".join(f"{short(key)}={value:g}" if isinstance(value, float) else f"{short(key)}={value}" for key, value in params.items())
+    return ", ".join(f"{short(key)}={plain(value)}" for key, value in params.items())
 
 
 def short(key: str) -> str:
-    return "/".join(part.strip().rsplit(".", 1)[-1] for part in key.split(",")) if not key.endswith(".name") else key.split(".")[-2]
+    """A key's last part; of algorithm.name and its like, the section."""
+    if key.endswith(".name"):
+        return key.split(".")[-2]
+    return "/".join(part.strip().rsplit(".", 1)[-1] for part in key.split(","))
+
+
+def plain(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def print_run(summary: Mapping[str, Any], where: str | None) -> None:
     """The outcome of one experiment."""
     console = stdout()
-    console.print(f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds (best "
-                  f"{percent(summary['best_test_accuracy'])} in round {summary['best_round']}); uploaded {size(summary['uplink_bytes'])}, "
-                  f"downloaded {size(summary['downlink_bytes'])}, {summary['seconds']:.1f} s", soft_wrap=True)
+    console.print(f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds "
+                  f"(best {percent(summary['best_test_accuracy'])} in round {summary['best_round']}); "
+                  f"uploaded {size(summary['uplink_bytes'])}, downloaded {size(summary['downlink_bytes'])}, "
+                  f"{summary['seconds']:.1f} s", soft_wrap=True)
     console.print(f"model {summary['model_sha256']}", soft_wrap=True)
     _print_store(console, where)
 
@@ -151,14 +157,12 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     console = stdout()
     trials = sorted(outcome["trials"], key=lambda t: t["score"], reverse=outcome["mode"] == "max")
     keys = list(dict.fromkeys(k for t in trials for k in t["params"] if k != "algorithm.name"))
-    table = Table(title=f"the best {min(limit, len(trials))} of {len(trials)} trials, by {outcome['metric']}", title_justify="left",
-                  title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading, justify in [("#", "right"), ("method", "left"), *((short(k), "right") for k in keys), ("accuracy", "right"),
-                             ("best", "right"), ("upload", "right"), ("rounds", "right"), ("seconds", "right")]:
-        table.add_column(heading, justify=justify, no_wrap=True)
+    table = Table(title=f"the best {min(limit, len(trials))} of {len(trials)} trials, by {outcome['metric']}",
+                  title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("#", "method", *map(short, keys), "accuracy", "best", "upload", "rounds", "seconds"):
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for trial in trials[:limit]:
-        values = [trial["params"].get(k) for k in keys]
-        table.add_row(str(trial["index"]), trial["method"], *("-" if v is None else f"{v:g}" if isinstance(v, float) else str(v) for v in values),
+        table.add_row(str(trial["index"]), trial["method"], *(plain(trial["params"].get(k)) for k in keys),
                       percent(trial["test_accuracy"]), percent(trial["best_test_accuracy"]), size(trial["uplink_bytes"]),
                       str(trial["rounds"]), f"{trial['seconds']:.1f}")
     if trials:
@@ -166,8 +170,8 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     for trial in outcome["failed"]:
         console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True, markup=False)
     if outcome["tracking_uri"]:
-        console.print(f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run '{outcome['name']}' (unfold it to see its trials)",
-                      soft_wrap=True)
+        console.print(f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run '{outcome['name']}' "
+                      "(unfold it to see its trials)", soft_wrap=True)
     _print_store(console, outcome["tracking_uri"])
 
 
@@ -175,6 +179,5 @@ def _print_store(console: Console, where: str | None) -> None:
     if where is None:
         console.print("tracking is off (tracking.uri=null)")
         return
-    console.print(f"runs are in {where}; compare them with", soft_wrap=True)
-    command = f"mlflow ui --backend-store-uri {where}" if "://" in where and not where.startswith("http") else f"a browser at {where}"
-    console.print(f"  {command}", soft_wrap=True)
+    command = f"a browser at {where}" if where.startswith("http") else f"mlflow ui --backend-store-uri {where}"
+    console.print(f"runs are in {where}; compare them with\n  {command}", soft_wrap=True)

@@ -63,7 +63,8 @@ def _dotted(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _interval(arguments: list[Any], kind: str) -> bool:
-    if len(arguments) != 2 or not all(isinstance(a, (int, float)) and not isinstance(a, bool) and math.isfinite(a) for a in arguments):
+    numbers = [a for a in arguments if isinstance(a, (int, float)) and not isinstance(a, bool) and math.isfinite(a)]
+    if len(arguments) != 2 or len(numbers) != 2:
         return False
     low, high = arguments
     return low < high and (kind == "uniform" or low > 0)
@@ -84,7 +85,8 @@ def trials(config: Config) -> list[dict[str, Any]]:
     for _ in range(config.tune.samples):
         for combination in itertools.product(*grids):
             fixed = dict(combination)
-            found.append({key: fixed[key] if kind == "grid" else _draw(kind, values, generator) for key, (kind, values) in space.items()})
+            found.append({key: fixed[key] if kind == "grid" else _draw(kind, values, generator)
+                          for key, (kind, values) in space.items()})
     return baselines(config) + found
 
 
@@ -119,7 +121,8 @@ def check(config: Config) -> None:
         except ConfigError as error:
             problems.update(dict.fromkeys(f"trial {params}: {p}" for p in error.problems))
     if not candidates:
-        problems["tune.space: empty, so there is nothing to sweep; add keys, as in tune.space.local.lr={grid: [0.05, 0.1]}"] = None
+        problems["tune.space: empty, so there is nothing to sweep; add keys, as in "
+                 "tune.space.local.lr={grid: [0.05, 0.1]}"] = None
     if problems:
         raise ConfigError(list(problems)[:20])
 

@@ -84,8 +84,9 @@ def _fit(config: Config, book: Book, folder: Path, dataset: Dataset, where: str,
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Trial, source=config.source, dataset=dataset), _Resources(config.source)),
             tune_config=tune.TuneConfig(
-                search_alg=planned, scheduler=_scheduler(config), num_samples=max(1, total - len(book.rows)), reuse_actors=True,
-                max_concurrent_trials=config.tune.concurrent, trial_name_creator=_trial_folder, trial_dirname_creator=_trial_folder),
+                search_alg=planned, scheduler=_scheduler(config), num_samples=max(1, total - len(book.rows)),
+                reuse_actors=True, max_concurrent_trials=config.tune.concurrent,
+                trial_name_creator=_trial_folder, trial_dirname_creator=_trial_folder),
             run_config=tune.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=[book], verbose=0,
                                      checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
         )
@@ -112,7 +113,8 @@ class Trial(tune.Trainable):
             self.executor = InlineExecutor(problem)
         else:
             # Tune reuses this process only for trials with the same resources, so the actors fit as they are.
-            self.executor = self.executor or actors.RayExecutor(trial.compute, trial.compute.actors or 1, get_current_placement_group())
+            if self.executor is None:
+                self.executor = actors.RayExecutor(trial.compute, trial.compute.actors or 1, get_current_placement_group())
             self.executor.load(problem)
         self.problem, self.history, self.rounds = problem, [], rounds(problem, self.executor)
 
@@ -203,8 +205,9 @@ def _plan(config: Config, book: Book) -> Plan:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     floats = optuna.distributions.FloatDistribution
-    distributions = {key: floats(*values, log=kind == "loguniform") if kind in ("uniform", "loguniform") else
-                     optuna.distributions.CategoricalDistribution(values) for key, (kind, values) in search.normal(settings.space).items()}
+    choices = optuna.distributions.CategoricalDistribution
+    distributions = {key: floats(*values, log=kind == "loguniform") if kind in ("uniform", "loguniform") else choices(values)
+                     for key, (kind, values) in search.normal(settings.space).items()}
     study = optuna.create_study(direction=f"{settings.mode}imize", sampler=optuna.samplers.TPESampler(seed=config.seed % 2**32))
     first = search.baselines(config)
     for index, row in book.rows.items():
@@ -213,7 +216,8 @@ def _plan(config: Config, book: Book) -> Plan:
     begun = set(book.rows) | set(book.unfinished)
     waiting = [(i, p) for i, p in enumerate(first) if i not in book.rows]
     waiting += [(i, p) for i, p in sorted(book.unfinished.items()) if i >= len(first)]
-    plan = Plan(waiting, settings.metric, settings.mode, len(first) + settings.samples - len(begun | set(range(len(first)))), study, distributions)
+    budget = len(first) + settings.samples - len(begun | set(range(len(first))))
+    plan = Plan(waiting, settings.metric, settings.mode, budget, study, distributions)
     plan.next_index = max([len(first) - 1, *begun]) + 1
     return plan
 
@@ -235,14 +239,15 @@ def _scheduler(config: Config) -> Any:
     if config.tune.scheduler == "none":
         return FIFOScheduler()
     longest = config.federation.rounds
-    return _ASHA(len(config.tune.baselines), time_attr="round", metric=config.tune.metric, mode=config.tune.mode, max_t=longest,
-                 grace_period=max(1, min(longest, longest // 9)), reduction_factor=3)
+    return _ASHA(len(config.tune.baselines), time_attr="round", metric=config.tune.metric, mode=config.tune.mode,
+                 max_t=longest, grace_period=max(1, longest // 9), reduction_factor=3)
 
 
 class Book(tune.Callback):
     """Keeps the books: the sweep's folder, the MLflow runs, the display. Lives in the sweep's process."""
 
-    def __init__(self, config: Config, folder: Path, events: list[dict[str, Any]], tracker: tracking.Tracker | tracking.NoTracker) -> None:
+    def __init__(self, config: Config, folder: Path, events: list[dict[str, Any]],
+                 tracker: tracking.Tracker | tracking.NoTracker) -> None:
         self.config, self.folder, self.tracker = config, folder, tracker
         self.shown: SweepDisplay | None = None
         self.rows: dict[int, dict[str, Any]] = {}  # ended trials by index
@@ -317,7 +322,8 @@ class Book(tune.Callback):
     def _end(self, index: int, outcome: dict[str, Any], accuracy: float | None, line: str) -> None:
         params = self.unfinished.pop(index)
         name = self._name(index, params)
-        self.rows[index] = {"event": "end", "index": index, **outcome, "name": name, "run_id": self.run_ids[index], "params": params}
+        self.rows[index] = {"event": "end", "index": index, **outcome, "name": name, "run_id": self.run_ids[index],
+                            "params": params}
         self._write(self.rows[index])
         self.shown.finish(name, line, accuracy)
 
@@ -331,12 +337,13 @@ class Book(tune.Callback):
         settings = self.config.tune
         rows = [self.rows[i] for i in sorted(self.rows)]
         ended = [{k: v for k, v in row.items() if k != "event"} for row in rows if row["status"] != FAILED]
-        failed = [{k: row[k] for k in ("index", "name", "params", "run_id", "error")} for row in rows if row["status"] == FAILED]
+        failed = [{k: row[k] for k in ("index", "name", "params", "run_id", "error")} for row in rows
+                  if row["status"] == FAILED]
         best = (max if settings.mode == "max" else min)(ended, key=lambda row: row["score"], default=None)
         self.tracker.finish(self.parent, status, {"best/test_accuracy": best["best_test_accuracy"]} if best else {},
                             {"fedsmu.trials": str(len(ended)), **({"fedsmu.best_run": best["run_id"]} if best else {})})
-        return {"trials": ended, "best": best, "failed": failed, "name": self.config.name, "metric": settings.metric, "mode": settings.mode,
-                "experiment": self.config.tracking.experiment, "tracking_uri": self.tracker.uri, "parent_run_id": self.parent,
+        return {"trials": ended, "best": best, "failed": failed, "name": self.config.name, "metric": settings.metric,
+                "mode": settings.mode, "experiment": self.config.tracking.experiment, "tracking_uri": self.tracker.uri, "parent_run_id": self.parent,
                 "folder": str(self.folder), "seconds": round(seconds, 3)}
 
 
@@ -368,14 +375,15 @@ def _folder(config: Config, resume: str | None) -> tuple[Path, list[dict[str, An
         return folder, []
     found = [Path(resume)] if resume else sorted(p.parent for p in storage.glob(f"{config.name}-*/sweep.yaml"))
     if not found or not (found[-1] / "sweep.yaml").exists():
-        raise ConfigError([f"--resume {resume}: no sweep to go on with in {resume or storage} (a sweep's folder holds sweep.yaml)"])
+        raise ConfigError([f"--resume {resume}: no sweep to go on with in {resume or storage} (a sweep's folder holds "
+                           "sweep.yaml)"])
     folder = found[-1]
     before = parse(read(folder / "sweep.yaml"))
     changed = {k for k in before.flat() | config.flat() if before.flat().get(k) != config.flat().get(k)}
     changed |= {"tune"} if before.tune != config.tune else set()
     if changed:
-        raise ConfigError([f"--resume {folder}: the sweep was started with another configuration (differs in {', '.join(sorted(changed))}); "
-                           f"give the same one, or start a new sweep"])
+        raise ConfigError([f"--resume {folder}: the sweep was started with another configuration (differs in "
+                           f"{', '.join(sorted(changed))}); give the same one, or start a new sweep"])
     lines = (folder / "trials.jsonl").read_text(encoding="utf-8").splitlines() if (folder / "trials.jsonl").exists() else []
     return folder, [event for line in lines if (event := _event(line))]
 

@@ -26,8 +26,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that i
 
 def metrics(record: Record) -> dict[str, float]:
     """A record as tracked metrics: bytes are cumulative over rounds and clients, accuracy is in [0, 1]."""
-    values = (record.test_accuracy, record.test_loss, record.train_loss, record.uplink_bytes, record.downlink_bytes, record.seconds,
-              record.uniformity)
+    values = (record.test_accuracy, record.test_loss, record.train_loss, record.uplink_bytes, record.downlink_bytes,
+              record.seconds, record.uniformity)
     return {name: float(value) for name, value in zip(METRICS, values) if value is not None}
 
 
@@ -75,7 +75,8 @@ class Tracker:
             self.client = MlflowClient(self.uri)
             found = self.client.get_experiment_by_name(config.experiment)
             self.experiment = found.experiment_id if found else self.client.create_experiment(
-                config.experiment, artifact_location=_artifacts(self.uri), tags={"mlflow.experimentKind": "custom_model_development"})
+                config.experiment, artifact_location=_artifacts(self.uri),
+                tags={"mlflow.experimentKind": "custom_model_development"})  # the UI opens on runs, not on traces
         except Exception as error:  # each kind of store has its own exceptions
             raise ConfigError([f"tracking.uri = {config.uri!r}: cannot open it ({_brief(error)}); correct it, or turn tracking "
                                "off with tracking.uri=null"]) from None
@@ -119,7 +120,8 @@ class Tracker:
                     self.client.log_batch(run_id, metrics=buffer[:900])  # a batch holds at most 1000
                 except Exception as error:
                     if not self.away:
-                        log.warning("MLflow at %s does not answer (%s); metrics are kept and written when it does", self.uri, _brief(error))
+                        log.warning("MLflow at %s does not answer (%s); metrics are kept and written when it does", self.uri,
+                                    _brief(error))
                     self.away = True
                     return
                 del buffer[:900]

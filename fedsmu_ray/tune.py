@@ -19,7 +19,8 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     p = cli.parser("tune", "Sweep federated experiments with Ray Tune and compare them in MLflow.", EXAMPLES)
     p.add_argument("--resume", nargs="?", const="", metavar="DIR",
-                   help="go on with an interrupted sweep; DIR: its folder (default: the latest of the recipe's name in tune.storage)")
+                   help="go on with an interrupted sweep; DIR: its folder "
+                        "(default: the latest of the recipe's name in tune.storage)")
     options = p.parse_intermixed_args(argv)
     if options.resume and not os.path.isdir(options.resume):  # `--resume FILE key=value`: the latest sweep of that recipe
         options.arguments, options.resume = [options.resume, *options.arguments], ""

@@ -118,8 +118,8 @@ class RayExecutor:
             waited = time.monotonic() - began
             if loading and waited > START_TIMEOUT_S:
                 raise ExecutionError(
-                    f"{len(loading)} of {1 + len(self.clients)} actors were not ready after {START_TIMEOUT_S:.0f} s: the cluster "
-                    f"has {_free()} free; lower compute.actors, compute.cpus_per_actor or compute.gpus_per_actor")
+                    f"{len(loading)} of {1 + len(self.clients)} actors were not ready after {START_TIMEOUT_S:.0f} s: the "
+                    f"cluster has {_free()} free; lower compute.actors, compute.cpus_per_actor or compute.gpus_per_actor")
             if loading and waited > 30 and not told:
                 log.warning("still waiting for %d actors (free: %s)", len(loading), _free())
                 told = True

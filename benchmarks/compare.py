@@ -1,0 +1,56 @@
+"""Seconds per round of the same work in several programs, interleaved: python benchmarks/compare.py W2 --peer flower=PYTHON
+
+PYTHON is the interpreter of an environment that holds the peer (see benchmarks/README.md). Prints one line per program with
+minimum, median and maximum over all timed rounds, client tasks per second, and the median ratio to ours, taken repetition by
+repetition, since a machine's speed drifts.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def once(command: list[str]) -> dict:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"program"')]
+    if done.returncode or not lines:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(lines[-1])
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("workload", choices=["W1", "W2"])
+    p.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
+    p.add_argument("--repeat", type=int, default=3)
+    options = p.parse_args()
+    commands = {f"ours-{how}": [sys.executable, "run_ours.py", options.workload, how] for how in ("ray", "inline")}
+    commands |= {f"plain-{n}": [sys.executable, "run_plain.py", options.workload, str(n)] for n in (1, 2)}
+    for peer in options.peer:
+        name, python = peer.split("=", 1)
+        commands[name] = [python, f"run_{name}.py", options.workload]
+        if name == "pfl":  # it can also spread a cohort over processes
+            commands["pfl-2"] = [python, "-m", "torch.distributed.run", "--nproc-per-node", "2", *commands[name][1:]]
+    results: dict[str, list[dict]] = {name: [] for name in commands}
+    for _ in range(options.repeat):
+        for name, command in commands.items():
+            results[name].append(once(command))
+    medians = {name: [statistics.median(r["seconds"]) for r in runs] for name, runs in results.items()}
+    ours = min(("ours-ray", "ours-inline"), key=lambda name: statistics.median(medians[name]))
+    print(f"{'program':<12} {'min s':>8} {'median s':>9} {'max s':>8} {'tasks/s':>9}   "
+          f"ratio to {ours} (min, median, max of {options.repeat})")
+    for name, runs in results.items():
+        seconds = [s for r in runs for s in r["seconds"]]
+        ratios = sorted(a / b for a, b in zip(medians[name], medians[ours]))
+        middle = statistics.median(seconds)
+        print(f"{name:<12} {min(seconds):8.4f} {middle:9.4f} {max(seconds):8.4f} {runs[0]['tasks'] / middle:9.0f}   "
+              f"{ratios[0]:.2f} {statistics.median(ratios):.2f} {ratios[-1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""fedsmu_ray on the same work: FedAvg through its whole path, messages encoded and decoded, over Ray or inline."""
+
+import sys
+
+import numpy as np
+from workloads import WORKLOADS, report
+
+from fedsmu_ray.config import parse
+from fedsmu_ray.data import Dataset
+from fedsmu_ray.experiment import executor
+from fedsmu_ray.federation import rounds
+from fedsmu_ray.problem import Problem
+
+
+def main(name: str, how: str) -> None:
+    workload = WORKLOADS[name]
+    x, y = workload.data()
+    x = x.reshape(len(x), *(workload.shape if len(workload.shape) == 3 else (1, 8, 8)))
+    channels = x.shape[1]
+    dataset = Dataset(name, x, y.astype(np.int64), x[:10], y[:10].astype(np.int64), 10, (0.0,) * channels, (1.0,) * channels, 1.0)
+    problem = Problem.of(parse({
+        "data": {"clients": workload.clients, "partition": {"kind": "iid"}},
+        "model": {"name": "lenet"} if len(workload.shape) == 3 else {"name": "mlp", "hidden": []},
+        "algorithm": {"name": "fedavg", "profile": "paper"},
+        "local": {"epochs": 1, "batch_size": workload.batch, "lr": workload.lr},
+        "federation": {"rounds": workload.rounds + 1, "cohort": workload.cohort, "eval_every": 1000},
+        "compute": {"executor": how, **({"actors": 2} if how == "ray" else {})},
+    }), dataset)
+    with executor(problem, None) as (running, _):
+        report(f"ours-{how}", workload, [r.seconds for r in rounds(problem, running)][1:])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
