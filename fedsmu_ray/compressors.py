@@ -105,6 +105,11 @@ class Support:
         return positions
 
 
+def _float32(values: np.ndarray) -> np.ndarray:
+    """Little-endian bytes [C, 4 N] of float32 [C, N]."""
+    return np.ascontiguousarray(values, "<f4").view(np.uint8)
+
+
 def _scales(rows: np.ndarray, count: int) -> np.ndarray:
     """float32 [C, count] scales, finite and not negative, or MessageError."""
     scales = Float32().decode(rows, count).numpy()
@@ -129,7 +134,7 @@ class TopK:
     def encode(self, value: Tensor) -> np.ndarray:
         at = self.support.positions(value)
         kept = np.take_along_axis(value.cpu().numpy(), at, -1)
-        return np.concatenate([np.ascontiguousarray(kept, "<f4").view(np.uint8), self.support.encode(at)], -1)
+        return np.concatenate([_float32(kept), self.support.encode(at)], -1)
 
     def decode(self, rows: np.ndarray, dim: int) -> Tensor:
         cut = 4 * self.support.total
@@ -159,9 +164,9 @@ class HeavySign:
 
     def encode(self, value: Tensor) -> np.ndarray:
         at = self.support.positions(value)
-        kept = np.ascontiguousarray(np.take_along_axis(value.cpu().numpy(), at, -1), "<f4")
+        kept = np.take_along_axis(value.cpu().numpy(), at, -1)
         first = np.cumsum((0, *self.support.kept[:-1]))
-        scales = np.abs(kept[:, first]).view(np.uint8)
+        scales = _float32(np.abs(kept[:, first]))
         return np.concatenate([scales, np.packbits(kept > 0, axis=-1, bitorder="little"), self.support.encode(at)], -1)
 
     def decode(self, rows: np.ndarray, dim: int) -> Tensor:
@@ -191,9 +196,9 @@ class GroupSign:
         return torch.cat(scale, -1) * draws.sign(v, self.zero_rule)
 
     def encode(self, value: Tensor) -> np.ndarray:
-        z = np.ascontiguousarray(value.cpu().numpy(), "<f4")
+        z = value.cpu().numpy()
         scales = np.abs(z[:, np.cumsum((0, *self.sizes[:-1]))])
-        return np.concatenate([scales.view(np.uint8), np.packbits(z > 0, axis=-1, bitorder="little")], -1)
+        return np.concatenate([_float32(scales), np.packbits(z > 0, axis=-1, bitorder="little")], -1)
 
     def decode(self, rows: np.ndarray, dim: int) -> Tensor:
         cut = 4 * len(self.sizes)
@@ -243,12 +248,12 @@ class Quantiser:
         return r * z if self.scaled else z
 
     def encode(self, value: Tensor) -> np.ndarray:
-        z = np.ascontiguousarray(value.cpu().numpy(), "<f4")
+        z = value.cpu().numpy()
         scales = np.empty((len(z), 0), np.uint8)
         if self.scaled:
             starts = np.cumsum((0, *self.sizes[:-1]))
             r = np.maximum.reduceat(np.abs(z), starts, axis=-1)
-            scales = r.view(np.uint8)
+            scales = _float32(r)
             r = np.repeat(r, self.sizes, axis=-1)
             z = np.divide(z, r, out=np.zeros_like(z), where=r > 0)
         level = np.rint(z * self.top).astype(np.int32)
