@@ -1,6 +1,43 @@
-"""Shared fixtures. Tests never touch the user's home, Ray or MLflow: each session has folders of its own."""
+"""Shared by all tests: nothing is written to the user's home or the working directory, and Ray starts once."""
 
 import os
+import tempfile
+from pathlib import Path
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+import pytest
+from hypothesis import settings
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+settings.register_profile("default", deadline=None)  # the first example of a test pays for imports
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home():
+    """A home of the tests' own: Ray keeps a token there, data sets a cache."""
+    with tempfile.TemporaryDirectory(prefix="fedsmu-home-") as folder:
+        before = os.environ.get("HOME")
+        os.environ["HOME"] = folder
+        yield Path(folder)
+        if before is not None:
+            os.environ["HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(home):
+    """Ray in this process, with room for four client actors of a quarter CPU."""
+    from fedsmu_ray.execution import actors
+
+    actors.connect()
+    yield
+    actors.disconnect()
+
+
+@pytest.fixture
+def data_root():
+    """The folder of real data, from $FEDSMU_DATA."""
+    root = os.environ.get("FEDSMU_DATA")
+    if not root:
+        pytest.skip("needs real data: set FEDSMU_DATA to its folder")
+    return Path(root)

@@ -1,0 +1,176 @@
+"""One experiment, the same bits wherever and however it runs."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from fedsmu_ray import message
+from fedsmu_ray.codecs import MessageError
+from fedsmu_ray.config import parse
+from fedsmu_ray.execution.inline import InlineExecutor
+from fedsmu_ray.federation import rounds, sample_cohort
+from fedsmu_ray.local import ClientError
+from fedsmu_ray.problem import Problem
+from fedsmu_ray.server import Server
+
+METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name": "fedavg"}]
+
+
+def problem_of(algorithm, seed=0, **more):
+    return Problem.of(parse({
+        "seed": seed, "data": {"clients": 30}, "model": {"hidden": [32]}, "algorithm": algorithm, "local": {"epochs": 2, "batch_size": 20},
+        "federation": {"rounds": 4, "cohort": 7, "eval_every": 2}, "compute": {"clients_per_task": 3, "cpus_per_actor": 0.25}, **more}))
+
+
+def outcome(problem, executor):
+    history = list(rounds(problem, executor))
+    return history, executor.sha256(), executor.params()
+
+
+def inline(problem):
+    executor = InlineExecutor(problem)
+    try:
+        return outcome(problem, executor)
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize("algorithm", METHODS, ids=str)
+def test_same_bits_for_inline_and_any_number_of_actors(algorithm, ray_cluster):
+    from fedsmu_ray.execution.actors import RayExecutor
+
+    problem = problem_of(algorithm)
+    history, sha256, params = inline(problem)
+    assert inline(problem)[1] == sha256 == hashlib.sha256(params.astype("<f4").tobytes()).hexdigest()
+    assert inline(problem_of(algorithm, seed=1))[1] != sha256
+    for actors in (1, 2, 4):
+        executor = RayExecutor(problem.config.compute, actors)
+        try:
+            executor.load(problem)
+            got, got_sha256, _ = outcome(problem, executor)
+        finally:
+            executor.close()
+        assert got_sha256 == sha256
+        for a, b in zip(got, history):
+            assert (a.cohort, a.train_loss, a.test_accuracy, a.test_loss, a.uplink_bytes) == (
+                b.cohort, b.train_loss, b.test_accuracy, b.test_loss, b.uplink_bytes)
+
+
+def test_actors_given_another_experiment_keep_nothing_of_the_first(ray_cluster):
+    from fedsmu_ray.execution.actors import RayExecutor
+
+    first, second = problem_of({"name": "fedsmu"}), problem_of({"name": "fedavg"}, seed=5)
+    executor = RayExecutor(first.config.compute, 2)
+    try:
+        for problem in (first, second, first):
+            executor.load(problem)
+            assert outcome(problem, executor)[1] == inline(problem)[1]
+    finally:
+        executor.close()
+
+
+def test_a_lost_actor_costs_a_retry_and_no_bits(ray_cluster, caplog):
+    import ray
+
+    from fedsmu_ray.execution.actors import RayExecutor
+
+    problem = problem_of({"name": "fedsmu"})
+    executor = RayExecutor(problem.config.compute, 2)
+    try:
+        executor.load(problem)
+        history = []
+        for record in rounds(problem, executor):
+            history.append(record)
+            if record.round == 1:
+                ray.kill(executor.clients[0])
+        assert executor.sha256() == inline(problem)[1] and len(history) == 4
+        assert "client actor 0 was lost; retry 1 of 3" in caplog.text
+    finally:
+        executor.close()
+
+
+def test_errors_of_clients_come_through_as_they_are(ray_cluster):
+    from fedsmu_ray.execution.actors import RayExecutor
+
+    problem = problem_of({"name": "fedavg", "profile": "paper"}, local={"lr": 1e30})
+    executor = RayExecutor(problem.config.compute, 1)
+    try:
+        executor.load(problem)
+        with pytest.raises(ClientError, match="round 1, client .* diverged"):
+            list(rounds(problem, executor))
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize("algorithm, payload", [(METHODS[0], lambda d: -(-d // 8)), (METHODS[1], lambda d: -(-d // 5)), (METHODS[2], lambda d: 4 * d)],
+                         ids=["sign", "trit", "float32"])
+def test_bytes_are_those_of_the_messages(algorithm, payload):
+    problem = problem_of(algorithm)
+    last = inline(problem)[0][-1]
+    header = message.overhead(problem.method.uplink)
+    assert header <= 64
+    assert last.uplink_bytes == 4 * 7 * (payload(problem.dim) + header)
+    assert last.downlink_bytes == 4 * 7 * (4 * problem.dim + 32)
+
+
+def test_records_say_what_was_evaluated_and_how_uniform_the_uploads_were():
+    history = inline(problem_of({"name": "fedsmu"}))[0]
+    assert [r.test_accuracy is not None for r in history] == [False, True, False, True]
+    assert [r.uniformity for r in history] == [None, 1.0, None, 1.0]
+    dense = inline(problem_of({"name": "fedavg"}))[0][-1].uniformity
+    assert 1 / 7 <= dense < 0.95
+
+
+def test_evaluation_is_of_the_model_after_the_round():
+    """The evaluation overlaps the next round; it must still be of its own round's model."""
+    long, short = problem_of({"name": "fedavg"}), problem_of({"name": "fedavg"}, federation={"rounds": 2, "cohort": 7})
+    assert inline(long)[0][1].test_loss == inline(short)[0][1].test_loss
+
+
+def test_cohorts_are_uniform_and_independent_of_the_method():
+    assert sample_cohort(3, 5, 30, 7) == sample_cohort(3, 5, 30, 7) != sample_cohort(3, 6, 30, 7)
+    counts = np.bincount([c for t in range(3000) for c in sample_cohort(0, t, 30, 7)], minlength=30)
+    expected = 3000 * 7 / 30
+    assert abs(counts - expected).max() < 5 * (expected * (1 - 7 / 30)) ** 0.5
+
+
+def upload(problem, clients, round=1):
+    values = {"delta": torch.arange(1.0, len(clients) + 1)[:, None].expand(-1, problem.dim) * 1e-3}
+    return message.encode(problem.method.uplink, values, round, clients)
+
+
+def test_server_takes_groups_in_any_order_and_adds_in_cohort_order():
+    problem = problem_of({"name": "fedavg"})
+    groups = [(0, (4, 5)), (2, (9,)), (3, (11, 20))]
+    models = []
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        server = Server(problem)
+        server.open(1, False)
+        for i in order:
+            server.receive(*groups[i], upload(problem, groups[i][1]))
+        assert server.step().clients == 5
+        models.append(server.sha256())
+    assert len(set(models)) == 1
+
+
+def test_server_refuses_what_is_not_of_this_round_or_altered():
+    problem = problem_of({"name": "fedavg"})
+    server = Server(problem)
+    server.open(2, False)
+    with pytest.raises(MessageError, match="header says round 1, expected 2"):
+        server.receive(0, (3,), upload(problem, [3], round=1))
+    altered = upload(problem, [3], round=2)
+    altered[0, 500] ^= 1
+    server.open(2, False)
+    with pytest.raises(MessageError, match="client 3: checksum mismatch"):
+        server.receive(0, (3,), altered)
+
+
+def test_server_refuses_a_model_that_is_not_finite():
+    server = Server(problem := problem_of({"name": "fedavg", "lr": 1e38}))
+    server.open(1, False)
+    server.receive(0, (3,), message.encode(problem.method.uplink, {"delta": torch.full((1, problem.dim), 1e10)}, 1, [3]))
+    with pytest.raises(FloatingPointError, match="round 1: the server model holds NaN or Inf"):
+        server.step()
