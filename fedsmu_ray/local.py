@@ -54,9 +54,12 @@ class Trainer:
 
 
 class Local:
-    """The local solvers of one group of clients in one round, as methods see them (`algorithms.Local`)."""
+    """The local solvers of one group of clients in one round, as methods see them (`algorithms.Local`).
 
-    def __init__(self, trainer: Trainer, round: int, clients: Tensor, setting: Setting) -> None:
+    setting: what methods may know of the experiment; the solvers themselves do without.
+    """
+
+    def __init__(self, trainer: Trainer, round: int, clients: Tensor, setting: Setting | None = None) -> None:
         self.trainer, self.round, self.clients, self.setting = trainer, round, clients, setting
         self.lr = trainer.local.lr
         self.losses: Tensor | None = None  # mean training loss of each client over its local steps, [C]

@@ -35,7 +35,7 @@ class Problem:
         data = config.data
         split = partition(data.partition, dataset.train_y, dataset.classes, data.clients, config.seed)
         problem = Problem(config, dataset, split)
-        problem.setting  # builds the model, which refuses data it cannot take
+        assert problem.dim  # builds the model, which refuses data it cannot take
         return problem
 
     def module(self) -> nn.Module:

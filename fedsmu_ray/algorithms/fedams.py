@@ -28,7 +28,7 @@ class FedAMS:
     | lr      | eta_g   | server learning rate |
     | beta1, beta2 | beta_1, beta_2 | decay of first and second moment |
     | eps     | epsilon | floor of the second moment |
-    | stabiliser |      | (4) and (5) as on the left (`max`), or on the right (`add`, "FedAMSGrad"), where eps adds to the root |
+    | stabiliser |      | (4) and (5) as on the left (`max`) or on the right (`add`, "FedAMSGrad") |
     | bias_correction | | mu / (1 - beta1^t) and sqrt(nu_hat) / sqrt(1 - beta2^t) in (5) |
 
     The authors' code corrects the bias, their pseudo-code does not; the pseudo-code is the default. Values: their
