@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -39,7 +39,7 @@ class Scallion:
     """
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
-    bits: Annotated[int, Field(ge=2, le=32)] = 4
+    bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4
     group: Scope = "tensor"
     lr: Annotated[float, Field(ge=0)] = 1.0
 
