@@ -30,17 +30,18 @@ class DLion:
     | relay |         | who hears u and takes step (5): the `participants` of the round, or `all` clients |
     | zero_rule, tie_rule | s(0) | as in FedSMU |
 
-    The original has full participation and one gradient for h_i; with K local steps the displacement takes its place,
-    which makes D-Lion (mean, full participation) the same as FedSMU with gamma1 = lr and gamma2 = weight_decay, as the
-    near-equal columns of the FedSMU paper's Tables 13 and 14 suggest (a reading; the paper does not say it). Under partial
-    participation that paper says the server only relays and absent clients keep stale models: `participants`. `all` is
-    the control that keeps the models identical. Which model was evaluated is not said: here the mean of all clients'.
-    The server replays the clients' models for that from what it sent; nothing of them is transmitted.
+    Sources: secondary descriptions of the paper and one public implementation, which sends -1 for an exact zero and
+    settles ties by the most frequent value; the rules here are options. The original has full participation and one
+    gradient for h_i; with K local steps the displacement takes its place, which makes D-Lion (mean, full
+    participation) the same as FedSMU with gamma1 = lr and gamma2 = weight_decay, as the near-equal columns of the
+    FedSMU paper's Tables 13 and 14 suggest (a reading; the paper does not say it). Under partial participation that
+    paper says the server only relays and absent clients keep stale models: `participants`. `all` is the control that
+    keeps the models identical. Which model was evaluated is not said: here the mean of all clients'. The server
+    replays the clients' models for that from what it sent; nothing of them is transmitted.
 
-    Client state: x_i, the initial model at first, and m_i, zero. Server state: u, x (the mean), and the replayed models.
-    Upload d bits; reply d ceil(log2(n + 1)) bits (mean), or d, or 8 ceil(d / 5) where ties can be 0 (majority), to every
-    client that hears it; no broadcast. Defaults: the values of Table 14.
-    """
+    Client state: x_i, the initial model at first, and m_i, zero. Server state: u, x (the mean), and the replayed
+    models. Upload d bits; reply d ceil(log2(n + 1)) bits (mean), or d, or 8 ceil(d / 5) where ties can be 0
+    (majority), to every client that hears it; no broadcast. Defaults: the values of Table 14. """
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.9

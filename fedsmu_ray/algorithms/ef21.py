@@ -30,9 +30,10 @@ class EF21:
     | lr      | gamma  | server learning rate |
     | round.share | n / m | participants of the round over clients of the federation |
 
-    The original has one gradient step per round and no local training; FedSMU's comparison does not say what its EF21
-    tracks. Here it is the local displacement, the sum of the local steps, from g_i = 0. The average over all clients
-    is the papers'; averaging over the participants instead would need all g_i at the server.
+    Sources: partial participation (absent g_i stay and count) as in "Bells & Whistles". The original has one gradient
+    step per round and no local training; FedSMU's comparison does not say what its EF21 tracks. Here it is the local
+    displacement, the sum of the local steps, from g_i = 0. The average over all clients is the papers'; averaging over
+    the participants instead would need all g_i at the server.
 
     Client state: g_i, zero at first, frozen while absent. Server state: x, g. Upload as Fed-EF's, download 32 d bits.
     """

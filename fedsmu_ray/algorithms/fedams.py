@@ -31,8 +31,10 @@ class FedAMS:
     | stabiliser |      | (4) and (5) as on the left (`max`) or on the right (`add`, "FedAMSGrad") |
     | bias_correction | | mu / (1 - beta1^t) and sqrt(nu_hat) / sqrt(1 - beta2^t) in (5) |
 
-    The authors' code corrects the bias, their pseudo-code does not; the pseudo-code is the default. Values: their
-    README's, which are not known to be those of FedSMU's comparison.
+    Sources: the authors' code (update.py), which corrects the bias, always adds eps to the root, and has the floor as
+    the initial value of nu_hat; without bias correction and without that addition (5) is the paper's pseudo-code as
+    far as it could be established without the paper at hand, and the default. Values: the README's; FedSMU's
+    comparison does not give its own.
 
     State: none on clients; x, mu, nu, nu_hat (zero at first) on the server. Upload and download 32 d bits.
     """
@@ -90,9 +92,10 @@ class FedCAMS(FedAMS):
         z_i     = C(delta_i + e_i)                              (2)  sent
         e_i    <- e_i + delta_i - z_i                           (3)
 
-    compressor, k_ratio, group and index are those of Fed-EF. The default is the authors' scaled sign of the whole
-    vector; their other choice is top-k with k_ratio 1/64 to 1/256, whose size they count with 32-bit indices
-    (`index: index32`). FedSMU's comparison does not say which it used.
+    (2) and (3) are as in the authors' code (federated_main-ef.py). compressor, k_ratio, group and index are those of
+    Fed-EF. The default is the authors' scaled sign of the whole vector; their other choice is top-k with k_ratio 1/64
+    to 1/256, whose size they count with 32-bit indices (`index: index32`). FedSMU's comparison does not say which it
+    used.
 
     Client state: e_i, zero at first, frozen while absent. Server state: x, mu, nu, nu_hat. Upload d + 32 bits (topk as
     Fed-EF's), download 32 d bits.

@@ -25,6 +25,8 @@ class FedAvgM:
     | beta | beta   | server momentum; 0 is FedAvg |
     | lr   |        | server learning rate; 1 in the original |
 
+    Sources: v <- beta v + delta, x <- x + v as commonly described and in several public implementations.
+
     State: none on clients; x and v (zero at first) on the server. Upload and download 32 d bits.
     """
 

@@ -28,8 +28,11 @@ class FedDyn:
     | h     | h      | minus alpha times the summed displacements over m; (5) is mean(theta_i) - h / alpha |
     | round.share | n / m | participants of the round over clients of the federation |
 
-    The original minimises the local objective exactly in theory, and by SGD in its experiments, as here. Its code also
-    scales alpha by client size, which is the same for clients of equal size. The model that is broadcast is evaluated.
+    Sources: signs and averages checked against the authors' code, which keeps -g_i / alpha for every client and adds
+    their mean over all m to the mean of the participants' models: (4) and (5). The theory minimises the local
+    objective exactly, the code by SGD, as here. The code divides alpha by the client's share of the data, which is the
+    same for clients of equal size, and also reports the plain mean of the participants; here the broadcast model is
+    evaluated.
 
     Client state: g_i, zero at first, kept while absent. Server state: x, h. Upload and download 32 d bits.
     """

@@ -27,7 +27,8 @@ class FedAdam:
     | beta1, beta2 | beta_1, beta_2 | decay of first and second moment |
     | tau   | tau    | degree of adaptivity; v starts at tau^2, the least the paper allows |
 
-    No bias correction, as in the paper.
+    Sources: Algorithm 2 as commonly described, without bias correction, which is how several public implementations
+    have it; one well-known framework starts v at zero instead and corrects the bias.
 
     State: none on clients; x, m (zero at first) and v on the server. Upload and download 32 d bits.
     """

@@ -134,8 +134,8 @@ class FedGlobalLion:
     Symbols as in FedSMU; M is zero at first. Every coordinate moves by gamma1, unlike in FedSMU. sign(0) is 0, as in
     the authors' code of FedSMU, or a coin (`zero_rule: random`).
 
-    State: none on clients; x and M on the server. Upload and download 32 d bits. Defaults: the paper's CIFAR-100 values.
-    """
+    State: none on clients; x and M on the server. Upload and download 32 d bits. Defaults: the paper's CIFAR-100
+    values. """
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99

@@ -27,9 +27,10 @@ class Scaffold:
     | local.lr, local.steps | eta, K_i | local learning rate and number of local steps |
     | round.share | n / m | participants of the round over clients of the federation |
 
-    c = mean(c_i) over all clients, at all times. The correction enters before clipping and local weight decay, as in the
-    released codes of FedDyn and FedSMU, which add <y, c - c_i> to the loss; c_i absorbs what these two do. The size of
-    the round's real cohort is used in (5); the FedSMU code uses the nominal participation rate.
+    Sources: Option II as in the released codes of FedDyn and FedSMU. c = mean(c_i) over all clients, at all times. The
+    correction enters before clipping and local weight decay, as in those codes, which add <y, c - c_i> to the loss;
+    c_i absorbs what these two do. The size of the round's real cohort is used in (5); the FedSMU code uses the nominal
+    participation rate.
 
     Client state: c_i, zero at first, kept while absent. Server state: x, c. Upload 64 d bits (delta_i and gamma_i; one
     of them would do, since each follows from the other and c), download 64 d bits, as the paper counts.

@@ -29,9 +29,10 @@ class SignSGDMV:
     | weight_decay | lambda | scaled by the step |
     | zero_rule, tie_rule | s(0) | as in FedSMU |
 
-    The originals send the sign of one mini-batch gradient; the local displacement takes its place, which is the same up
-    to a positive factor for one local step. Their server returns the vote (d bits) to workers that all hold the model;
-    here, where cohorts change, it sends the model.
+    Sources: the papers as commonly described; their texts were not at hand. The originals send the sign of one
+    mini-batch gradient; the local displacement takes its place, which is the same up to a positive factor for one
+    local step. Their server returns the vote (d bits) to workers that all hold the model; here, where cohorts change,
+    it sends the model.
 
     Client state: m_i, zero at first, kept while absent. Server state: x. Upload d bits (8 ceil(d / 5) with
     `zero_rule: zero`), download 32 d.
