@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fedsmu_ray import search
 from fedsmu_ray.algorithms import METHODS
 from fedsmu_ray.catalogue import VARIANTS, lenet_setting, methods_table, paper
+from fedsmu_ray.config import load_config
 
 DOCS = Path(__file__).parent.parent / "docs" / "methods.md"
 SETTING = lenet_setting()
@@ -65,7 +67,8 @@ def test_every_method_has_its_formula():
 
 
 def test_docs_are_current():
-    assert DOCS.read_text(encoding="utf-8") == methods_table(), f"run: python -m fedsmu_ray.train --list-methods > docs/{DOCS.name}"
+    command = f"python -m fedsmu_ray.train --list-methods > docs/{DOCS.name}"
+    assert DOCS.read_text(encoding="utf-8") == methods_table(), f"run: {command}"
 
 
 def test_table_names_every_method_paper_and_option():
@@ -77,5 +80,11 @@ def test_table_names_every_method_paper_and_option():
 
 
 def test_the_command_prints_it():
-    done = subprocess.run([sys.executable, "-m", "fedsmu_ray.train", "--list-methods"], capture_output=True, text=True, check=True)
-    assert done.stdout == methods_table()
+    command = [sys.executable, "-m", "fedsmu_ray.train", "--list-methods"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == methods_table()
+
+
+def test_the_recipe_runs_every_method():
+    config = load_config(DOCS.parent.parent / "tune_configs" / "methods_digits.yaml")
+    search.check(config)
+    assert {search.configure(config, trial).method_name for trial in search.trials(config)} == set(METHODS)

@@ -15,8 +15,8 @@ from fedsmu_ray.problem import Problem
 @pytest.fixture(scope="module")
 def problem():
     return Problem.of(load_config(None, {
-        "algorithm": {"name": "fedavg", "profile": "paper"}, "local": {"epochs": 2, "batch_size": 10, "lr": 0.05, "clip_norm": 0.5},
-        "model.hidden": [12], "data.clients": 30, "federation.cohort": 4, "compute.executor": "inline"}))
+        "algorithm": {"name": "fedavg", "profile": "paper"}, "model.hidden": [12], "data.clients": 30, "federation.cohort": 4,
+        "local": {"epochs": 2, "batch_size": 10, "lr": 0.05, "clip_norm": 0.5}, "compute.executor": "inline"}))
 
 
 def batches(trainer, round, client):

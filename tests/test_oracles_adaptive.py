@@ -118,3 +118,9 @@ def test_a_minority_of_flipped_voters_changes_nothing():  # [28]
     for flipped in (0, 1, 2):
         mean = torch.stack([-votes] * flipped + [votes] * (5 - flipped)).mean(0)
         assert torch.equal(rounds.sign(mean, "zero"), votes)
+
+
+def test_dlion_says_when_a_client_is_missing():
+    method, setting = DLion(), Quadratics.random(4).setting(3)
+    with pytest.raises(ValueError, match="sum over 3 clients, but 2 took part"):
+        method.server(method.server_init(start()), {"u": torch.zeros(7)}, Round(1, (0, 1), setting, seed=0))

@@ -83,6 +83,9 @@ class DLion:
 
     def server(self, server, mean, round):
         n, m = len(round.clients), round.setting.clients
+        if n != round.setting.cohort:
+            raise ValueError(f"round {round.number}: D-Lion's reply is a sum over {round.setting.cohort} clients, "
+                             f"but {n} took part")
         if self.vote == "mean":
             votes = torch.round(n * mean["u"])                                      # (4) as the integer that is sent
         else:
