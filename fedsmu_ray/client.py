@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from fedsmu_ray import message
+from fedsmu_ray import message, vector
 from fedsmu_ray.data import DeviceData, as_tensor
 from fedsmu_ray.local import Local, Trainer
+from fedsmu_ray.message import Fields
 from fedsmu_ray.problem import Problem
 
 EVALUATION_BATCH = 500
@@ -37,17 +39,30 @@ class ClientWorker:
             _claim_gpu(compute.gpus_per_actor)
         self.problem, self.method = problem, problem.method
         module = problem.module().to(self.device)
+        self.initial = vector.flatten(module)
         data = DeviceData(problem.dataset, self.device)
         self.trainer = Trainer(module, data, problem.partition, problem.config.local, problem.config.seed)
-        self.received: tuple[int, Mapping[str, torch.Tensor]] | None = None
+        self.received: tuple[Any, Mapping[str, torch.Tensor]] = None, {}
 
-    def _receive(self, round: int, broadcast: np.ndarray) -> Mapping[str, torch.Tensor]:
-        """The decoded broadcast; kept for the further tasks of the round."""
-        if self.received is None or self.received[0] != round:
-            fields = self.method.downlink
-            values = message.decode(fields, broadcast, self.problem.dim, round, [message.SERVER])
-            self.received = round, {name: value[0].to(self.device) for name, value in values.items()}
+    def _receive(self, round: int, fields: Fields, sent: np.ndarray) -> Mapping[str, torch.Tensor]:
+        """A decoded message of the server; kept for the further tasks of the round."""
+        key = round, tuple(fields)
+        if self.received[0] != key:
+            values = message.decode(fields, sent, self.problem.dim, round, [message.SERVER])
+            self.received = key, {name: value[0].to(self.device) for name, value in values.items()}
         return self.received[1]
+
+    def _stack(self, states: Sequence[Mapping[str, np.ndarray] | None]) -> dict[str, torch.Tensor]:
+        """States of a group as [C, P] tensors."""
+        fresh = self.method.client_init(self.initial)
+        return {name: torch.stack([as_tensor(s[name]).to(self.device) if s else first for s in states])
+                for name, first in fresh.items()}
+
+    def _shards(self, state: Mapping[str, torch.Tensor], clients: int) -> list[dict[str, np.ndarray]]:
+        """New states of a group, cut into shards of `Problem.shard_clients` rows."""
+        arrays = {name: value.cpu().numpy() for name, value in state.items()}
+        rows = self.problem.shard_clients or clients
+        return [{name: a[i : i + rows] for name, a in arrays.items()} for i in range(0, clients, rows)] if arrays else []
 
     def train(self, round: int, clients: Sequence[int], broadcast: np.ndarray,
               states: Sequence[Mapping[str, np.ndarray] | None]) -> tuple[np.ndarray, Report, list[dict[str, np.ndarray]]]:
@@ -57,22 +72,25 @@ class ClientWorker:
         round. Returns the messages uint8 [C, bytes], the report, and the new states in shards of named [R, P]
         arrays (`Problem.shard_clients` rows each).
         """
-        received = self._receive(round, broadcast)
-        fresh = self.method.client_init(received["x"])
-        state = {name: torch.stack([as_tensor(s[name]).to(self.device) if s else zero for s in states])
-                 for name, zero in fresh.items()}
-        local = Local(self.trainer, round, torch.tensor(clients))
-        upload, state = self.method.client(received, state, local)
-        messages = message.encode(self.method.uplink, upload, round, clients)
-        arrays = {name: value.cpu().numpy() for name, value in state.items()}
-        rows = self.problem.shard_clients or len(clients)
-        shards = [{name: a[i : i + rows] for name, a in arrays.items()} for i in range(0, len(clients), rows)] if arrays else []
-        return messages, Report(local.losses.tolist(), local.zeros), shards
+        received = self._receive(round, self.problem.downlink, broadcast)
+        local = Local(self.trainer, round, torch.tensor(clients), self.problem.setting)
+        upload, state = self.method.client(received, self._stack(states), local)
+        messages = message.encode(self.problem.uplink, upload, round, clients)
+        return messages, Report(local.losses.tolist(), local.zeros), self._shards(state, len(clients))
 
-    def evaluate(self, round: int, broadcast: np.ndarray, start: int, stop: int) -> tuple[int, float]:
-        """Correct predictions and summed cross-entropy of the broadcast model on test samples start..stop."""
+    def hear(self, round: int, clients: Sequence[int], reply: np.ndarray,
+             states: Sequence[Mapping[str, np.ndarray] | None]) -> list[dict[str, np.ndarray]]:
+        """What the server's reply makes of the states of a group, for a method that has one; in shards, like `train`."""
+        received = self._receive(round, self.problem.reply, reply)
+        return self._shards(self.method.hear(received, self._stack(states), self.problem.setting), len(clients))
+
+    def evaluate(self, round: int, sent: np.ndarray, start: int, stop: int) -> tuple[int, float]:
+        """Correct predictions and summed cross-entropy of the server's model on test samples start..stop.
+
+        sent: the broadcast, or, where that holds no model, `Server.model`.
+        """
         trainer = self.trainer
-        params = trainer.layout.named(trainer.layout.views(self._receive(round, broadcast)["x"]))
+        params = trainer.layout.named(trainer.layout.views(self._receive(round, self.problem.model_fields, sent)["x"]))
         correct, loss = 0, 0.0
         trainer.module.eval()
         with torch.inference_mode():

@@ -1,39 +1,41 @@
-"""Tensors <-> bytes, and exact accumulators that add up encoded payloads.
+"""Tensors <-> bytes. Lossless: what loses something on purpose is in `compressors`, whose classes are codecs too.
 
 A codec encodes the rows of a [C, P] tensor (one row per client) into uint8 [C, size(P)]; encode -> decode is the
-identity on the values it carries. Every codec names the accumulator that turns received rows into the mean the
-server works on: sums of signs are integers and so exact in any order, float sums are taken in client order.
+identity on the values it carries. `compress` makes such values out of any tensor: they are what the server will
+decode, and so what a client's residuals and shifts are computed from. Every codec names the accumulator that turns
+received rows into the mean the server works on.
 
-Bits for d coordinates, rounded up to whole bytes: Float32 32 d, Sign d, Trit 8 ceil(d / 5).
+Bits for d coordinates, rounded up to whole bytes: Float32 32 d, Sign d, Trit 8 ceil(d / 5), Integers d ceil(log2(values)).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedsmu_ray.accumulators import Accumulator, OrderedMean, TritCounter, VoteCounter
 from fedsmu_ray.errors import MessageError
 
 
-class Accumulator(Protocol):
-    """Adds up encoded rows of several clients."""
+class Draws(Protocol):
+    """The randomness of a group of clients: a pure function of (seed, round, client)."""
 
-    def add(self, rows: np.ndarray) -> None:
-        """Add uint8 [C, size] rows, in client order."""
+    def sign(self, v: Tensor, zero_rule: str) -> Tensor:
+        """Signs of v [C, P], int8: exact zeros give 0 (`zero`), +1 (`plus`) or a fair coin (`random`)."""
 
-    def mean(self) -> Tensor:
-        """Mean over everything added, float32 [P]."""
-
-    def uniformity(self) -> float:
-        """Magnitude uniformity: the mean over coordinates of Jain's index, in [1/n, 1]."""
+    def uniform(self, v: Tensor) -> Tensor:
+        """One draw from [0, 1) for every element of v [C, P], in v's dtype."""
 
 
 class Codec(Protocol):
     code: ClassVar[int]  # identifies the codec on the wire
+
+    def compress(self, v: Tensor, draws: Draws) -> Tensor:
+        """[C, P] -> [C, P]: the value the receiver will decode instead of v; the identity on values it can carry."""
 
     def size(self, dim: int) -> int:
         """Bytes of one client's payload for `dim` coordinates."""
@@ -56,6 +58,9 @@ class Float32:
 
     def size(self, dim: int) -> int:
         return 4 * dim
+
+    def compress(self, v: Tensor, draws: Draws) -> Tensor:
+        return v
 
     def encode(self, value: Tensor) -> np.ndarray:
         return np.ascontiguousarray(value.detach().cpu().numpy(), dtype="<f4").view(np.uint8)
@@ -80,9 +85,13 @@ class Sign:
     """One bit per coordinate, 1 for +1 and 0 for -1; bit j of the payload is coordinate j (little bit order)."""
 
     code: ClassVar[int] = 2
+    zero_rule: Literal["random", "plus"] = "random"  # what `compress` makes of an exact zero
 
     def size(self, dim: int) -> int:
         return -(-dim // 8)
+
+    def compress(self, v: Tensor, draws: Draws) -> Tensor:
+        return draws.sign(v, self.zero_rule)
 
     def encode(self, value: Tensor) -> np.ndarray:
         return np.packbits((value > 0).cpu().numpy(), axis=-1, bitorder="little")
@@ -113,6 +122,9 @@ class Trit:
     def size(self, dim: int) -> int:
         return -(-dim // 5)
 
+    def compress(self, v: Tensor, draws: Draws) -> Tensor:
+        return draws.sign(v, "zero")
+
     def encode(self, value: Tensor) -> np.ndarray:
         clients, dim = value.shape
         digits = np.ones((clients, 5 * self.size(dim)), np.uint8)  # padding is the digit of 0
@@ -135,86 +147,61 @@ class Trit:
         return TritCounter(self, dim)
 
 
-class OrderedMean:
-    """Float sum taken row by row, in the order of the calls."""
-
-    def __init__(self, codec: Codec, dim: int, uniformity: bool) -> None:
-        self.codec, self.dim, self.count = codec, dim, 0
-        self.total = torch.zeros(dim)
-        self.squares = torch.zeros(dim) if uniformity else None
-        self.magnitudes = torch.zeros(dim) if uniformity else None
-
-    def add(self, rows: np.ndarray) -> None:
-        for value in self.codec.decode(rows, self.dim):
-            self.total += value
-            if self.squares is not None:
-                self.magnitudes += value.abs()
-                self.squares += value.square()
-        self.count += len(rows)
-
-    def mean(self) -> Tensor:
-        return self.total / self.count
-
-    def uniformity(self) -> float:
-        kept = self.squares > 0  # a coordinate nobody changed is 0/0 and left out
-        jain = self.magnitudes[kept].square() / (self.count * self.squares[kept])
-        return float(jain.double().mean()) if len(jain) else 1.0
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Unsigned integers [C, N] below 2^bits -> uint8 [C, ceil(N bits / 8)]; bit j of a code before bit j + 1."""
+    if bits == 8:
+        return codes.astype(np.uint8)
+    planes = (codes[..., None] >> np.arange(bits, dtype=codes.dtype)) & codes.dtype.type(1)
+    return np.packbits(planes.astype(np.uint8).reshape(len(codes), -1), axis=-1, bitorder="little")
 
 
-class VoteCounter:
-    """Counts +1 votes per coordinate exactly, without unpacking the messages.
+def unpack(rows: np.ndarray, count: int, bits: int) -> np.ndarray:
+    """The inverse of `pack`: uint8 [C, ceil(count bits / 8)] -> int64 [C, count]; raises MessageError for set padding."""
+    unused = 8 * rows.shape[-1] - count * bits
+    if unused and (rows[:, -1] >> (8 - unused)).any():
+        raise MessageError("padding bits are set")
+    planes = np.unpackbits(rows, axis=-1, count=count * bits, bitorder="little").reshape(len(rows), count, bits)
+    codes = np.zeros((len(rows), count), np.int64)
+    for j in range(bits):
+        codes |= planes[..., j].astype(np.int64) << j
+    return codes
 
-    The counts are bit-sliced: bit k of coordinate j's count is bit j of `planes[k]`, laid out like a message, so
-    adding a message is a ripple-carry addition with a few logical operations on d/8 bytes.
+
+@dataclass(frozen=True)
+class Integers:
+    """Integers -bound, -bound + step, ..., bound, each in ceil(log2(values)) bits.
+
+    INT(R), the displacement of R sign steps, is Integers(R); VOTE(n), the sum of n signs, is Integers(n, 2).
     """
 
-    def __init__(self, codec: Sign, dim: int) -> None:
-        self.codec, self.dim, self.count = codec, dim, 0
-        self.planes: list[np.ndarray] = []
+    code: ClassVar[int] = 4
+    bound: int
+    step: int = 1
 
-    def add(self, rows: np.ndarray) -> None:
-        self.codec.check(rows, self.dim)
-        for row in rows:
-            self.count += 1
-            carry = row
-            for plane in self.planes:
-                overflow = plane & carry
-                plane ^= carry
-                carry = overflow
-            if self.count.bit_length() > len(self.planes):
-                self.planes.append(carry.copy())
+    @property
+    def values(self) -> int:
+        return 2 * self.bound // self.step + 1
 
-    def votes(self) -> Tensor:
-        """The sum of the signs, int32 [P]: an integer in [-n, n] with the parity of n."""
-        positive = np.zeros(self.dim, np.int32)
-        for k, plane in enumerate(self.planes):
-            positive += np.unpackbits(plane, count=self.dim, bitorder="little").astype(np.int32) << k
-        return torch.from_numpy(2 * positive - self.count)
+    @property
+    def bits(self) -> int:
+        return (self.values - 1).bit_length()
 
-    def mean(self) -> Tensor:
-        return self.votes().float() / self.count
+    def size(self, dim: int) -> int:
+        return -(-dim * self.bits // 8)
 
-    def uniformity(self) -> float:
-        return 1.0  # every client sends magnitude 1 in every coordinate
+    def compress(self, v: Tensor, draws: Draws) -> Tensor:
+        return v
 
+    def encode(self, value: Tensor) -> np.ndarray:
+        codes = (value.cpu().to(torch.int32).numpy() + self.bound) // self.step
+        assert codes.min() >= 0 and codes.max() < self.values, f"integers beyond {self.bound} cannot be sent"
+        return pack(codes.astype(np.uint8 if self.bits <= 8 else np.uint32), self.bits)
 
-class TritCounter:
-    """Sums of -1, 0, +1 as integers, and how many were not 0."""
+    def decode(self, rows: np.ndarray, dim: int) -> Tensor:
+        codes = unpack(rows, dim, self.bits)
+        if codes.max() >= self.values:
+            raise MessageError(f"a code stands for no integer in [-{self.bound}, {self.bound}]")
+        return torch.from_numpy((codes * self.step - self.bound).astype(np.float32))
 
-    def __init__(self, codec: Trit, dim: int) -> None:
-        self.codec, self.dim, self.count = codec, dim, 0
-        self.total = torch.zeros(dim, dtype=torch.int32)
-        self.nonzero = torch.zeros(dim, dtype=torch.int32)
-
-    def add(self, rows: np.ndarray) -> None:
-        for value in self.codec.decode(rows, self.dim):
-            self.total += value
-            self.nonzero += value.abs()
-        self.count += len(rows)
-
-    def mean(self) -> Tensor:
-        return self.total.float() / self.count
-
-    def uniformity(self) -> float:
-        kept = self.nonzero[self.nonzero > 0]  # for 0/1 magnitudes Jain's index is the share of ones
-        return float(kept.double().mean()) / self.count if len(kept) else 1.0
+    def accumulator(self, dim: int, uniformity: bool) -> Accumulator:
+        return OrderedMean(self, dim, uniformity)  # exact: float32 holds integers up to 2^24

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from fedsmu_ray.execution import Evaluate, Executor, StateAt, Train
+from fedsmu_ray.execution import Evaluate, Executor, Handle, Hear, StateAt, Task, Train
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.streams import host_generator
 
@@ -44,6 +44,7 @@ def rounds(problem: Problem, executor: Executor) -> Iterator[Record]:
     config = problem.config.federation
     states: dict[int, StateAt] = {}  # where the latest state of each client that has one is kept
     waiting: Record | None = None  # the last round, if its evaluation is still to be done
+    broadcast_holds_model = "x" in problem.downlink
     up = down = 0
     for t in range(1, config.rounds + 1):
         began = time.perf_counter()
@@ -51,9 +52,11 @@ def rounds(problem: Problem, executor: Executor) -> Iterator[Record]:
         cohort = sample_cohort(problem.config.seed, t, problem.config.data.clients, config.cohort)
         broadcast = executor.open(t, evaluated)
         tasks = train_tasks(t, cohort, problem.group_size, states)
-        if waiting:
-            tasks += evaluation_tasks(problem)
         losses, zeros, scores = {}, 0, {}
+        if waiting and broadcast_holds_model:
+            tasks += evaluation_tasks(problem)
+        elif waiting:
+            scores = evaluate(problem, executor, executor.model())
         for task, result in executor.run(broadcast, tasks):
             if isinstance(task, Evaluate):
                 scores[task.start] = result
@@ -63,6 +66,11 @@ def rounds(problem: Problem, executor: Executor) -> Iterator[Record]:
             states.update(result.states)
         stats = executor.step()
         up, down = up + stats.uplink_bytes, down + stats.downlink_bytes * stats.clients
+        if problem.reply:
+            listeners = cohort if problem.method.relay == "participants" else list(range(problem.config.data.clients))
+            for _, places in executor.run(executor.reply(), hear_tasks(t, listeners, problem.group_size, states)):
+                states.update(places)
+            down += stats.reply_bytes * len(listeners)
         if waiting:
             yield scored(waiting, problem, scores)
         record = Record(t, tuple(cohort), sum(losses[c] for c in cohort) / len(cohort), up, down, time.perf_counter() - began,
@@ -71,16 +79,26 @@ def rounds(problem: Problem, executor: Executor) -> Iterator[Record]:
         if not evaluated:
             yield record
     broadcast = executor.open(config.rounds + 1, False)
-    yield scored(waiting, problem, {task.start: score for task, score in executor.run(broadcast, evaluation_tasks(problem))})
+    yield scored(waiting, problem, evaluate(problem, executor, broadcast if broadcast_holds_model else executor.model()))
 
 
-def train_tasks(round: int, cohort: list[int], size: int, states: dict[int, StateAt]) -> list[Train | Evaluate]:
+def train_tasks(round: int, cohort: list[int], size: int, states: dict[int, StateAt]) -> list[Task]:
     """The cohort cut into groups of `size`, with the states its clients have."""
     return [Train(round, i, tuple(group := cohort[i : i + size]), tuple(states.get(c) for c in group))
             for i in range(0, len(cohort), size)]
 
 
-def evaluation_tasks(problem: Problem) -> list[Train | Evaluate]:
+def hear_tasks(round: int, clients: list[int], size: int, states: dict[int, StateAt]) -> list[Task]:
+    return [Hear(round, tuple(group := clients[i : i + size]), tuple(states.get(c) for c in group))
+            for i in range(0, len(clients), size)]
+
+
+def evaluate(problem: Problem, executor: Executor, sent: Handle) -> dict[int, tuple[int, float]]:
+    """Scores of the server's model, by first sample of each slice."""
+    return {task.start: score for task, score in executor.run(sent, evaluation_tasks(problem))}
+
+
+def evaluation_tasks(problem: Problem) -> list[Task]:
     total = len(problem.dataset.test_y)
     return [Evaluate(i, min(i + EVALUATION_SLICE, total)) for i in range(0, total, EVALUATION_SLICE)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from fedsmu_ray import models, streams
 from fedsmu_ray.config import LocalConfig
 from fedsmu_ray.data import DeviceData, Partition
 from fedsmu_ray.errors import ClientError
+from fedsmu_ray.setting import Setting
 from fedsmu_ray.vector import Layout
 
 
@@ -48,40 +51,112 @@ class Trainer:
 
 
 class Local:
-    """The local solvers of one group of clients in one round, as methods see them (`algorithms.Local`)."""
+    """The local solvers of one group of clients in one round, as methods see them (`algorithms.Local`).
 
-    def __init__(self, trainer: Trainer, round: int, clients: Tensor) -> None:
-        self.trainer, self.round, self.clients = trainer, round, clients
+    setting: what methods may know of the experiment; the solvers themselves do without.
+    """
+
+    def __init__(self, trainer: Trainer, round: int, clients: Tensor, setting: Setting | None = None) -> None:
+        self.trainer, self.round, self.clients, self.setting = trainer, round, clients, setting
+        self.lr = trainer.local.lr
         self.losses: Tensor | None = None  # mean training loss of each client over its local steps, [C]
         self.zeros = 0  # exact zeros met by `sign`
 
-    def sgd(self, x: Tensor) -> Tensor:
+    @property
+    def steps(self) -> Tensor:
+        """K_i, the local steps of each client in one round, float [C, 1]."""
+        local, sizes = self.trainer.local, self.trainer.partition.sizes[self.clients]
+        return (local.epochs * -(-sizes // local.batch_size)).float()[:, None].to(self.trainer.data.device)
+
+    def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
         """Local SGD from x, for `epochs` epochs of mini-batches (a fresh optimiser every round, no momentum):
 
             h <- gradient of the mean cross-entropy over the batch at y
+            h <- h + correction + prox (y - x)               terms of the local objective
             h <- h min(1, clip_norm / (||h|| + 1e-6))        global norm; skipped without clip_norm
             y <- y - lr (h + weight_decay y)                 decay after clipping, on every parameter
 
-        x: [P] or [C, P]. Returns y, [C, P]. Raises ClientError for a client whose model is no longer finite.
+        x: [P] or [C, P]; correction: [C, P]. Returns y, [C, P]. Raises ClientError for a client whose model is no
+        longer finite.
+        """
+        local = self.trainer.local
+        x = x.expand(len(self.clients), -1)
+        y = x.clone()
+
+        def step(rows: slice, y: Tensor, h: Tensor, live: Tensor | None) -> None:
+            if correction is not None:
+                h += correction[rows]
+            if prox:
+                h.add_(y - x[rows], alpha=prox)
+            self._clip(h)
+            rate = torch.full((len(y), 1), local.lr, device=y.device)
+            if live is not None:
+                rate *= live
+            if local.weight_decay:
+                h.add_(y, alpha=local.weight_decay)
+            y.addcmul_(h, rate, value=-1)
+
+        self._descend(y, step)
+        self._check(y)
+        return y
+
+    def lion(self, x: Tensor, momentum: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
+        """Local Lion from x and a momentum (both [P] or [C, P]), on the same batches as `sgd`, with h as there:
+
+            w <- sign(beta1 mu + (1 - beta1) h)              torch's sign: 0 at 0
+            mu <- beta2 mu + (1 - beta2) h
+            y <- y - lr w                                    no weight decay: y stays a whole number of steps away
+
+        Returns the sum of w over the steps (integers) and the last mu, both [C, P]. Raises ClientError like `sgd`.
+        """
+        count, lr = len(self.clients), self.trainer.local.lr
+        y, mu = x.expand(count, -1).clone(), momentum.expand(count, -1).clone()
+        total = torch.zeros_like(y)
+
+        def step(rows: slice, y: Tensor, h: Tensor, live: Tensor | None) -> None:
+            self._clip(h)
+            old = mu[rows]
+            w = torch.sign(beta1 * old + (1 - beta1) * h)
+            new = beta2 * old + (1 - beta2) * h
+            if live is not None:
+                w, new = w * live, torch.where(live, new, old)
+            mu[rows] = new
+            total[rows] += w
+            y.add_(w, alpha=-lr)
+
+        self._descend(y, step)
+        self._check(y + mu)
+        return total, mu
+
+    def _clip(self, h: Tensor) -> None:
+        clip = self.trainer.local.clip_norm
+        if clip is not None:
+            norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
+            h *= (clip / (norm + 1e-6)).clamp(max=1)
+
+    def _check(self, y: Tensor) -> None:
+        for client, total in zip(self.clients.tolist(), y.detach().sum(-1, dtype=torch.float64).tolist()):
+            if total != total or total in (float("inf"), -float("inf")):
+                raise ClientError(f"round {self.round}, client {client}: local training diverged (its model holds NaN or "
+                                  f"Inf); lower local.lr (now {self.trainer.local.lr}) or set local.clip_norm")
+
+    def _descend(self, y: Tensor, step: Callable[[slice, Tensor, Tensor, Tensor | None], None]) -> None:
+        """Train the models y [C, P] in place with `step(rows, y[rows], gradient, live)`, and note the mean losses.
+
+        live: bool [C, 1], which clients still have a batch; None if all have.
         """
         count = len(self.clients)
-        y = x.expand(count, -1).clone()
         index, present = self.trainer.batches(self.round, self.clients)
         losses = torch.zeros(count)
         width = count if self.trainer.batched else 1
         for group in torch.arange(count).split(width):
             rows = slice(int(group[0]), int(group[-1]) + 1)
-            losses[rows] = self._sgd(y[rows], index[rows], present[rows])
-        for client, total in zip(self.clients.tolist(), y.detach().sum(-1, dtype=torch.float64).tolist()):
-            if total != total or total in (float("inf"), -float("inf")):
-                raise ClientError(f"round {self.round}, client {client}: local training diverged (its model holds NaN or "
-                                  f"Inf); lower local.lr (now {self.trainer.local.lr}) or set local.clip_norm")
+            losses[rows] = self._descend_rows(rows, y[rows], index[rows], present[rows], step)
         self.losses = losses
-        return y
 
-    def _sgd(self, y: Tensor, index: Tensor, present: Tensor) -> Tensor:
-        """Train the models y [C, P] in place; returns the mean loss of each client, [C]."""
-        trainer, local = self.trainer, self.trainer.local
+    def _descend_rows(self, rows: slice, y: Tensor, index: Tensor, present: Tensor, step: Callable) -> Tensor:
+        """Train the models y [C, P] of some clients in place; returns the mean loss of each, [C]."""
+        trainer = self.trainer
         y.requires_grad_()
         slots = torch.arange(index.shape[-1])
         total = torch.zeros(len(y), device=y.device)
@@ -97,15 +172,7 @@ class Local:
             loss = loss.sum(-1) / n.clamp(min=1).to(y.device)
             (h,) = torch.autograd.grad(loss.sum(), y)
             with torch.no_grad():
-                step = torch.full((len(y), 1), local.lr, device=y.device)
-                if ragged:
-                    step *= (n > 0)[:, None].to(y.device)
-                if local.clip_norm is not None:
-                    norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
-                    h *= (local.clip_norm / (norm + 1e-6)).clamp(max=1)
-                if local.weight_decay:
-                    h.add_(y, alpha=local.weight_decay)
-                y.addcmul_(h, step, value=-1)
+                step(rows, y, h, (n > 0)[:, None].to(y.device) if ragged else None)
                 total += loss.detach()
         y.requires_grad_(False)
         return total.cpu() / (present > 0).sum(-1)
@@ -124,3 +191,12 @@ class Local:
             coin = streams.words(key[row], column) & 1
             u[row, column] = (2 * coin - 1).to(torch.int8)
         return u
+
+    def uniform(self, v: Tensor) -> Tensor:
+        """One draw from [0, 1) for every element of v [C, P], from the client's compressor stream.
+
+        A multiple of 2^-24 from the high bits of the same words whose lowest bit is the coin of `sign`.
+        """
+        key = streams.keys(self.trainer.seed, "compressor", self.round, self.clients.to(v.device))
+        high = (streams.words(key[:, None], torch.arange(v.shape[-1], device=v.device)) >> 40) & ((1 << 24) - 1)
+        return high.to(v.dtype) / (1 << 24)

@@ -58,7 +58,7 @@ def _crc(message: np.ndarray) -> int:
 
 def encode(fields: Fields, values: Mapping[str, Tensor], round: int, clients: Sequence[int]) -> np.ndarray:
     """Messages of a group: `values` holds [C, P] per field; returns uint8 [C, length]."""
-    dim = next(iter(values.values())).shape[-1]
+    dim = max((value.shape[-1] for value in values.values()), default=0)
     out = np.empty((len(clients), length(fields, dim)), np.uint8)
     at = overhead(fields)
     out[:, :at] = _headers(fields, dim, round, clients).view(np.uint8).reshape(len(clients), at)

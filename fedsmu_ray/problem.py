@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from fedsmu_ray import models, vector
 from fedsmu_ray.algorithms import Method
+from fedsmu_ray.codecs import Float32
 from fedsmu_ray.config import Config
 from fedsmu_ray.data import Dataset, Partition, partition
 from fedsmu_ray.data.datasets import load_dataset
+from fedsmu_ray.message import Fields
+from fedsmu_ray.setting import Setting
 
 SHARD_BYTES = 1 << 20
 
@@ -32,7 +35,7 @@ class Problem:
         data = config.data
         split = partition(data.partition, dataset.train_y, dataset.classes, data.clients, config.seed)
         problem = Problem(config, dataset, split)
-        problem.dim  # builds the model, which refuses data it cannot take
+        assert problem.dim  # builds the model, which refuses data it cannot take
         return problem
 
     def module(self) -> nn.Module:
@@ -48,9 +51,37 @@ class Problem:
         return self.config.algorithm
 
     @cached_property
+    def setting(self) -> Setting:
+        """What the method may know of this experiment."""
+        config, local = self.config, self.config.local
+        steps = local.epochs * -(-int(self.partition.sizes.max()) // local.batch_size)
+        sizes = vector.Layout.of(self.module()).sizes
+        return Setting(sizes, config.data.clients, config.federation.cohort, steps, local.lr)
+
+    @property
     def dim(self) -> int:
         """d, the number of trainable parameters."""
-        return vector.Layout.of(self.module()).dim
+        return self.setting.dim
+
+    @cached_property
+    def uplink(self) -> Fields:
+        """Fields of a client's message."""
+        return self.method.uplink(self.setting)
+
+    @cached_property
+    def downlink(self) -> Fields:
+        """Fields of the server's broadcast."""
+        return self.method.downlink(self.setting)
+
+    @cached_property
+    def reply(self) -> Fields | None:
+        """Fields of the server's reply after aggregation, for a method that has one."""
+        return self.method.reply(self.setting) if hasattr(self.method, "reply") else None
+
+    @cached_property
+    def model_fields(self) -> Fields:
+        """Fields of the message that evaluation takes the model from: the broadcast's, if it holds the model."""
+        return self.downlink if "x" in self.downlink else {"x": Float32()}
 
     @cached_property
     def shard_clients(self) -> int | None:

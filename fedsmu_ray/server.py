@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from fedsmu_ray import message, vector
 from fedsmu_ray.codecs import Accumulator
 from fedsmu_ray.errors import DivergenceError, MessageError
 from fedsmu_ray.problem import Problem
+from fedsmu_ray.setting import Round
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class StepStats:
     clients: int  # messages decoded
     uplink_bytes: int  # length of those messages
     downlink_bytes: int  # length of this round's broadcast to one client
+    reply_bytes: int  # length of the reply to one client, for a method that has one
     uniformity: float | None  # magnitude uniformity of the decoded uploads, when asked for
 
 
@@ -37,13 +39,16 @@ class Server:
         """Begin a round: returns the broadcast, uint8 [1, bytes]."""
         self.round, self.uniformity = round, uniformity
         self.totals: dict[str, Accumulator] = {
-            name: codec.accumulator(self.problem.dim, uniformity) for name, codec in self.method.uplink.items()}
+            name: codec.accumulator(self.problem.dim, uniformity) for name, codec in self.problem.uplink.items()}
         self.early: dict[int, tuple[Sequence[int], np.ndarray]] = {}
         self.counted = self.uplink_bytes = 0
-        values = {name: value[None] for name, value in self.method.broadcast(self.state).items()}
-        broadcast = message.encode(self.method.downlink, values, round, [message.SERVER])
+        self.clients: list[int] = []  # whose messages were added up, in cohort order
+        broadcast = self._encode(self.problem.downlink, self.method.broadcast(self.state))
         self.downlink_bytes = broadcast.nbytes
         return broadcast
+
+    def _encode(self, fields: message.Fields, values: Mapping[str, torch.Tensor]) -> np.ndarray:
+        return message.encode(fields, {name: values[name][None] for name in fields}, self.round, [message.SERVER])
 
     def receive(self, position: int, clients: Sequence[int], messages: np.ndarray) -> None:
         """Take the messages of the clients at cohort positions position, position + 1, ...
@@ -54,25 +59,37 @@ class Server:
         self.early[position] = clients, messages
         while self.counted in self.early:
             clients, messages = self.early.pop(self.counted)
-            fields = self.method.uplink
+            fields = self.problem.uplink
             for name, rows in message.payloads(fields, messages, self.problem.dim, self.round, clients).items():
                 try:
                     self.totals[name].add(rows)
                 except MessageError as error:
                     raise MessageError(f"round {self.round}, clients {list(clients)}, field '{name}': {error}") from None
             self.counted += len(clients)
+            self.clients += clients
             self.uplink_bytes += messages.nbytes
 
     def step(self) -> StepStats:
         """Apply the method's server step to what was received; raises DivergenceError if the model is no longer finite."""
         assert not self.early and self.counted, "step before all groups of the round arrived"
         mean = {name: total.mean() for name, total in self.totals.items()}
-        self.state = dict(self.method.server(self.state, mean, self.round))
+        round = Round(self.round, tuple(self.clients), self.problem.setting, self.problem.config.seed)
+        self.state = dict(self.method.server(self.state, mean, round))
         if not torch.isfinite(self.state["x"].sum(dtype=torch.float64)):
             raise DivergenceError(f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
                                   "(algorithm.*) or local.lr")
         first = next(iter(self.totals.values()))
-        return StepStats(self.counted, self.uplink_bytes, self.downlink_bytes, first.uniformity() if self.uniformity else None)
+        reply = message.length(self.problem.reply, self.problem.dim) if self.problem.reply else 0
+        return StepStats(self.counted, self.uplink_bytes, self.downlink_bytes, reply,
+                         first.uniformity() if self.uniformity else None)
+
+    def reply(self) -> np.ndarray:
+        """The reply after the step, uint8 [1, bytes], for a method that has one."""
+        return self._encode(self.problem.reply, self.method.answer(self.state))
+
+    def model(self) -> np.ndarray:
+        """The model as a message, uint8 [1, bytes], to evaluate where the broadcast does not hold it."""
+        return self._encode(self.problem.model_fields, self.state)
 
     def params(self) -> np.ndarray:
         """The model vector, float32 [P]."""

@@ -10,13 +10,21 @@ EXAMPLES = """examples:
   python -m fedsmu_ray.train                                           the quickstart's FedSMU on digits
   python -m fedsmu_ray.train algorithm.name=fedavg local.lr=0.05       another method, another rate
   python -m fedsmu_ray.train tune_configs/fashion_mnist.yaml data.root=/data compute.gpus_per_actor=0.25
+  python -m fedsmu_ray.train --list-methods                            what algorithm.name can be
   python -m fedsmu_ray.train compute.executor=inline --json            in this process; results as JSON
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = cli.parser("train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES)
+    p.add_argument("--list-methods", action="store_true", help="print the methods with their bits and options, and exit")
     options = p.parse_intermixed_args(argv)
+
+    def list_methods() -> int:
+        from fedsmu_ray.catalogue import methods_table
+
+        print(methods_table(), end="")
+        return 0
 
     def command() -> int:
         from fedsmu_ray.config import load_config
@@ -31,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli.print_json(result.summary)
         return 0
 
-    return cli.main(command)
+    return cli.main(list_methods if options.list_methods else command)
 
 
 if __name__ == "__main__":

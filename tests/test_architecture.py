@@ -31,7 +31,7 @@ def test_ray_and_mlflow_have_their_places():
 
 
 def test_methods_know_codecs_and_local_training_at_most():
-    allowed = ("fedsmu_ray.codecs", "fedsmu_ray.local", "fedsmu_ray.algorithms")
+    allowed = tuple(f"fedsmu_ray.{name}" for name in ("codecs", "compressors", "local", "setting", "algorithms"))
     for path in (PACKAGE / "algorithms").glob("*.py"):
         own = {m for m in imports(path) if m.startswith("fedsmu_ray")}
         assert all(m.startswith(allowed) for m in own), path
@@ -40,7 +40,7 @@ def test_methods_know_codecs_and_local_training_at_most():
 def test_the_federation_knows_no_process():
     own = imports(PACKAGE / "federation.py")
     assert not {m for m in own if m.startswith(("fedsmu_ray.execution.", "fedsmu_ray.tracking", "fedsmu_ray.sweep"))} - {
-        f"fedsmu_ray.execution.{name}" for name in ("Evaluate", "Executor", "StateAt", "Train")}
+        f"fedsmu_ray.execution.{name}" for name in ("Evaluate", "Executor", "Handle", "Hear", "StateAt", "Task", "Train")}
 
 
 def test_help_and_package_import_nothing_heavy():

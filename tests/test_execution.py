@@ -108,7 +108,7 @@ def test_errors_of_clients_come_through_as_they_are(ray_cluster):
 def test_bytes_are_those_of_the_messages(algorithm, payload):
     problem = problem_of(algorithm)
     last = inline(problem)[0][-1]
-    header = message.overhead(problem.method.uplink)
+    header = message.overhead(problem.uplink)
     assert header <= 64
     assert last.uplink_bytes == 4 * 7 * (payload(problem.dim) + header)
     assert last.downlink_bytes == 4 * 7 * (4 * problem.dim + 32)
@@ -137,7 +137,7 @@ def test_cohorts_are_uniform_and_independent_of_the_method():
 
 def upload(problem, clients, round=1):
     values = {"delta": torch.arange(1.0, len(clients) + 1)[:, None].expand(-1, problem.dim) * 1e-3}
-    return message.encode(problem.method.uplink, values, round, clients)
+    return message.encode(problem.uplink, values, round, clients)
 
 
 def test_server_takes_groups_in_any_order_and_adds_in_cohort_order():
@@ -170,6 +170,6 @@ def test_server_refuses_what_is_not_of_this_round_or_altered():
 def test_server_refuses_a_model_that_is_not_finite():
     server = Server(problem := problem_of({"name": "fedavg", "lr": 1e38}))
     server.open(1, False)
-    server.receive(0, (3,), message.encode(problem.method.uplink, {"delta": torch.full((1, problem.dim), 1e10)}, 1, [3]))
+    server.receive(0, (3,), message.encode(problem.uplink, {"delta": torch.full((1, problem.dim), 1e10)}, 1, [3]))
     with pytest.raises(DivergenceError, match="round 1: the server model holds NaN or Inf"):
         server.step()

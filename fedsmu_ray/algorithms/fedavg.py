@@ -30,8 +30,11 @@ class FedAvg:
 
     lr: Annotated[float, Field(ge=0)] = 1.0
 
-    uplink = property(lambda self: {"delta": Float32()})
-    downlink = property(lambda self: {"x": Float32()})
+    def uplink(self, setting):
+        return {"delta": Float32()}
+
+    def downlink(self, setting):
+        return {"x": Float32()}
 
     def server_init(self, x):
         return {"x": x}

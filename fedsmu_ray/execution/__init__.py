@@ -38,8 +38,17 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Hear:
+    """Give the server's reply to a group of clients."""
+
+    round: int
+    clients: tuple[int, ...]
+    states: tuple[StateAt | None, ...]
+
+
+@dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the broadcast model on test samples start..stop."""
+    """Evaluate the server's model on test samples start..stop."""
 
     start: int
     stop: int
@@ -53,15 +62,25 @@ class Trained:
     states: dict[int, StateAt]
 
 
+Task = Train | Hear | Evaluate
+
+
 class Executor(Protocol):
     def open(self, round: int, uniformity: bool) -> Handle:
         """Begin a round on the server; returns the handle of its broadcast."""
 
-    def run(self, broadcast: Handle, tasks: Sequence[Train | Evaluate]) -> Iterator[tuple[Train | Evaluate, Any]]:
-        """Run the tasks; yields each with its result (Trained, or (correct, loss)) as it finishes."""
+    def run(self, sent: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        """Run the tasks on a message of the server; yields each with its result as it finishes: Trained, new places of
+        states (Hear), or (correct, loss)."""
 
     def step(self) -> StepStats:
         """Server step of the round, once all its groups have finished."""
+
+    def reply(self) -> Handle:
+        """The server's reply after its step, for a method that has one."""
+
+    def model(self) -> Handle:
+        """The server's model as a message, to evaluate where the broadcast does not hold it."""
 
     def params(self) -> np.ndarray:
         """The model vector, float32 [P]."""

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,7 +27,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from fedsmu_ray.client import ClientWorker
 from fedsmu_ray.config import ComputeConfig
 from fedsmu_ray.errors import ExecutionError
-from fedsmu_ray.execution import Evaluate, Train, Trained, placed
+from fedsmu_ray.execution import Evaluate, Hear, Task, Train, Trained, placed
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Server
 
@@ -72,8 +73,12 @@ class _ClientActor:
         messages, report, new = self.worker.train(task.round, task.clients, broadcast, states)
         return report, messages, *new
 
-    def evaluate(self, task: Evaluate, round: int, broadcast: Any) -> tuple[int, float]:
-        return self.worker.evaluate(round, broadcast, task.start, task.stop)
+    def hear(self, task: Hear, rows: list[tuple[int, int] | None], reply: Any, *shards: Any) -> tuple:
+        states = [{name: a[at[1]] for name, a in shards[at[0]].items()} if at else None for at in rows]
+        return None, *self.worker.hear(task.round, task.clients, reply, states)
+
+    def evaluate(self, task: Evaluate, round: int, sent: Any) -> tuple[int, float]:
+        return self.worker.evaluate(round, sent, task.start, task.stop)
 
 
 class _ServerActor:
@@ -130,14 +135,14 @@ class RayExecutor:
         self.received: list[Any] = []
         return self.server.call.remote("open", round, uniformity)
 
-    def run(self, broadcast: Any, tasks: Sequence[Train | Evaluate]) -> Iterator[tuple[Train | Evaluate, Any]]:
+    def run(self, sent: Any, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         todo, idle = deque((task, 0) for task in tasks), deque(range(len(self.clients)))
-        flying: dict[Any, tuple[Train | Evaluate, int, int, list[Any]]] = {}
+        flying: dict[Any, tuple[Task, int, int, list[Any]]] = {}
         while todo or flying:
             while todo and idle:
                 task, attempt = todo.popleft()
                 index = idle.popleft()
-                refs = self._submit(index, task, broadcast)
+                refs = self._submit(index, task, sent)
                 flying[refs[0]] = task, attempt, index, refs
             (ready,), _ = ray.wait(list(flying), num_returns=1)
             task, attempt, index, refs = flying.pop(ready)
@@ -160,25 +165,35 @@ class RayExecutor:
             if isinstance(task, Train):
                 self.received.append(self.server.call.remote("receive", task.position, task.clients, refs[1]))
                 result = Trained(result, placed(task.clients, refs[2:], self.problem.shard_clients))
+            elif isinstance(task, Hear):
+                result = placed(task.clients, refs[1:], self.problem.shard_clients)
             yield task, result
 
-    def _submit(self, index: int, task: Train | Evaluate, broadcast: Any) -> list[Any]:
+    def _submit(self, index: int, task: Task, sent: Any) -> list[Any]:
         """Start the task on an actor; returns references to its report (or score), messages and state shards."""
         actor = self.clients[index]
         if isinstance(task, Evaluate):
-            return [actor.evaluate.remote(task, self.opened, broadcast)]
+            return [actor.evaluate.remote(task, self.opened, sent)]
         shards = list(dict.fromkeys(at.shard for at in task.states if at))
         where = {shard: i for i, shard in enumerate(shards)}
         rows = [(where[at.shard], at.row) if at else None for at in task.states]
         per_shard = self.problem.shard_clients
-        returns = 2 + (-(-len(task.clients) // per_shard) if per_shard else 0)
+        new = -(-len(task.clients) // per_shard) if per_shard else 0
         # The references to old states stay behind: the actor gets the objects, and only the row numbers.
-        bare = Train(task.round, task.position, task.clients, ())
-        return actor.train.options(num_returns=returns).remote(bare, rows, broadcast, *shards)
+        bare = replace(task, states=())
+        if isinstance(task, Hear):
+            return actor.hear.options(num_returns=1 + new).remote(bare, rows, sent, *shards)
+        return actor.train.options(num_returns=2 + new).remote(bare, rows, sent, *shards)
 
     def step(self):
         stats = self.server.call.remote("step")
         return _get([*self.received, stats])[-1]
+
+    def reply(self):
+        return self.server.call.remote("reply")
+
+    def model(self):
+        return self.server.call.remote("model")
 
     def params(self):
         return _get([self.server.call.remote("params")])[0]
@@ -220,7 +235,7 @@ def _free() -> str:
     return f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs"
 
 
-def _describe(task: Train | Evaluate, round: int) -> str:
+def _describe(task: Task, round: int) -> str:
     if isinstance(task, Evaluate):
         return f"evaluation before round {round}, test samples {task.start} to {task.stop}"
     return f"round {task.round}, clients {', '.join(map(str, task.clients[:8]))}{' ...' if len(task.clients) > 8 else ''}"

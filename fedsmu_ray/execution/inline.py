@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fedsmu_ray.client import ClientWorker
-from fedsmu_ray.execution import Evaluate, Trained, placed
+from fedsmu_ray.execution import Evaluate, Hear, Trained, placed
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Server
 
@@ -18,19 +18,24 @@ class InlineExecutor:
         self.problem, self.server = problem, Server(problem)
         self.worker = ClientWorker(problem)
         self.params, self.sha256, self.step = self.server.params, self.server.sha256, self.server.step
+        self.reply, self.model = self.server.reply, self.server.model
         self.round = 0
 
     def open(self, round, uniformity):
         self.round = round
         return self.server.open(round, uniformity)
 
-    def run(self, broadcast, tasks):
+    def run(self, sent, tasks):
         for task in tasks:
             if isinstance(task, Evaluate):
-                yield task, self.worker.evaluate(self.round, broadcast, task.start, task.stop)
+                yield task, self.worker.evaluate(self.round, sent, task.start, task.stop)
                 continue
             states = [{name: a[s.row] for name, a in s.shard.items()} if s else None for s in task.states]
-            messages, report, shards = self.worker.train(task.round, task.clients, broadcast, states)
+            if isinstance(task, Hear):
+                shards = self.worker.hear(task.round, task.clients, sent, states)
+                yield task, placed(task.clients, shards, self.problem.shard_clients)
+                continue
+            messages, report, shards = self.worker.train(task.round, task.clients, sent, states)
             self.server.receive(task.position, task.clients, messages)
             yield task, Trained(report, placed(task.clients, shards, self.problem.shard_clients))
 

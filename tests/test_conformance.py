@@ -1,0 +1,188 @@
+"""Every method, and every variant with code of its own, through the same tests on digits."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedsmu_ray import message
+from fedsmu_ray.algorithms import METHODS
+from fedsmu_ray.client import ClientWorker
+from fedsmu_ray.config import load_config
+from fedsmu_ray.data.datasets import load_dataset
+from fedsmu_ray.errors import ClientError
+from fedsmu_ray.execution.inline import InlineExecutor
+from fedsmu_ray.federation import rounds
+from fedsmu_ray.problem import Problem
+from fedsmu_ray.server import Server
+
+# (method, options, local learning rate, test accuracy to reach after 15 rounds of 5 clients with 3 local epochs)
+CASES = [
+    ("fedsmu", {"gamma1": 0.03}, 0.1, 0.80),
+    ("fedsmu", {"gamma1": 0.03, "zero_rule": "zero"}, 0.1, 0.80),
+    ("fedsmu", {"gamma1": 0.03, "vote": "majority"}, 0.1, 0.80),
+    ("fedsmu", {"gamma1": 0.03, "beta1": 0.0, "gamma2": 0.0}, 0.1, 0.80),
+    ("fedsmu", {"gamma1": 0.06, "bits": 3}, 0.1, 0.80),
+    ("fedsmu", {"gamma1": 1.0, "bits": 4, "zero_rule": "zero", "scaled": True}, 0.1, 0.70),
+    ("fedsmu", {"gamma1": 1.0, "bits": 32, "beta1": 0.0, "gamma2": 0.0}, 0.1, 0.85),
+    ("fedsmu_mc", {"gamma1": 0.03}, 0.1, 0.80),
+    ("fed_local_lion", {}, 0.1, 0.85),
+    ("fed_global_lion", {"gamma1": 0.02}, 0.1, 0.80),
+    ("fedavg", {}, 0.1, 0.85),
+    ("scaffold", {}, 0.1, 0.85),
+    ("scallion", {}, 0.1, 0.85),
+    ("scallion", {"alpha": 0.5, "bits": 2, "group": "model"}, 0.1, 0.75),
+    ("fed_ef", {}, 0.1, 0.80),
+    ("fed_ef", {"compressor": "sign"}, 0.1, 0.85),
+    ("fed_ef", {"compressor": "heavy_sign", "index": "index32"}, 0.1, 0.80),
+    ("fedlion", {}, 0.003, 0.85),
+    ("ef21", {}, 0.1, 0.80),
+    ("fedams", {}, 0.1, 0.80),
+    ("fedcams", {}, 0.1, 0.75),
+    ("fedcams", {"compressor": "topk", "k_ratio": 0.05, "stabiliser": "add", "bias_correction": True, "lr": 0.01}, 0.1, 0.75),
+    ("dlion", {"lr": 0.03}, 0.1, 0.55),
+    ("dlion", {"lr": 0.03, "relay": "all"}, 0.1, 0.80),
+    ("dlion", {"lr": 0.03, "vote": "majority", "zero_rule": "zero"}, 0.1, 0.50),
+    ("signsgd_mv", {"lr": 0.02, "tie_rule": "random"}, 0.1, 0.75),
+    ("fedprox", {"mu": 0.1}, 0.1, 0.85),
+    ("fedavgm", {"beta": 0.5}, 0.1, 0.85),
+    ("fedadam", {"lr": 0.03}, 0.1, 0.80),
+    ("fedyogi", {"lr": 0.03}, 0.1, 0.80),
+    ("feddyn", {}, 0.1, 0.85),
+]
+IDS = [" ".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options, *_ in CASES]
+DATASET = load_dataset(load_config(None).data)
+GROUP = (1, 4, 6)
+
+
+def problem_of(name, options, lr, **overrides):
+    return Problem.of(load_config(None, {
+        "algorithm": {"name": name, **options}, "local.lr": lr, "local.epochs": 3, "local.batch_size": 32, "model.hidden": [24],
+        "data.clients": 10, "data.partition.alpha": 1.0, "federation": {"rounds": 15, "cohort": 5, "eval_every": 15},
+        "compute": {"executor": "inline", "clients_per_task": 5}, "tracking.uri": None, **overrides}), DATASET)
+
+
+def run(problem):
+    executor = InlineExecutor(problem)
+    try:
+        return list(rounds(problem, executor)), executor.sha256()
+    finally:
+        executor.close()
+
+
+class Player:
+    """Rounds with cohorts of the test's choice; keeps every client's state as the arrays a client task returned."""
+
+    def __init__(self, problem):
+        self.problem, self.worker, self.server, self.states = problem, ClientWorker(problem), Server(problem), {}
+        self.method = problem.method
+
+    def keep(self, clients, shards):
+        rows = [{k: a[i] for k, a in shard.items()} for shard in shards for i in range(len(next(iter(shard.values()))))]
+        self.states.update(zip(clients, rows))
+
+    def train(self, round, clients):
+        return self.worker.train(round, clients, self.server.open(round, False), [self.states.get(c) for c in clients])
+
+    def play(self, round, clients):
+        messages, _, shards = self.train(round, clients)
+        self.keep(clients, shards)
+        self.server.receive(0, clients, messages)
+        self.server.step()
+        if self.problem.reply:
+            heard = clients if self.method.relay == "participants" else range(10)
+            self.keep(heard, self.worker.hear(round, heard, self.server.reply(), [self.states.get(c) for c in heard]))
+        return messages
+
+
+@pytest.fixture(params=CASES, ids=IDS, scope="module")
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def problem(case):
+    return problem_of(*case[:3])
+
+
+@pytest.fixture(scope="module")
+def player(problem):
+    """A federation after two rounds, in which all of GROUP but client 6 took part."""
+    player = Player(problem)
+    player.play(1, (0, 1, 3, 4, 7))
+    player.play(2, (1, 2, 4, 5, 9))
+    return player
+
+
+def test_every_method_is_here():
+    assert {name for name, *_ in CASES} == set(METHODS)
+
+
+def test_trains_and_repeats_bit_for_bit(case, problem):
+    history, digest = run(problem)
+    assert history[-1].test_accuracy >= case[3]
+    again, other = run(problem)
+    assert digest == other and history[-1].train_loss == again[-1].train_loss
+    assert history[-1].uplink_bytes == 15 * 5 * message.length(problem.uplink, problem.dim)
+
+
+def test_documented_size_is_the_length_of_the_messages(problem, player):
+    messages, _, _ = player.train(3, GROUP)
+    payload = sum(codec.size(problem.dim) for codec in problem.uplink.values())
+    assert messages.shape == (3, message.overhead(problem.uplink) + payload)
+    assert message.overhead(problem.uplink) <= 64
+    for values in message.decode(problem.uplink, messages, problem.dim, 3, GROUP).values():
+        assert values.shape == (3, problem.dim)
+
+
+def test_tasks_change_nothing_they_are_given(player):
+    states = [player.states.get(c) for c in GROUP]
+    copies = [{k: v.copy() for k, v in s.items()} if s else None for s in states]
+    broadcast = player.server.open(3, False)
+    before, server = broadcast.copy(), {k: v.clone() for k, v in player.server.state.items()}
+    one = player.worker.train(3, GROUP, broadcast, states)
+    assert np.array_equal(broadcast, before)
+    for state, copy in zip(states, copies):
+        assert (state is None and copy is None) or all(np.array_equal(state[k], copy[k]) for k in copy)
+    two = ClientWorker(player.problem).train(3, GROUP, before, copies)  # states that went through memory elsewhere
+    assert np.array_equal(one[0], two[0])
+    assert all(np.array_equal(a[k], b[k]) for a, b in zip(one[2], two[2]) for k in a)
+    player.server.receive(0, GROUP, one[0])
+    held = player.server.state
+    player.server.step()
+    assert all(torch.equal(held[k], server[k]) for k in server)
+    player.server.state = held
+
+
+def test_absent_clients_are_untouched(problem):
+    player = Player(problem)
+    player.play(1, (0, 1, 2, 3, 4))
+    held = {i: {k: v.copy() for k, v in state.items()} for i, state in player.states.items()}
+    player.play(2, (3, 4, 5, 6, 7))
+    hearing = problem.reply and problem.method.relay == "all"
+    for i in (0, 1, 2):
+        for name in held.get(i, {}):
+            assert np.array_equal(held[i][name], player.states[i][name]) or (hearing and name == "x")
+
+
+def close(a, b):
+    """Equal up to rounding, and to the few signs and kept coordinates that rounding turns over."""
+    a, b = (torch.as_tensor(v).double() for v in (a, b))
+    return (a - b).norm() <= 0.05 * b.norm() + 1e-12
+
+
+def test_a_group_is_its_clients_one_by_one(problem, player):
+    messages, report, shards = player.train(3, GROUP)
+    together = message.decode(problem.uplink, messages, problem.dim, 3, GROUP)
+    states = [{k: a[i] for k, a in shard.items()} for shard in shards for i in range(len(next(iter(shard.values()))))]
+    for i, client in enumerate(GROUP):
+        messages, alone, shards = player.train(3, [client])
+        assert alone.losses[0] == pytest.approx(report.losses[i], rel=1e-3)
+        for name, value in message.decode(problem.uplink, messages, problem.dim, 3, [client]).items():
+            assert close(together[name][i], value[0])
+        assert all(close(states[i][k], a[0]) for shard in shards for k, a in shard.items())
+
+
+def test_nan_in_an_update_is_refused(case):
+    player = Player(problem_of(case[0], case[1], 1e30, **{"local.clip_norm": None}))
+    with pytest.raises(ClientError, match="round 1, client [0-9]: local training diverged"):
+        player.play(1, GROUP)
