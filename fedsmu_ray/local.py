@@ -20,7 +20,7 @@ class Trainer:
     def __init__(self, module: nn.Module, data: DeviceData, partition: Partition, local: LocalConfig, seed: int) -> None:
         self.layout = Layout.of(module)
         self.module, self.data, self.partition, self.local, self.seed = module, data, partition, local, seed
-        self.batched = data.device.type == "cuda" or models.batches_clients(module)
+        self.batched = models.batches_clients(module, data.test_batch(0, 2)[0])
 
     def batches(self, round: int, clients: Tensor) -> tuple[Tensor, Tensor]:
         """Training batches of the round: dataset indices [C, K, B] and how many of the B are there, [C, K].
