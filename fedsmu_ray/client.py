@@ -38,7 +38,8 @@ class ClientWorker:
         self.problem, self.method = problem, problem.method
         module = problem.module().to(self.device)
         data = DeviceData(problem.dataset, self.device)
-        self.trainer = Trainer(module, data, problem.partition, problem.config.local, problem.config.seed)
+        self.trainer = Trainer(module, data, problem.partition, problem.config.local, problem.config.seed,
+                               problem.config.data.augment)
         self.received: tuple[int, Mapping[str, torch.Tensor]] | None = None
 
     def _receive(self, round: int, broadcast: np.ndarray) -> Mapping[str, torch.Tensor]:

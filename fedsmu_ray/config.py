@@ -35,7 +35,8 @@ class PartitionConfig:
     shards: Positive = 2  # label-sorted shards of each client (shards)
 
 
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "tiny_imagenet", "image_folder", "shakespeare", "leaf", "npz")
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "tiny_imagenet", "image_folder", "shakespeare", "leaf",
+            "npz")
 DATASET_FORMS = ("hf:<name or path>", "import:<package.module>:<function>")
 
 

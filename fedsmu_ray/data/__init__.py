@@ -63,10 +63,11 @@ def moments(x: np.ndarray, scale: float) -> tuple[tuple[float, ...], tuple[float
 def checked(dataset: Dataset, where: str) -> Dataset:
     """The data set, if its arrays fit together and hold what they should; raises ConfigError naming `where`."""
     problems = []
-    for split, x, y in (("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)):
+    splits = ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
+    for split, x, y in splits:
         if y.ndim != 1 or y.dtype != np.int64 or len(x) != len(y) or not len(y):
-            problems.append(f"{where}: {split}_x {list(x.shape)} and {split}_y {list(y.shape)} ({y.dtype}) must hold the same number of "
-                            "samples, at least one, and labels must be whole numbers")
+            problems.append(f"{where}: {split}_x {list(x.shape)} and {split}_y {list(y.shape)} ({y.dtype}) must hold the same "
+                            "number of samples, at least one, and labels must be whole numbers")
         elif y.min() < 0 or y.max() >= dataset.classes:
             wrong = int(np.flatnonzero((y < 0) | (y >= dataset.classes))[0])
             problems.append(f"{where}: {split}_y[{wrong}] = {y[wrong]}: labels must be in 0..{dataset.classes - 1}")
@@ -77,8 +78,8 @@ def checked(dataset: Dataset, where: str) -> Dataset:
         elif dataset.symbols is not None and x.size and (x.min() < 0 or x.max() >= dataset.symbols):
             problems.append(f"{where}: {split}_x holds tokens outside 0..{dataset.symbols - 1}")
     if dataset.train_x.shape[1:] != dataset.test_x.shape[1:] or dataset.train_x.dtype != dataset.test_x.dtype:
-        problems.append(f"{where}: training samples are {list(dataset.train_x.shape[1:])} ({dataset.train_x.dtype}) and test samples "
-                        f"{list(dataset.test_x.shape[1:])} ({dataset.test_x.dtype}); make them alike")
+        train, test = (f"{list(x.shape[1:])} ({x.dtype})" for x in (dataset.train_x, dataset.test_x))
+        problems.append(f"{where}: training samples are {train} and test samples {test}; make them alike")
     if dataset.clients is not None and dataset.clients.shape != dataset.train_y.shape:
         problems.append(f"{where}: clients {list(dataset.clients.shape)} must hold one whole number for every training sample")
     if problems:

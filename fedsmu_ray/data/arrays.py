@@ -39,7 +39,7 @@ def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
         given = "mean" in arrays and "std" in arrays
         mean, std = (_floats(arrays[k]) for k in ("mean", "std")) if given else moments(train_x, 255.0)
         if not len(mean) == len(std) == train_x.shape[1] or min(std) <= 0:
-            raise ConfigError([f"{where}: mean {mean} and std {std} need one number for each of the {train_x.shape[1]} channels"])
+            raise ConfigError([f"{where}: mean {mean} and std {std} need a number for each of the {train_x.shape[1]} channels"])
     elif train_x.dtype.kind in "iu" and train_x.size:
         symbols = int(arrays["symbols"]) if "symbols" in arrays else 1 + int(train_x.max())
     return checked(Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std, clients=owners, symbols=symbols), where)
@@ -50,8 +50,8 @@ def _samples(x: np.ndarray, where: str) -> np.ndarray:
     if x.dtype == np.uint8:
         return x[:, None] if x.ndim == 3 else x
     if x.dtype.kind not in "iuf" or x.ndim < 2:
-        raise ConfigError([f"{where}: samples {list(x.shape)} of type {x.dtype}: expected [samples, ...] of uint8 (images), whole "
-                           "numbers (tokens) or floats"])
+        raise ConfigError([f"{where}: samples {list(x.shape)} of type {x.dtype}: expected [samples, ...] of uint8 (images), "
+                           "whole numbers (tokens) or floats"])
     return x.astype(np.float32 if x.dtype.kind == "f" else np.int64, copy=False)
 
 
@@ -70,11 +70,11 @@ def npz(path: Path) -> Dataset:
     if path.suffix != ".npz" or not path.is_file():
         raise ConfigError([f"data.dataset = npz: {path} is not an .npz file; set data.root to the file itself"])
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             arrays = dict(file)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ConfigError([f"data.root: {path} cannot be read ({error}); it must be a whole file written by numpy.savez, without "
-                           "Python objects"]) from None
+        raise ConfigError([f"data.root: {path} cannot be read ({error}); it must be a whole file written by numpy.savez, "
+                           "without Python objects"]) from None
     return from_arrays("npz", arrays, f"data.root: {path}")
 
 
@@ -100,13 +100,15 @@ def hugging_face(config: DataConfig) -> Dataset:
     where = f"data.dataset = hf:{name}"
     unknown = sorted(set(options) - {"image", "label", "train", "test", "client", "config"})
     if unknown:
-        raise ConfigError([f"data.options.{unknown[0]}: unknown key; hf: data sets have image, label, train, test, client and config"])
+        raise ConfigError([f"data.options.{unknown[0]}: unknown key; hf: data sets have image, label, train, test, "
+                           "client, config"])
     try:
         import datasets
     except ImportError:
         raise ConfigError([f"{where}: needs the package `datasets`; pip install 'fedsmu-ray[hf]'"]) from None
     found = _hf_load(datasets, name, options.get("config"), config.download, where)
-    splits = [options.get("train", "train"), options.get("test") or next((s for s in ("test", "validation") if s in found), "test")]
+    held_out = next((s for s in ("test", "validation") if s in found), "test")
+    splits = [options.get("train", "train"), options.get("test", held_out)]
     for split, key in zip(splits, ("train", "test")):
         if split not in found:
             raise ConfigError([f"{where}: no split {split}; set data.options.{key} to one of {', '.join(found)}"])
@@ -137,8 +139,8 @@ def _hf_load(datasets: Any, name: str, config: str | None, download: bool, where
             return datasets.load_dataset(name, config, download_config=local)
         return datasets.load_dataset(name, config)
     except Exception as error:  # of half a dozen kinds, depending on what is missing
-        raise ConfigError([f"{where}: cannot be loaded ({type(error).__name__}: {error}); give a folder that exists, or allow the "
-                           "download with data.download=true"]) from error
+        raise ConfigError([f"{where}: cannot be loaded ({type(error).__name__}: {error}); give a folder that exists, or allow "
+                           "the download with data.download=true"]) from error
 
 
 def _hf_images(split: Any, column: str, where: str) -> np.ndarray:

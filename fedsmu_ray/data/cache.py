@@ -75,8 +75,8 @@ def cached(name: str, root: Path, mark: str, nbytes: int, make: Callable[[Path],
             new.rename(entry)
         return _load(entry, mark)
     except (OSError, _Unfit) as error:
-        raise ConfigError([f"the cache of decoded images {entry} cannot be written: {error}; point $FEDSMU_CACHE to a folder with "
-                           "room"]) from error
+        raise ConfigError([f"the cache of decoded images {entry} cannot be written: {error}; point $FEDSMU_CACHE to a folder "
+                           "with room"]) from error
 
 
 class _Unfit(Exception):

@@ -61,8 +61,9 @@ def tiny_imagenet(root: Path) -> Dataset:
     counts = np.bincount(train.labels, minlength=len(wnids))
     short = np.flatnonzero(counts < counts.max(initial=1))
     if len(short):
-        raise ConfigError([f"data.root: {place / 'train'} is not complete: {len(short)} of {len(wnids)} classes have too few images "
-                           f"({wnids[short[0]]} has {counts[short[0]]}, others {counts.max(initial=0)}); unpack it again"])
+        raise ConfigError([f"data.root: {place / 'train'} is not complete: {len(short)} of {len(wnids)} classes have too few "
+                           f"images ({wnids[short[0]]} has {counts[short[0]]}, others {counts.max(initial=0)}); unpack it "
+                           "again"])
     return _decoded("tiny_imagenet", place, train, _validation(place / "val", wnids), len(wnids))
 
 
@@ -79,8 +80,8 @@ def _validation(folder: Path, wnids: list[str]) -> Split:
         if label not in classes:
             raise ConfigError([f"data.root: {annotations}, line {number}: label {label!r} of {name!r} is not in wnids.txt"])
         if name not in there:
-            raise ConfigError([f"data.root: {folder / 'images' / name} is missing (line {number} of val_annotations.txt); unpack "
-                               "the archive again"])
+            raise ConfigError([f"data.root: {folder / 'images' / name} is missing (line {number} of val_annotations.txt); "
+                               "unpack the archive again"])
         files.append(os.path.join(folder, "images", name))
         labels.append(classes[label])
     if len(there) > len(files) or not files:

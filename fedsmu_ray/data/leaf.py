@@ -30,8 +30,9 @@ def load(name: str, root: Path, alphabet: str = ALPHABET) -> Dataset:
     places = [root / name, root]
     place = next((p for p in places if (p / "train").is_dir()), None)
     if place is None:
-        raise ConfigError([f"data.dataset = {name}: no folder train/ with LEAF's JSON files in {' or '.join(map(str, places))}; set "
-                           "data.root (or $FEDSMU_DATA) to the folder that holds train/ and test/"])
+        raise ConfigError([f"data.dataset = {name}: no folder train/ with LEAF's JSON files in "
+                           f"{' or '.join(map(str, places))}; set data.root (or $FEDSMU_DATA) to the folder that holds "
+                           "train/ and test/"])
     train = _split(place / "train", alphabet)
     test = _split(place / "test", alphabet)
     text = train[0].dtype != np.float32
@@ -61,8 +62,8 @@ def _split(folder: Path, alphabet: str) -> tuple[np.ndarray, np.ndarray, np.ndar
             else:
                 x, y = _numbers(samples["x"], np.float32, f"{where}, x"), _numbers(samples["y"], np.int64, f"{where}, y")
             if xs and (x.shape[1:] != xs[0].shape[1:] or x.dtype != xs[0].dtype):
-                raise ConfigError([f"{where}: samples are {list(x.shape[1:])} ({x.dtype}), those before {list(xs[0].shape[1:])} "
-                                   f"({xs[0].dtype}); all samples must be alike"])
+                raise ConfigError([f"{where}: samples are {list(x.shape[1:])} ({x.dtype}), those before "
+                                   f"{list(xs[0].shape[1:])} ({xs[0].dtype}); all samples must be alike"])
             owners.append(np.full(len(y), len(users)))
             users.add(user)
             xs.append(x)
@@ -80,8 +81,8 @@ def _users(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
     except (OSError, ValueError) as error:
         raise ConfigError([f"data.root: {file} is not a whole JSON file ({error}); fetch or make it again"]) from None
     except (KeyError, TypeError) as error:
-        raise ConfigError([f"data.root: {file} is not in LEAF's format: {type(error).__name__} {error}; it needs users, num_samples "
-                           "and user_data: {user: {x, y}}"]) from None
+        raise ConfigError([f"data.root: {file} is not in LEAF's format: {type(error).__name__} {error}; it needs users, "
+                           "num_samples and user_data: {user: {x, y}}"]) from None
     for user, number, (x, y) in zip(users, numbers, lengths):
         if not number == x == y:
             raise ConfigError([f"data.root: {file}, user {user}: {x} samples and {y} labels, but num_samples says {number}; "
@@ -99,8 +100,8 @@ def _tokens(texts: list[str], codes: np.ndarray, alphabet: str, where: str) -> n
     tokens = codes[points]
     if (tokens < 0).any():
         at = int(np.flatnonzero(tokens < 0)[0])
-        raise ConfigError([f"{where}[{at // length}]: character {chr(points[at])!r} is not among the {len(alphabet)} symbols of the "
-                           "alphabet; clean the text, or give data.options.alphabet (data.dataset=leaf)"])
+        raise ConfigError([f"{where}[{at // length}]: character {chr(points[at])!r} is not among the {len(alphabet)} symbols "
+                           "of the alphabet; clean the text, or give data.options.alphabet (data.dataset=leaf)"])
     return tokens.reshape(len(texts), length).astype(np.uint8 if len(alphabet) <= 256 else np.int64)
 
 
@@ -111,5 +112,5 @@ def _numbers(values: list[Any], dtype: type, where: str) -> np.ndarray:
             raise ValueError(f"values like {values[0]!r}")
         return array.astype(dtype)
     except ValueError as error:
-        raise ConfigError([f"{where}: expected {'whole numbers' if dtype is np.int64 else 'lists of numbers of one length, or text'}: "
-                           f"{error}"]) from None
+        wanted = "whole numbers" if dtype is np.int64 else "lists of numbers of one length, or text"
+        raise ConfigError([f"{where}: expected {wanted}: {error}"]) from None

@@ -61,7 +61,8 @@ def _torchvision(model: ModelConfig, shape: tuple[int, ...], classes: int) -> nn
     name = model.name.removeprefix("torchvision:")
     known = models.list_models(module=models)
     if name not in known:
-        raise ConfigError([f"model.name = {model.name}: torchvision has no classification model {name}; it has {', '.join(known)}"])
+        raise ConfigError([f"model.name = {model.name}: torchvision has no classification model {name}; it has "
+                           f"{', '.join(known)}"])
     channels = networks.image_shape(shape, model.name, least=1)[0]
     options = {"num_classes": classes, **(model.options or {})}
     with warnings.catch_warnings():
@@ -80,7 +81,8 @@ def _group_norm(net: nn.Module, groups: int, name: str) -> None:
                 continue
             if child.num_features % groups:
                 raise ConfigError([f"model.name = {name}: its layer {key} has {child.num_features} channels, which do not form "
-                                   f"{groups} groups, so its batch norm cannot become a group norm; set model.groups to a divisor"])
+                                   f"{groups} groups, so its batch norm cannot become a group norm; set model.groups to "
+                                   "a divisor"])
             setattr(parent, key, nn.GroupNorm(groups, child.num_features, child.eps))
 
 
@@ -94,17 +96,23 @@ def check(module: nn.Module, inputs: Tensor, classes: int, name: str) -> None:
     before = {key: buffer.clone() for key, buffer in module.named_buffers()}
     where = f"model.name = {name}"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        outputs = plugins.call("model.name", f"{name} on inputs {list(inputs.shape)} ({inputs.dtype})", module, inputs)
+        try:
+            outputs = module(inputs)
+        except Exception as error:
+            raise ConfigError([f"{where}: it cannot take inputs {list(inputs.shape)} ({inputs.dtype}): {type(error).__name__}: "
+                               f"{error}; change the model or the data (torchvision's models for large images: "
+                               "model.image_size)"]) from error
     if not isinstance(outputs, Tensor):
-        raise ConfigError([f"{where}: it returns a {type(outputs).__name__} in training; it must return one tensor of logits [batch, "
-                           "classes] (for a torchvision model with auxiliary outputs, set model.options={aux_logits: false})"])
+        raise ConfigError([f"{where}: it returns a {type(outputs).__name__} in training; it must return one tensor of logits "
+                           "[batch, classes] (a torchvision model with auxiliary outputs: model.options={aux_logits: false})"])
     if outputs.shape != (len(inputs), classes):
-        raise ConfigError([f"{where}: it returns {list(outputs.shape)} for {len(inputs)} samples; the data has {classes} classes, so "
-                           f"it must return logits [{len(inputs)}, {classes}]"])
+        raise ConfigError([f"{where}: it returns {list(outputs.shape)} for {len(inputs)} samples; the data has {classes} "
+                           f"classes, so it must return logits [{len(inputs)}, {classes}]"])
     changed = [key for key, buffer in module.named_buffers() if not torch.equal(buffer, before[key])]
     if changed:
-        raise ConfigError([f"{where}: training changes its buffers ({', '.join(changed[:3])}), which are not parameters and would be "
-                           "lost between rounds; use layers without running statistics, such as GroupNorm or LayerNorm"])
+        raise ConfigError([f"{where}: training changes its buffers ({', '.join(changed[:3])}), which are not parameters and "
+                           "would be lost between rounds; use layers without running statistics, such as GroupNorm or "
+                           "LayerNorm"])
     if not any(p.requires_grad for p in module.parameters()):
         raise ConfigError([f"{where}: it has no trainable parameters"])
 

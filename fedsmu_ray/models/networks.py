@@ -53,8 +53,8 @@ def resnet18_gn(shape: tuple[int, ...], classes: int, stem: str, groups: int) ->
 
     channels = image_shape(shape, "resnet18_gn", least=8)[0]
     if 64 % groups:
-        raise ConfigError([f"model.groups = {groups}: the 64 channels of resnet18_gn's first layers cannot be cut into {groups} "
-                           "equal groups; use a power of two up to 64"])
+        raise ConfigError([f"model.groups = {groups}: the 64 channels of resnet18_gn's first layers cannot be cut into "
+                           f"{groups} equal groups; use a power of two up to 64"])
     net = resnet18(num_classes=classes, norm_layer=partial(nn.GroupNorm, groups))
     if stem == "cifar":
         net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
@@ -72,10 +72,11 @@ def vit_s(shape: tuple[int, ...], classes: int, patch: int, image_size: int | No
     channels, height, width = image_shape(shape, "vit_s", least=patch)
     side = image_size or height
     if not image_size and height != width:
-        raise ConfigError([f"model.name = vit_s: the images are {height}x{width}, not square; set model.image_size to resize them"])
+        raise ConfigError([f"model.name = vit_s: the images are {height}x{width}, not square; set model.image_size to resize "
+                           "them"])
     if side % patch:
-        raise ConfigError([f"model.patch = {patch}: images of {side}x{side} pixels cannot be cut into patches of {patch}; use a "
-                           f"divisor of {side}, or set model.image_size"])
+        raise ConfigError([f"model.patch = {patch}: images of {side}x{side} pixels cannot be cut into patches of {patch}; use "
+                           f"a divisor of {side}, or set model.image_size"])
     net = VisionTransformer(side, patch, num_layers=12, num_heads=6, hidden_dim=384, mlp_dim=1536, num_classes=classes)
     return Adapted(net, channels, image_size)
 
@@ -117,6 +118,6 @@ class Adapted(nn.Module):
 def image_shape(shape: tuple[int, ...], name: str, least: int) -> tuple[int, ...]:
     """channels, height, width of image data; raises ConfigError for anything else or smaller."""
     if len(shape) != 3 or min(shape[1:]) < least:
-        raise ConfigError([f"model.name: {name} needs images [channels, height, width] of at least {least}x{least} pixels, but the "
-                           f"data has {list(shape)}; use model.name=mlp"])
+        raise ConfigError([f"model.name: {name} needs images [channels, height, width] of at least {least}x{least} pixels, but "
+                           f"the data has {list(shape)}; use model.name=mlp"])
     return shape
