@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from fedsmu_ray.config import ConfigError
+from fedsmu_ray.errors import ConfigError
 
 
 def load(key: str, name: str) -> Callable[..., Any]:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from fedsmu_ray import models, vector
 from fedsmu_ray.algorithms import Method
-from fedsmu_ray.config import Config, ConfigError
+from fedsmu_ray.config import Config
 from fedsmu_ray.data import Dataset, DeviceData, Partition, partition
 from fedsmu_ray.data.datasets import load_dataset
+from fedsmu_ray.errors import ConfigError
 
 SHARD_BYTES = 1 << 20
 

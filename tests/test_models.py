@@ -6,9 +6,10 @@ from torch import nn
 from torch.func import functional_call
 
 from fedsmu_ray import models, vector
-from fedsmu_ray.config import ConfigError, ModelConfig, load_config, parse
+from fedsmu_ray.config import ModelConfig, load_config, parse
 from fedsmu_ray.data import Dataset
 from fedsmu_ray.data.arrays import from_arrays
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.problem import Problem
 
 CIFAR, IMAGENET, TEXT = (3, 32, 32), (3, 224, 224), (80,)

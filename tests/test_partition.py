@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedsmu_ray.config import ConfigError, PartitionConfig
+from fedsmu_ray.config import PartitionConfig
 from fedsmu_ray.data import __main__ as command
 from fedsmu_ray.data import partition
+from fedsmu_ray.errors import ConfigError
 
 Y = np.random.default_rng(0).integers(10, size=5000)
 OWNERS = np.random.default_rng(1).permutation(np.repeat(np.arange(40), 125))
@@ -48,7 +49,7 @@ def test_shards_hold_few_classes():
 def test_natural_clients_keep_their_samples_in_order():
     split = partition(PartitionConfig("natural"), Y, 10, 40, 0, OWNERS)
     for client in range(40):
-        assert split.of(client).tolist() == np.flatnonzero(OWNERS == client).tolist()
+        assert split.of(client).tolist() == np.flatnonzero(client == OWNERS).tolist()
     some = partition(PartitionConfig("natural"), Y, 10, 5, 0, OWNERS)
     assert all(len(np.unique(OWNERS[some.of(c).numpy()])) == 1 for c in range(5))
     with pytest.raises(ConfigError, match="data.clients = 41: the data has 40 natural clients .* data.clients=40 or fewer"):

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fedsmu_ray.config import ConfigError, DataConfig, parse
+from fedsmu_ray.config import DataConfig, parse
 from fedsmu_ray.data import DeviceData, cache
 from fedsmu_ray.data.datasets import load_dataset
 from fedsmu_ray.data.leaf import ALPHABET
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.problem import Problem
 
 CPU = torch.device("cpu")
@@ -102,7 +103,7 @@ def test_leaf_numbers_and_other_alphabets(tmp_path):
         plain = {"users": ["a", "b"], "num_samples": [2, 1], "user_data": data}
         (tmp_path / split / "f.json").write_text(json.dumps(plain))
     data = load_dataset(DataConfig("leaf", str(tmp_path)))
-    assert data.train_x.dtype == np.float32 and data.classes == 3 and data.clients.tolist() == [0, 0, 1] and data.symbols is None
+    assert (data.train_x.dtype, data.classes, data.symbols) == (np.float32, 3, None) and data.clients.tolist() == [0, 0, 1]
     assert torch.equal(DeviceData(data, CPU).test_batch(0, 1)[0], torch.tensor([[0.5, 1.0]]))
     with pytest.raises(ConfigError, match="reads only the option alphabet"):
         load_dataset(DataConfig("leaf", str(tmp_path), options={"letters": "abc"}))

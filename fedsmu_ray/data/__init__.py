@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsmu_ray.config import ConfigError
 from fedsmu_ray.data.partition import Partition, partition
+from fedsmu_ray.errors import ConfigError
 
 __all__ = ["Dataset", "DeviceData", "Partition", "partition"]
 

@@ -107,7 +107,7 @@ def _print(config: Any, dataset: Any, counts: np.ndarray, facts: dict[str, Any],
 
 def plot(counts: np.ndarray, title: str, path: str) -> None:
     """Clients x classes as a heat map of sample counts, beside the sizes of the clients."""
-    from fedsmu_ray.config import ConfigError
+    from fedsmu_ray.errors import ConfigError
 
     try:
         from matplotlib.figure import Figure

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fedsmu_ray import plugins
-from fedsmu_ray.config import ConfigError, DataConfig
+from fedsmu_ray.config import DataConfig
 from fedsmu_ray.data import Dataset, checked, moments
+from fedsmu_ray.errors import ConfigError
 
 NEEDED = ("train_x", "train_y", "test_x", "test_y")
 OPTIONAL = ("classes", "clients", "symbols", "mean", "std")

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsmu_ray.config import ConfigError
+from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsmu_ray.config import ConfigError, DataConfig
+from fedsmu_ray.config import DataConfig
 from fedsmu_ray.data import Dataset, arrays, images, leaf, moments
+from fedsmu_ray.errors import ConfigError
 
 
 def load_dataset(config: DataConfig) -> Dataset:

@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedsmu_ray.config import ConfigError
 from fedsmu_ray.data import Dataset, cache, moments
+from fedsmu_ray.errors import ConfigError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 CHUNK = 256  # images decoded between two looks at the progress display

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fedsmu_ray.config import ConfigError
 from fedsmu_ray.data import Dataset, checked
+from fedsmu_ray.errors import ConfigError
 
 # LEAF's 80 symbols, in its order; a symbol's place is its token.
 ALPHABET = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz}"

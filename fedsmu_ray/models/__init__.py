@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fedsmu_ray import plugins
-from fedsmu_ray.config import ConfigError, ModelConfig
+from fedsmu_ray.config import ModelConfig
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models import networks
 
 

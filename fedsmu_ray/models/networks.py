@@ -11,7 +11,7 @@ from math import prod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsmu_ray.config import ConfigError
+from fedsmu_ray.errors import ConfigError
 
 
 def linear(shape: tuple[int, ...], classes: int) -> nn.Module:
