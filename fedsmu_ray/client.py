@@ -41,7 +41,8 @@ class ClientWorker:
         module = problem.module().to(self.device)
         self.initial = vector.flatten(module)
         data = DeviceData(problem.dataset, self.device)
-        self.trainer = Trainer(module, data, problem.partition, problem.config.local, problem.config.seed)
+        self.trainer = Trainer(module, data, problem.partition, problem.config.local, problem.config.seed,
+                               problem.config.data.augment)
         self.received: tuple[Any, Mapping[str, torch.Tensor]] = None, {}
 
     def _receive(self, round: int, fields: Fields, sent: np.ndarray) -> Mapping[str, torch.Tensor]:

@@ -27,18 +27,27 @@ RECIPES = Path(__file__).resolve().parent / "tune_configs"  # a wheel carries th
 
 @dataclass(frozen=True)
 class PartitionConfig:
-    """How training samples are dealt to clients."""
+    """How training samples are dealt to clients. Each kind reads its own keys."""
 
-    kind: Literal["dirichlet", "iid"] = "dirichlet"
-    alpha: Annotated[float, Field(gt=0)] = 0.25  # Dirichlet concentration; smaller is more skewed
+    kind: Literal["dirichlet", "iid", "shards", "natural", "quantity_skew"] = "dirichlet"
+    alpha: Annotated[float, Field(gt=0)] = 0.25  # Dirichlet concentration (dirichlet, quantity_skew); smaller is more skewed
+    sigma: NonNegative = 0.0  # spread of log-normal client sizes (dirichlet); 0: equal sizes
+    shards: Positive = 2  # label-sorted shards of each client (shards)
+
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "tiny_imagenet", "image_folder", "shakespeare", "leaf",
+            "npz")
+DATASET_FORMS = ("hf:<name or path>", "import:<package.module>:<function>")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"] = "digits"
-    root: str | None = None  # folder of the data; default: $FEDSMU_DATA, else a folder in the user's cache
+    dataset: str = "digits"  # one of DATASETS or DATASET_FORMS
+    root: str | None = None  # folder (npz: file) of the data; default: $FEDSMU_DATA, else a folder in the user's cache
     download: bool = False  # whether a missing data set may be downloaded
     clients: Positive = 100
+    augment: bool = False  # random flips and shifted crops of training images
+    options: Mapping[str, Any] = field(default_factory=dict)  # arguments of leaf, hf:... and import:... data sets
     partition: PartitionConfig = field(default_factory=PartitionConfig)
 
     def folder(self) -> Path:
@@ -47,10 +56,45 @@ class DataConfig:
         return Path(root).expanduser()
 
 
+# The options of every model, with their defaults. An option of another model is an error, not a dead letter.
+MODELS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "mlp": {"hidden": (200, 200)},
+    "lenet": {"filters": 64},
+    "resnet18_gn": {"stem": "imagenet", "groups": 2},
+    "vit_s": {"patch": 4, "image_size": None},
+    "char_lstm": {},
+    "torchvision:<name>": {"groups": 2, "image_size": None, "options": None},
+    "import:<package.module>:<function>": {"options": None},
+}
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    name: Literal["mlp", "lenet"] = "mlp"
-    hidden: tuple[Positive, ...] = (200, 200)  # widths of mlp's hidden layers
+    """A model and its options; an option left out has the default of MODELS."""
+
+    name: str = "mlp"  # one of MODELS
+    hidden: tuple[Positive, ...] | None = None  # mlp: widths of the hidden layers
+    filters: Positive | None = None  # lenet: filters of both convolutions
+    stem: Literal["imagenet", "cifar"] | None = None  # resnet18_gn: 7x7 stride 2 and max-pool, or 3x3
+    groups: Positive | None = None  # resnet18_gn, torchvision: groups of the GroupNorm in place of batch norm
+    patch: Positive | None = None  # vit_s: side of a patch, pixels
+    image_size: Positive | None = None  # vit_s, torchvision: side that images are resized to; null: as they are
+    options: Mapping[str, Any] | None = None  # torchvision, import: arguments of the model's function
+
+    def __post_init__(self) -> None:
+        for key, default in self.known().items():
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, default)
+
+    def known(self) -> Mapping[str, Any]:
+        """The options of this model with their defaults; empty for a model there is not."""
+        form = f"{self.name.split(':')[0]}:"
+        return MODELS.get(self.name) or next((o for n, o in MODELS.items() if ":" in self.name and n.startswith(form)), {})
+
+    def unused(self) -> list[str]:
+        """Options that are set and that this model does not read."""
+        return [f.name for f in fields(self) if f.name not in ("name", *self.known()) and getattr(self, f.name) is not None]
 
 
 @dataclass(frozen=True)
@@ -366,6 +410,7 @@ def _impossible(values: Mapping[str, Any]) -> list[str]:
     """Values that are each fine and together impossible."""
     problems = []
     data, federation, compute = values["data"], values["federation"], values["compute"]
+    problems += _named(data, values["model"])
     if data and federation and federation.cohort > data.clients:
         problems.append(f"federation.cohort = {federation.cohort}: only data.clients = {data.clients} clients exist; "
                         "lower the cohort or raise data.clients")
@@ -375,6 +420,20 @@ def _impossible(values: Mapping[str, Any]) -> list[str]:
     if compute and compute.executor == "inline" and compute.gpus_per_actor:
         problems.append(f"compute.gpus_per_actor = {compute.gpus_per_actor}: compute.executor=inline trains on the CPU of "
                         "this process; use compute.executor=ray")
+    return problems
+
+
+def _named(data: DataConfig | None, model: ModelConfig | None) -> list[str]:
+    """Names of data sets and models that there are not, and options of other models."""
+    problems = []
+    if data and not re.match(r"hf:.|import:[\w.]+:\w+$", data.dataset):
+        problems += _choice("data.dataset", data.dataset, dict.fromkeys((*DATASETS, *DATASET_FORMS)))
+    if model and not re.match(r"torchvision:\w+$|import:[\w.]+:\w+$", model.name):
+        problems += _choice("model.name", model.name, MODELS)
+    if model and not problems:
+        for key in model.unused():
+            users = ", ".join(name for name, options in MODELS.items() if key in options)
+            problems.append(f"model.{key} = {getattr(model, key)!r}: {model.name} does not read it (only {users}); remove it")
     return problems
 
 

@@ -12,6 +12,7 @@ from torch.func import functional_call, vmap
 from fedsmu_ray import models, streams
 from fedsmu_ray.config import LocalConfig
 from fedsmu_ray.data import DeviceData, Partition
+from fedsmu_ray.data.augment import flip_and_crop
 from fedsmu_ray.errors import ClientError
 from fedsmu_ray.setting import Setting
 from fedsmu_ray.vector import Layout
@@ -20,10 +21,12 @@ from fedsmu_ray.vector import Layout
 class Trainer:
     """Everything local training needs that does not change over rounds; one per process."""
 
-    def __init__(self, module: nn.Module, data: DeviceData, partition: Partition, local: LocalConfig, seed: int) -> None:
+    def __init__(self, module: nn.Module, data: DeviceData, partition: Partition, local: LocalConfig, seed: int,
+                 augment: bool = False) -> None:
+        self.augment = augment  # whether training images are flipped and cropped
         self.layout = Layout.of(module)
         self.module, self.data, self.partition, self.local, self.seed = module, data, partition, local, seed
-        self.batched = data.device.type == "cuda" or models.batches_clients(module)
+        self.batched = models.batches_clients(module, data.test_batch(0, 2)[0])
 
     def batches(self, round: int, clients: Tensor) -> tuple[Tensor, Tensor]:
         """Training batches of the round: dataset indices [C, K, B] and how many of the B are there, [C, K].
@@ -149,14 +152,18 @@ class Local:
         index, present = self.trainer.batches(self.round, self.clients)
         losses = torch.zeros(count)
         width = count if self.trainer.batched else 1
-        for group in torch.arange(count).split(width):
-            rows = slice(int(group[0]), int(group[-1]) + 1)
-            losses[rows] = self._descend_rows(rows, y[rows], index[rows], present[rows], step)
+        with torch.random.fork_rng(devices=[]):
+            for group in torch.arange(count).split(width):
+                rows = slice(int(group[0]), int(group[-1]) + 1)
+                losses[rows] = self._descend_rows(rows, y[rows], index[rows], present[rows], step)
         self.losses = losses
 
     def _descend_rows(self, rows: slice, y: Tensor, index: Tensor, present: Tensor, step: Callable) -> Tensor:
         """Train the models y [C, P] of some clients in place; returns the mean loss of each, [C]."""
         trainer = self.trainer
+        augmentation = streams.keys(trainer.seed, "augmentation", self.round, self.clients[rows])
+        if not trainer.batched:  # what the model itself draws, as dropout does, belongs to this client and round
+            torch.manual_seed(int(streams.keys(trainer.seed, "model", self.round, self.clients[rows])[0]))
         y.requires_grad_()
         slots = torch.arange(index.shape[-1])
         total = torch.zeros(len(y), device=y.device)
@@ -165,6 +172,8 @@ class Local:
             most = int(n.max())
             ragged = int(n.min()) < most
             inputs, targets = trainer.data.batch(index[:, k, :most])
+            if trainer.augment:
+                inputs = flip_and_crop(inputs, augmentation, k)
             outputs = trainer.forward(y, inputs)
             loss = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none").view(len(y), -1)
             if ragged:

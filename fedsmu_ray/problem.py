@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -12,8 +12,9 @@ from fedsmu_ray import models, vector
 from fedsmu_ray.algorithms import Method
 from fedsmu_ray.codecs import Float32
 from fedsmu_ray.config import Config
-from fedsmu_ray.data import Dataset, Partition, partition
+from fedsmu_ray.data import Dataset, DeviceData, Partition, partition
 from fedsmu_ray.data.datasets import load_dataset
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.message import Fields
 from fedsmu_ray.setting import Setting
 
@@ -33,14 +34,23 @@ class Problem:
         """Load the data (unless given), split it, and check that the model fits it; raises ConfigError."""
         dataset = dataset or load_dataset(config.data)
         data = config.data
-        split = partition(data.partition, dataset.train_y, dataset.classes, data.clients, config.seed)
+        if data.augment and not dataset.is_image:
+            raise ConfigError([f"data.augment = true: {data.dataset} has no uint8 images to flip and crop; remove it"])
+        split = partition(data.partition, dataset.train_y, dataset.classes, data.clients, config.seed, dataset.clients)
         problem = Problem(config, dataset, split)
-        assert problem.dim  # builds the model, which refuses data it cannot take
+        models.check(problem.module(), problem.sample, dataset.classes, config.model.name)
         return problem
 
     def module(self) -> nn.Module:
         """The model, freshly initialised from the seed."""
-        return models.build(self.config.model, self.dataset.shape, self.dataset.classes, self.config.seed)
+        data = self.dataset
+        return models.build(self.config.model, data.shape, data.classes, self.config.seed, data.symbols)
+
+    @property
+    def sample(self) -> Tensor:
+        """Two test samples as the model sees them."""
+        few = replace(self.dataset, train_x=self.dataset.train_x[:0], test_x=self.dataset.test_x[:2])
+        return DeviceData(few, torch.device("cpu")).test_batch(0, 2)[0]
 
     def initial(self) -> Tensor:
         """The initial model vector x_1, float32 [P]."""
@@ -105,7 +115,7 @@ class Problem:
         compute, cohort = self.config.compute, self.config.federation.cohort
         if compute.clients_per_task:
             return min(compute.clients_per_task, cohort)
-        if not compute.gpus_per_actor and not models.batches_clients(self.module()):
+        if not compute.gpus_per_actor and not models.batches_clients(self.module(), self.sample):
             return 1
         fitting = (1 << 20) // self.dim if not compute.gpus_per_actor else cohort
         return max(1, min(fitting, -(-cohort // 4)))

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from fedsmu_ray.config import DataConfig
-from fedsmu_ray.data import Dataset
+from fedsmu_ray.data import Dataset, arrays, images, leaf, moments
 from fedsmu_ray.errors import ConfigError
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 
 def load_dataset(config: DataConfig) -> Dataset:
     """The data set of the configuration; raises ConfigError saying what is missing or broken, and the cure."""
+    if config.options and not config.dataset.startswith(("hf:", "import:")) and (
+            config.dataset != "leaf" or set(config.options) != {"alphabet"}):
+        raise ConfigError([f"data.options = {dict(config.options)!r}: data.dataset = {config.dataset} reads "
+                           f"{'only the option alphabet' if config.dataset == 'leaf' else 'no options'}; remove them"])
     match config.dataset:
         case "digits":
             return _digits()
@@ -24,9 +26,17 @@ def load_dataset(config: DataConfig) -> Dataset:
         case "cifar10" | "cifar100":
             return _cifar(config)
         case "image_folder":
-            return _image_folder(config.folder())
-        case other:
-            raise AssertionError(other)
+            return images.image_folder(config.folder())
+        case "tiny_imagenet":
+            return images.tiny_imagenet(config.folder())
+        case "shakespeare" | "leaf" as name:
+            return leaf.load(name, config.folder(), **config.options)
+        case "npz":
+            return arrays.npz(config.folder())
+        case name if name.startswith("hf:"):
+            return arrays.hugging_face(config)
+        case _:
+            return arrays.imported(config)
 
 
 def _digits() -> Dataset:
@@ -36,7 +46,7 @@ def _digits() -> Dataset:
     bunch = load_digits()
     x, y = bunch.images.astype(np.uint8)[:, None], bunch.target.astype(np.int64)
     test = np.arange(len(y)) % 5 == 0
-    return _dataset("digits", x[~test], y[~test], x[test], y[test], 10, scale=16.0)
+    return Dataset("digits", x[~test], y[~test], x[test], y[test], 10, *moments(x[~test], 16.0), scale=16.0)
 
 
 # name: (torchvision class, mean, std); the statistics are the training sets' own
@@ -62,14 +72,14 @@ def _mnist(config: DataConfig) -> Dataset:
         place = places[0]
     if place is None:
         raise _missing(config.dataset, f"train-images-idx3-ubyte[.gz] in {root}/{kind}/raw or {root}")
-    arrays = {}
+    found = {}
     for split, stem in (("train", "train"), ("test", "t10k")):
         x, y = _idx(place, f"{stem}-images-idx3-ubyte", 3), _idx(place, f"{stem}-labels-idx1-ubyte", 1)
         if len(x) != len(y) or (len(y) and y.max() > 9):
             raise ConfigError([f"data.dataset = {config.dataset}: {place}: the {split} images and labels do not match "
                                f"({len(x)} images, {len(y)} labels, largest label {y.max()}); fetch the files again"])
-        arrays[split] = x[:, None], y.astype(np.int64)
-    return Dataset(config.dataset, *arrays["train"], *arrays["test"], 10, mean, std)
+        found[split] = x[:, None], y.astype(np.int64)
+    return Dataset(config.dataset, *found["train"], *found["test"], 10, mean, std)
 
 
 def _idx_path(folder: Path, name: str) -> Path | None:
@@ -127,57 +137,3 @@ def _download(name: str, kind: str, root: Path) -> None:
 def _missing(name: str, wanted: str) -> ConfigError:
     return ConfigError([f"data.dataset = {name}: not found: looked for {wanted}; set data.root (or $FEDSMU_DATA) to its "
                         "folder, or allow the download with data.download=true"])
-
-
-def _image_folder(root: Path) -> Dataset:
-    """<root>/{train,test}/<class>/*: images of one size, 3 channels; classes are the folder names, sorted."""
-    names = sorted(p.name for p in (root / "train").iterdir() if p.is_dir()) if (root / "train").is_dir() else []
-    if not names:
-        raise ConfigError([f"data.dataset = image_folder: {root}/train has no class folders; set data.root to a folder "
-                           "laid out as train/<class>/*.jpg and test/<class>/*.jpg"])
-    (train_x, train_y), (test_x, test_y) = (_image_split(root / split, names) for split in ("train", "test"))
-    if train_x.shape[1:] != test_x.shape[1:]:
-        raise ConfigError([f"data.root: {root}: training images are {train_x.shape[1:]} and test images {test_x.shape[1:]} "
-                           "[channels, height, width]; resize them to one size"])
-    return _dataset(f"image_folder:{root.name}", train_x, train_y, test_x, test_y, len(names))
-
-
-def _image_split(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Decoded images uint8 [N, 3, H, W] and labels, in the order of sorted class and file names."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not folder.is_dir():
-        raise ConfigError([f"data.root: {folder} is missing; an image folder needs train/ and test/"])
-    extra = sorted({p.name for p in folder.iterdir() if p.is_dir()} - set(names))
-    if extra:
-        raise ConfigError([f"data.root: {folder} has classes without training images: {', '.join(extra[:5])}"])
-    files = [(label, f) for label, name in enumerate(names) if (folder / name).is_dir()
-             for f in sorted((folder / name).iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise ConfigError([f"data.root: {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"])
-    x = None
-    for i, (_, file) in enumerate(files):
-        try:
-            with Image.open(file) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise ConfigError([f"data.root: {file} is not a readable image ({error}); replace or remove it"]) from None
-        if x is None:
-            x = np.empty((len(files), 3, *pixels.shape[:2]), np.uint8)
-        if pixels.shape[:2] != x.shape[2:]:
-            raise ConfigError([f"data.root: {file} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the others are "
-                               f"{x.shape[3]}x{x.shape[2]}; resize all images to one size"])
-        x[i] = pixels.transpose(2, 0, 1)
-    return x, np.array([label for label, _ in files], np.int64)
-
-
-def _dataset(name, train_x, train_y, test_x, test_y, classes, scale: float = 255.0) -> Dataset:
-    """A data set normalised by the per-channel statistics of its own training images, in blocks to spare memory."""
-    count = train_x.size / train_x.shape[1]
-    total = squares = 0.0
-    for i in range(0, len(train_x), 1000):
-        block = train_x[i : i + 1000] / scale
-        total, squares = total + block.sum((0, 2, 3)), squares + (block**2).sum((0, 2, 3))
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
-    return Dataset(name, train_x, train_y, test_x, test_y, classes, tuple(mean.tolist()), tuple(std.tolist()), scale)
