@@ -38,7 +38,8 @@ class Loaded:
 
     progress: dict[str, Any]  # what the writer gave as `progress`
     server: dict[str, np.ndarray]
-    shards: Callable[[], Iterator[tuple[dict[str, np.ndarray], dict[int, int]]]]  # arrays [R, P], and client -> row
+    # Arrays [R, P], client -> row, and what to note in `Checkpoint.written` for the handle the shard is given.
+    shards: Callable[[], Iterator[tuple[dict[str, np.ndarray], dict[int, int], tuple[str, str]]]]
 
 
 class Checkpoint:
@@ -94,9 +95,10 @@ class Checkpoint:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: not a checkpoint manifest ({error})") from None
 
-        def shards() -> Iterator[tuple[dict[str, np.ndarray], dict[int, int]]]:
+        def shards() -> Iterator[tuple[dict[str, np.ndarray], dict[int, int], tuple[str, str]]]:
             for shard in manifest["shards"]:
-                yield self._read(shard["file"], shard["sha256"]), {int(c): row for c, row in shard["clients"].items()}
+                file, digest = shard["file"], shard["sha256"]
+                yield self._read(file, digest), {int(c): row for c, row in shard["clients"].items()}, (file, digest)
 
         return Loaded(manifest["progress"], self._read(manifest["server"]["file"], manifest["server"]["sha256"]), shards)
 

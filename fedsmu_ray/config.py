@@ -125,6 +125,12 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    every: Positive | None = None  # rounds between checkpoints; null writes none
+    folder: str = "fedsmu_runs"  # where `train` makes a run's folder; a sweep's trials use the sweep's
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     uri: str | None = "sqlite:///mlflow.db"  # null turns tracking off
     experiment: str = "fedsmu"
@@ -167,6 +173,7 @@ class Config:
     local: LocalConfig = field(default_factory=LocalConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # what was written, before defaults

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +17,15 @@ import torch
 from torch import nn
 
 from fedsmu_ray import tracking, vector
+from fedsmu_ray.checkpoint import Checkpoint
 from fedsmu_ray.config import Config
 from fedsmu_ray.display import RunDisplay
-from fedsmu_ray.execution import Executor
-from fedsmu_ray.federation import Record, rounds
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.execution import Executor, StateAt
+from fedsmu_ray.federation import Progress, Record, rounds, sample_cohort
 from fedsmu_ray.problem import Problem
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Result:
     """A finished experiment."""
 
     summary: dict[str, Any]  # what `train --json` prints
-    history: list[Record]  # every round
+    history: list[Record]  # every round; of a resumed run's rounds before its checkpoint, the evaluated ones
     params: np.ndarray  # the final model vector, float32 [P]
     problem: Problem
 
@@ -34,30 +42,124 @@ class Result:
         return vector.load(self.problem.module(), torch.from_numpy(self.params.copy()))
 
 
-def run(config: Config, address: str | None = None, display: bool = False) -> Result:
+def run(config: Config, address: str | None = None, resume: str | Path | None = None, display: bool = False) -> Result:
     """Run one experiment to its end.
 
-    address: a Ray cluster to join; default: one on this machine. display: show progress on stderr. An interrupt or
-    error ends the tracked run as KILLED or FAILED and is raised again.
+    address: a Ray cluster to join; default: one on this machine. resume: the folder of an interrupted run of the same
+    configuration; it goes on from its last checkpoint (from round 1 if it had none) to the same bits, in the same
+    MLflow run. display: show progress on stderr. An interrupt or error ends the tracked run as KILLED or FAILED and is
+    raised again.
     """
     began = time.perf_counter()
     problem = Problem.of(config)
+    folder = _run_folder(config, resume)
     tracker = tracking.open_tracker(config.tracking)
     with executor(problem, address) as (running, where), RunDisplay(config, problem.dim, where, display) as shown:
-        run_id = tracker.start(config.name, config)
+        run_id, known = _begin(tracker, config, folder)
         try:
-            history = []
-            for record in rounds(problem, running):
+            progress, history = Progress(), []
+            for record in resumable(problem, running, progress, folder):
                 history.append(record)
                 shown.update(record)
-                if record.test_accuracy is not None:
+                if record.test_accuracy is not None and record.round > known:
                     tracker.log(run_id, tracking.metrics(record), record.round)
-            summary = summarise(problem, history, running.sha256(), time.perf_counter() - began)
+            summary = summarise(problem, progress, running.sha256(), time.perf_counter() - began)
             tracker.finish(run_id, "FINISHED", final_metrics(summary), {"model_sha256": summary["model_sha256"]})
         except BaseException as error:
             tracker.finish(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            if folder:
+                shown.say(f"to go on from the last checkpoint: python -m fedsmu_ray.train --resume {folder}")
             raise
         return Result({"run_id": run_id, **summary}, history, running.params(), problem)
+
+
+def _run_folder(config: Config, resume: str | Path | None) -> Path | None:
+    """The folder of a run that keeps checkpoints, with its config.yaml; None for a run without."""
+    if resume is not None:
+        if not (Path(resume) / "config.yaml").is_file():
+            raise ConfigError([f"--resume {resume}: no run to go on with (a run's folder holds config.yaml)"])
+        return Path(resume)
+    if config.checkpoint.every is None:
+        return None
+    folder = Path(config.checkpoint.folder) / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    return folder
+
+
+def _begin(tracker: tracking.Tracker | tracking.NoTracker, config: Config, folder: Path | None) -> tuple[str, int]:
+    """The tracked run, taken up again if the folder names one, and the last round that it already has."""
+    note = folder / "run_id" if folder else None
+    if note and note.exists():
+        return note.read_text(), tracker.resume(note.read_text())
+    run_id = tracker.start(config.name, config)
+    if note:
+        note.write_text(run_id)
+    return run_id, 0
+
+
+def resumable(problem: Problem, running: Executor, progress: Progress, folder: Path | None) -> Iterator[Record]:
+    """The rounds of an experiment, from the checkpoint in `folder` if there is one (after the evaluated rounds before it,
+    once more, for whoever lost them), with a new one every `checkpoint.every` rounds. `progress` is brought and kept up to
+    date. A checkpoint that cannot be written costs a warning, and the one before stays.
+
+    Raises ConfigError for a checkpoint of another experiment, CheckpointError for a damaged one.
+    """
+    every = problem.config.checkpoint.every
+    store = Checkpoint(folder) if folder else None
+    if store and (loaded := store.load()):
+        _same(problem.config, loaded.progress["config"], folder)
+        running.restore(loaded.server)
+        for arrays, rows, written in loaded.shards():
+            shard = running.place(arrays)
+            store.written[shard] = written
+            progress.states.update({client: StateAt(shard, row) for client, row in rows.items()})
+        _take_up(progress, loaded.progress["progress"], problem)
+        yield from list(progress.evaluated)
+    saved = progress.round
+    for record in rounds(problem, running, progress):
+        yield record
+        if store and every and progress.round >= saved + every:
+            saved = progress.round
+            described = {"config": problem.config.flat(), "progress": _described(progress)}
+            places = {client: (at.shard, at.row) for client, at in progress.states.items()}
+            try:
+                store.save(progress.round, described, running.export(), places, running.fetch)
+            except OSError as error:
+                log.warning("no checkpoint after round %d (%s); the one before is kept in %s", progress.round, error, folder)
+
+
+def _described(progress: Progress) -> dict[str, Any]:
+    """Progress as plain data, without the states; cohorts are left out, since they follow from the configuration."""
+    plain = asdict(replace(progress, states={}))
+    del plain["states"]
+    for record in [*plain["evaluated"], plain["waiting"] or {}]:
+        record.pop("cohort", None)
+    return plain
+
+
+def _take_up(progress: Progress, plain: dict[str, Any], problem: Problem) -> None:
+    """Set `progress` to what `_described` gave."""
+    def record(of: dict[str, Any]) -> Record:
+        config = problem.config
+        return Record(**of, cohort=tuple(sample_cohort(config.seed, of["round"], config.data.clients, config.federation.cohort)))
+
+    progress.round, progress.uplink_bytes, progress.downlink_bytes = (
+        plain["round"], plain["uplink_bytes"], plain["downlink_bytes"])
+    progress.waiting = record(plain["waiting"]) if plain["waiting"] else None
+    progress.evaluated = [record(r) for r in plain["evaluated"]]
+
+
+# What may differ between a checkpoint and the run that goes on from it: no bits depend on it, or it comes later.
+_FREE = ("name", "federation.rounds", "compute.executor", "compute.actors", "checkpoint.every", "checkpoint.folder")
+
+
+def _same(config: Config, before: dict[str, Any], folder: Path) -> None:
+    now = json.loads(json.dumps(config.flat()))
+    changed = sorted(k for k in now | before if k not in _FREE and now.get(k) != before.get(k))
+    if changed:
+        raise ConfigError([f"--resume {folder}: its checkpoint is of another experiment (differs in {', '.join(changed)}); "
+                           "give the same configuration, or start a new run"])
 
 
 @contextmanager
@@ -86,10 +188,9 @@ def executor(problem: Problem, address: str | None) -> Iterator[tuple[Executor, 
             opened.close()
 
 
-def summarise(problem: Problem, history: list[Record], sha256: str, seconds: float) -> dict[str, Any]:
+def summarise(problem: Problem, progress: Progress, sha256: str | None, seconds: float) -> dict[str, Any]:
     """The figures a run is compared by. Accuracies are in [0, 1], bytes are totals over rounds and clients."""
-    last = history[-1]
-    best = max((r for r in history if r.test_accuracy is not None), key=lambda r: r.test_accuracy)
+    last, best = progress.last, progress.best
     federation = problem.config.federation
     return {
         "name": problem.config.name,

@@ -91,6 +91,14 @@ class Server:
         """The model as a message, uint8 [1, bytes], to evaluate where the broadcast does not hold it."""
         return self._encode(self.problem.model_fields, self.state)
 
+    def export(self) -> dict[str, np.ndarray]:
+        """The server state between two rounds, as arrays."""
+        return {name: value.numpy() for name, value in self.state.items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take up a state that `export` gave."""
+        self.state = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+
     def params(self) -> np.ndarray:
         """The model vector, float32 [P]."""
         return self.state["x"].numpy()

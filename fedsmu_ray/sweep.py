@@ -42,7 +42,7 @@ from fedsmu_ray.display import SweepDisplay, describe, percent, size
 from fedsmu_ray.errors import ConfigError, ExperimentError
 from fedsmu_ray.execution import actors
 from fedsmu_ray.execution.inline import InlineExecutor
-from fedsmu_ray.federation import rounds
+from fedsmu_ray.federation import Progress
 from fedsmu_ray.problem import Problem
 
 COMPLETED, FAILED, STOPPED = "completed", "failed", "stopped"  # stopped: by the scheduler, before its last round
@@ -81,8 +81,9 @@ def _fit(config: Config, book: Book, folder: Path, dataset: Dataset, where: str,
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2" if planned.study else "32"
     with SweepDisplay(config.name, total, len(book.rows), config.federation.rounds, where, display) as shown:
         book.shown = shown
+        trainable = tune.with_parameters(Trial, source=config.source, dataset=dataset, folder=str(folder.absolute()))
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(Trial, source=config.source, dataset=dataset), _Resources(config.source)),
+            tune.with_resources(trainable, _Resources(config.source)),
             tune_config=tune.TuneConfig(
                 search_alg=planned, scheduler=_scheduler(config), num_samples=max(1, total - len(book.rows)),
                 reuse_actors=True, max_concurrent_trials=config.tune.concurrent,
@@ -101,8 +102,8 @@ class Trial(tune.Trainable):
     of an experiment is replaced by it.
     """
 
-    def setup(self, config: dict[str, Any], source: Mapping[str, Any], dataset: Dataset) -> None:
-        self.sweep, self.dataset, self.executor = parse(source), dataset, None
+    def setup(self, config: dict[str, Any], source: Mapping[str, Any], dataset: Dataset, folder: str) -> None:
+        self.sweep, self.dataset, self.folder, self.executor = parse(source), dataset, Path(folder), None
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -116,7 +117,9 @@ class Trial(tune.Trainable):
             if self.executor is None:
                 self.executor = actors.RayExecutor(trial.compute, trial.compute.actors or 1, get_current_placement_group())
             self.executor.load(problem)
-        self.problem, self.history, self.rounds = problem, [], rounds(problem, self.executor)
+        self.problem, self.progress = problem, Progress()
+        folder = self.folder / f"checkpoint-{config['index']:03d}" if trial.checkpoint.every else None
+        self.rounds = experiment.resumable(problem, self.executor, self.progress, folder)
 
     def step(self) -> dict[str, Any]:
         try:
@@ -126,13 +129,12 @@ class Trial(tune.Trainable):
 
     def _step(self) -> dict[str, Any]:
         for record in self.rounds:
-            self.history.append(record)
             if record.test_accuracy is not None:
                 break
         done = record.round == self.problem.config.federation.rounds
         # Before the end the server is already a round ahead of this record, so only the last one has a hash.
         sha256 = self.executor.sha256() if done else None
-        summary = experiment.summarise(self.problem, self.history, sha256, time.perf_counter() - self.began)
+        summary = experiment.summarise(self.problem, self.progress, sha256, time.perf_counter() - self.began)
         return {**tracking.metrics(record), "round": record.round, "done": done, "summary": json.dumps(summary)}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

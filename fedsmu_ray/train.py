@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from fedsmu_ray import cli
@@ -11,12 +12,14 @@ EXAMPLES = """examples:
   python -m fedsmu_ray.train algorithm.name=fedavg local.lr=0.05       another method, another rate
   python -m fedsmu_ray.train tune_configs/fashion_mnist.yaml data.root=/data compute.gpus_per_actor=0.25
   python -m fedsmu_ray.train --list-methods                            what algorithm.name can be
+  python -m fedsmu_ray.train checkpoint.every=10                       with checkpoints; then --resume RUN_DIR
   python -m fedsmu_ray.train compute.executor=inline --json            in this process; results as JSON
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = cli.parser("train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES)
+    p.add_argument("--resume", metavar="RUN_DIR", help="go on from the last checkpoint of a run (see checkpoint.every)")
     p.add_argument("--list-methods", action="store_true", help="print the methods with their bits and options, and exit")
     options = p.parse_intermixed_args(argv)
 
@@ -32,8 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from fedsmu_ray.experiment import run
         from fedsmu_ray.tracking import absolute
 
-        config = load_config(*cli.split(options.arguments))
-        result = run(config, options.address, display=not options.quiet)
+        file, overrides = cli.split(options.arguments)
+        if options.resume and not file:
+            file = os.path.join(options.resume, "config.yaml")
+        config = load_config(file, overrides)
+        result = run(config, options.address, options.resume, display=not options.quiet)
         print_run(result.summary, absolute(config.tracking.uri) if config.tracking.uri else None)
         if options.json:
             cli.print_json(result.summary)

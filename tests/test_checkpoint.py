@@ -23,7 +23,7 @@ def written(folder, round=5, places=PLACES, shards=SHARDS):
 
 
 def states(loaded):
-    return {client: {k: v[row] for k, v in arrays.items()} for arrays, rows in loaded.shards() for client, row in rows.items()}
+    return {client: {k: v[row] for k, v in arrays.items()} for arrays, rows, _ in loaded.shards() for client, row in rows.items()}
 
 
 def test_round_trip(tmp_path):

@@ -58,6 +58,15 @@ def tracked(folder):
         return client, client.search_runs([client.get_experiment_by_name("fedsmu").experiment_id])
 
 
+def points(uri, run_id, metric):
+    """The history of a metric, without MLflow's own warnings."""
+    from mlflow import MlflowClient
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return MlflowClient(uri).get_metric_history(run_id, metric)
+
+
 def test_sweep_end_to_end(folder, home):
     out, err = command(folder, home, "tune", "small.yaml", "--json", "tune.space={local.lr: {grid: [0.2, 1.0e+30]}, seed: {grid: [0, 1]}}", code=1)
     result = json.loads(out.splitlines()[-1])

@@ -82,6 +82,16 @@ class Executor(Protocol):
     def model(self) -> Handle:
         """The server's model as a message, to evaluate where the broadcast does not hold it."""
 
+    def export(self) -> dict[str, np.ndarray]:
+        """The server state between two rounds, as arrays; `restore` takes it up again."""
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None: ...
+
+    def fetch(self, shard: Handle) -> dict[str, np.ndarray]:
+        """The arrays of a shard of client states; `place` gives the handle of such arrays."""
+
+    def place(self, arrays: dict[str, np.ndarray]) -> Handle: ...
+
     def params(self) -> np.ndarray:
         """The model vector, float32 [P]."""
 

@@ -195,6 +195,18 @@ class RayExecutor:
     def model(self):
         return self.server.call.remote("model")
 
+    def export(self):
+        return _get([self.server.call.remote("export")])[0]
+
+    def restore(self, arrays):
+        _get([self.server.call.remote("restore", arrays)])
+
+    def fetch(self, shard):
+        return ray.get(shard)
+
+    def place(self, arrays):
+        return ray.put(arrays)
+
     def params(self):
         return _get([self.server.call.remote("params")])[0]
 

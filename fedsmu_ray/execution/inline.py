@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 from fedsmu_ray.client import ClientWorker
 from fedsmu_ray.execution import Evaluate, Hear, Trained, placed
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Server
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Handle of a shard of client states: one of a kind, as a reference into an object store is."""
+
+    arrays: dict[str, np.ndarray]
 
 
 class InlineExecutor:
@@ -19,6 +29,7 @@ class InlineExecutor:
         self.worker = ClientWorker(problem)
         self.params, self.sha256, self.step = self.server.params, self.server.sha256, self.server.step
         self.reply, self.model = self.server.reply, self.server.model
+        self.export, self.restore = self.server.export, self.server.restore
         self.round = 0
 
     def open(self, round, uniformity):
@@ -30,14 +41,20 @@ class InlineExecutor:
             if isinstance(task, Evaluate):
                 yield task, self.worker.evaluate(self.round, sent, task.start, task.stop)
                 continue
-            states = [{name: a[s.row] for name, a in s.shard.items()} if s else None for s in task.states]
+            states = [{name: a[s.row] for name, a in s.shard.arrays.items()} if s else None for s in task.states]
             if isinstance(task, Hear):
                 shards = self.worker.hear(task.round, task.clients, sent, states)
-                yield task, placed(task.clients, shards, self.problem.shard_clients)
+                yield task, placed(task.clients, [Shard(a) for a in shards], self.problem.shard_clients)
                 continue
             messages, report, shards = self.worker.train(task.round, task.clients, sent, states)
             self.server.receive(task.position, task.clients, messages)
-            yield task, Trained(report, placed(task.clients, shards, self.problem.shard_clients))
+            yield task, Trained(report, placed(task.clients, [Shard(a) for a in shards], self.problem.shard_clients))
+
+    def fetch(self, shard):
+        return shard.arrays
+
+    def place(self, arrays):
+        return Shard(arrays)
 
     def close(self):
         torch.set_num_threads(self.threads)

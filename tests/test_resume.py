@@ -1,0 +1,126 @@
+"""Experiments that stop anywhere and go on to the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from fedsmu_ray import experiment, load_config, run
+from fedsmu_ray.checkpoint import Checkpoint
+from fedsmu_ray.config import parse
+from fedsmu_ray.errors import CheckpointError, ConfigError
+from fedsmu_ray.execution.inline import InlineExecutor
+from fedsmu_ray.federation import Progress
+from fedsmu_ray.problem import Problem
+
+PLAIN = {
+    "data": {"clients": 20}, "model": {"hidden": [24]}, "local": {"epochs": 1, "batch_size": 20},
+    "federation": {"rounds": 9, "cohort": 5, "eval_every": 2}, "tracking": {"uri": None},
+    "compute": {"executor": "inline", "clients_per_task": 2}, "checkpoint": {"every": 1},
+}
+
+
+def problem_of(**changes):
+    return Problem.of(parse({**PLAIN, **changes}))
+
+
+def rounds_until(problem, folder, stop=None):
+    """Records up to (not with) the one after `stop`; the executor is thrown away, as a killed process would be."""
+    executor, records, progress = InlineExecutor(problem), [], Progress()
+    try:
+        for record in experiment.resumable(problem, executor, progress, folder):
+            records.append(record)
+            if record.round == stop:
+                break
+        return records, executor.sha256()
+    finally:
+        executor.close()
+
+
+def without_seconds(records):
+    return [(r.round, r.cohort, r.train_loss, r.test_accuracy, r.test_loss, r.uplink_bytes, r.downlink_bytes, r.uniformity)
+            for r in records]
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "fedsmu"}, {"name": "fedavg"}, {"name": "scaffold"}, {"name": "dlion"}],
+                         ids=lambda a: a["name"])
+@pytest.mark.parametrize("stop", [1, 4, 8])
+def test_resumed_runs_have_the_bits_of_undisturbed_ones(tmp_path, algorithm, stop):
+    problem = problem_of(algorithm=algorithm)
+    whole, sha256 = rounds_until(problem, None)
+    first, _ = rounds_until(problem, tmp_path, stop)
+    second, resumed = rounds_until(problem, tmp_path)
+    assert resumed == sha256
+    assert [r for r in without_seconds(second) if r[3] is not None] == [r for r in without_seconds(whole) if r[3] is not None]
+    known = {r.round for r in first}
+    assert without_seconds(first + [r for r in second if r.round not in known]) == without_seconds(whole)
+
+
+def test_more_rounds_may_be_asked_for_and_nothing_else_may_change(tmp_path):
+    short = {"federation": {**PLAIN["federation"], "rounds": 4}}
+    rounds_until(problem_of(**short), tmp_path)
+    _, longer = rounds_until(problem_of(), tmp_path)
+    assert longer == rounds_until(problem_of(), None)[1]
+    with pytest.raises(ConfigError, match=r"another experiment \(differs in local.lr\)"):
+        rounds_until(problem_of(local={**PLAIN["local"], "lr": 0.2}), tmp_path)
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, caplog):
+    problem = problem_of()
+    save, calls = Checkpoint.save, []
+
+    def sometimes(self, *arguments):
+        calls.append(1)
+        if len(calls) in (2, 3):
+            raise OSError(28, "No space left on device")
+        save(self, *arguments)
+
+    monkeypatch.setattr(Checkpoint, "save", sometimes)
+    _, sha256 = rounds_until(problem, tmp_path)
+    assert sha256 == rounds_until(problem, None)[1]
+    assert "No space left on device" in caplog.text and "the one before is kept" in caplog.text
+
+
+def test_a_damaged_checkpoint_is_never_trained_on(tmp_path):
+    rounds_until(problem_of(), tmp_path, 4)
+    (server,) = tmp_path.glob("server-*.safetensors")
+    raw = bytearray(server.read_bytes())
+    raw[-5] ^= 1
+    server.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=f"{server.name}: checksum mismatch"):
+        rounds_until(problem_of(), tmp_path)
+
+
+def test_killed_train_command_resumes_in_its_run(tmp_path, home):
+    """SIGKILL of the driver in mid-run, over Ray; then --resume, against the undisturbed run in this process."""
+    plain = {**PLAIN, "name": "killed", "compute": {"actors": 1, "cpus_per_actor": 0.5, "clients_per_task": 2},
+             "federation": {**PLAIN["federation"], "rounds": 250}, "tracking": {}, "checkpoint": {"every": 5, "folder": "runs"}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain))
+    command = [sys.executable, "-m", "fedsmu_ray.train"]
+    options = {"cwd": tmp_path, "env": {**os.environ, "HOME": str(home)}, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+               "text": True}
+    with subprocess.Popen([*command, "r.yaml"], **options) as process:
+        for _ in range(600):
+            if list(tmp_path.glob("runs/*/checkpoint.json")):
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGKILL)
+    (folder,) = tmp_path.glob("runs/*")
+    at = Checkpoint(folder).load().progress["progress"]["round"]
+    assert 5 <= at < 250 and at % 5 == 0
+    done = subprocess.run([*command, "--resume", str(folder), "--json"], **{**options, "stdout": subprocess.PIPE})
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    undisturbed = run(load_config(tmp_path / "r.yaml", {"compute.executor": "inline", "tracking.uri": None,
+                                                        "checkpoint.every": None})).summary
+    assert {k: v for k, v in result.items() if k not in ("seconds", "run_id")} == {
+        k: v for k, v in undisturbed.items() if k not in ("seconds", "run_id")}
+    from test_commands import points
+
+    assert [m.step for m in points(f"sqlite:///{tmp_path}/mlflow.db", result["run_id"], "test/accuracy")] == list(range(2, 251, 2))
