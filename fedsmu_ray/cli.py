@@ -39,7 +39,7 @@ def main(command: Callable[[], int]) -> int:
     # A shell starts background jobs with SIGINT ignored, and schedulers end jobs with SIGTERM: both are an interrupt.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    from fedsmu_ray.config import ConfigError
+    from fedsmu_ray.errors import ConfigError, ExperimentError
 
     try:
         return command()
@@ -49,13 +49,7 @@ def main(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
-        from fedsmu_ray.codecs import MessageError
-        from fedsmu_ray.execution.errors import ExecutionError
-        from fedsmu_ray.local import ClientError
-
-        if not isinstance(error, (ClientError, ExecutionError, FloatingPointError, MessageError)):
-            raise
+    except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -18,10 +18,7 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.accumulators import Accumulator, OrderedMean, TritCounter, VoteCounter
-
-
-class MessageError(ValueError):
-    """A message that is not what its sender should have sent; says what is wrong with it."""
+from fedsmu_ray.errors import MessageError
 
 
 class Draws(Protocol):

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.accumulators import Accumulator, OrderedMean
-from fedsmu_ray.codecs import Draws, Float32, MessageError, pack, unpack
+from fedsmu_ray.codecs import Draws, Float32, pack, unpack
+from fedsmu_ray.errors import MessageError
 
 IndexCoding = Literal["min", "index", "mask", "index32"]
 Scope = Literal["tensor", "model"]

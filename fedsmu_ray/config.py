@@ -18,23 +18,11 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedsmu_ray.algorithms import METHODS
+from fedsmu_ray.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 RECIPES = Path(__file__).resolve().parent / "tune_configs"  # a wheel carries the recipes inside the package
-
-
-class ConfigError(ValueError):
-    """One or more things wrong with a configuration; the message lists them all."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(["the configuration has a problem:" if len(self.problems) == 1 else
-                                    f"the configuration has {len(self.problems)} problems:",
-                                    *(f"  - {p}" for p in self.problems)]))
-
-    def __reduce__(self):  # the default would hand the joined message to __init__
-        return ConfigError, (self.problems,)
 
 
 @dataclass(frozen=True)

@@ -75,16 +75,15 @@ def executor(problem: Problem, address: str | None) -> Iterator[tuple[Executor, 
         return
     from fedsmu_ray.execution import actors
 
-    where = actors.connect(address)
-    try:
+    with actors.cluster(address) as where:
         groups = -(-problem.config.federation.cohort // problem.group_size)
         count = compute.actors or actors.fitting_actors(compute, groups)
         opened = actors.RayExecutor(compute, count)
-        opened.load(problem)
-        yield opened, f"{count} client actor{'s' * (count > 1)} on {where}"
-        opened.close()
-    finally:
-        actors.disconnect()
+        try:
+            opened.load(problem)
+            yield opened, f"{count} client actor{'s' * (count > 1)} on {where}"
+        finally:
+            opened.close()
 
 
 def summarise(problem: Problem, history: list[Record], sha256: str, seconds: float) -> dict[str, Any]:

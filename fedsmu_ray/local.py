@@ -12,12 +12,9 @@ from torch.func import functional_call, vmap
 from fedsmu_ray import models, streams
 from fedsmu_ray.config import LocalConfig
 from fedsmu_ray.data import DeviceData, Partition
+from fedsmu_ray.errors import ClientError
 from fedsmu_ray.setting import Setting
 from fedsmu_ray.vector import Layout
-
-
-class ClientError(RuntimeError):
-    """A client could not finish its round; names the client, the cause and what to try."""
 
 
 class Trainer:

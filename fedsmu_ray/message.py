@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from fedsmu_ray.codecs import Codec, MessageError
+from fedsmu_ray.codecs import Codec
+from fedsmu_ray.errors import MessageError
 
 MAGIC, VERSION = b"FSMU", 1
 SERVER = 0xFFFFFFFF  # the `client` of a broadcast

@@ -7,7 +7,8 @@ from math import prod
 import torch
 from torch import nn
 
-from fedsmu_ray.config import ConfigError, ModelConfig
+from fedsmu_ray.config import ModelConfig
+from fedsmu_ray.errors import ConfigError
 
 
 def mlp(shape: tuple[int, ...], classes: int, hidden: tuple[int, ...]) -> nn.Module:

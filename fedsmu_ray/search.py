@@ -14,9 +14,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
-from fedsmu_ray.config import Config, ConfigError, apply, flatten, parse
+from fedsmu_ray.config import Config, apply, flatten, parse
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.streams import host_generator
 
 KINDS = ("grid", "choice", "uniform", "loguniform")
@@ -103,6 +105,8 @@ def _draw(kind: str, values: list[Any], generator) -> Any:
 def check(config: Config) -> None:
     """Check every trial (for optuna: the ends of every range) as a configuration; raises ConfigError for the lot."""
     if config.tune.search == "optuna":
+        if find_spec("optuna") is None:
+            raise ConfigError(["tune.search = 'optuna': the package is not installed; pip install 'fedsmu-ray[optuna]'"])
         corners = [{key: values[min(i, len(values) - 1)] for key, (_, values) in normal(config.tune.space).items()}
                    for i in range(max([len(v) for _, v in normal(config.tune.space).values()], default=0))]
         candidates = baselines(config) + corners

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from fedsmu_ray import message, vector
-from fedsmu_ray.codecs import Accumulator, MessageError
+from fedsmu_ray.codecs import Accumulator
+from fedsmu_ray.errors import DivergenceError, MessageError
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.setting import Round
 
@@ -69,14 +70,14 @@ class Server:
             self.uplink_bytes += messages.nbytes
 
     def step(self) -> StepStats:
-        """Apply the method's server step to what was received; raises FloatingPointError if the model is no longer finite."""
+        """Apply the method's server step to what was received; raises DivergenceError if the model is no longer finite."""
         assert not self.early and self.counted, "step before all groups of the round arrived"
         mean = {name: total.mean() for name, total in self.totals.items()}
         round = Round(self.round, tuple(self.clients), self.problem.setting, self.problem.config.seed)
         self.state = dict(self.method.server(self.state, mean, round))
         if not torch.isfinite(self.state["x"].sum(dtype=torch.float64)):
-            raise FloatingPointError(f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
-                                     "(algorithm.*) or local.lr")
+            raise DivergenceError(f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
+                                  "(algorithm.*) or local.lr")
         first = next(iter(self.totals.values()))
         reply = message.length(self.problem.reply, self.problem.dim) if self.problem.reply else 0
         return StepStats(self.counted, self.uplink_bytes, self.downlink_bytes, reply,

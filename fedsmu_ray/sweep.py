@@ -24,6 +24,7 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports an error and no metric
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -34,10 +35,11 @@ from ray.tune.search import Searcher
 from ray.util import get_current_placement_group
 
 from fedsmu_ray import experiment, search, tracking
-from fedsmu_ray.config import Config, ConfigError, parse, read
+from fedsmu_ray.config import Config, parse, read
 from fedsmu_ray.data import Dataset
 from fedsmu_ray.data.datasets import load_dataset
 from fedsmu_ray.display import SweepDisplay, describe, percent, size
+from fedsmu_ray.errors import ConfigError, ExperimentError
 from fedsmu_ray.execution import actors
 from fedsmu_ray.execution.inline import InlineExecutor
 from fedsmu_ray.federation import rounds
@@ -55,37 +57,40 @@ def sweep(config: Config, address: str | None = None, resume: str | None = None,
     """
     began = time.perf_counter()
     search.check(config)
-    folder, events = _folder(config, resume)
     dataset = load_dataset(config.data)
-    Problem.of(config, dataset)
+    Problem.of(config, dataset)  # refuses a model that does not fit the data, before anything starts
     tracker = tracking.open_tracker(config.tracking)
-    book = Book(config, folder, events, tracker)
-    where = actors.connect(address)
+    folder, events = _folder(config, resume)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is reported once, by the display
-    try:
-        planned = _plan(config, book)
-        total = len(planned.waiting) + planned.budget + len(book.rows)
-        # Trials waiting for resources at once: all that a cluster may have room for (its autoscaler sees them too); few
-        # for Optuna, whose suggestions should know as many results as possible.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2" if planned.study else "32"
-        with SweepDisplay(config.name, total, len(book.rows), config.federation.rounds, where, display) as shown:
-            book.shown = shown
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(Trial, source=config.source, dataset=dataset), _Resources(config.source)),
-                tune_config=tune.TuneConfig(
-                    search_alg=planned, scheduler=_scheduler(config), num_samples=max(1, total - len(book.rows)), reuse_actors=True,
-                    max_concurrent_trials=config.tune.concurrent, trial_name_creator=_trial_folder, trial_dirname_creator=_trial_folder),
-                run_config=tune.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=[book], verbose=0,
-                                         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
-            )
-            if total > len(book.rows):
-                tuner.fit()
+    with actors.cluster(address) as where:
+        book = Book(config, folder, events, tracker)
+        try:
+            _fit(config, book, folder, dataset, where, display)
+        except BaseException as error:
+            book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", time.perf_counter() - began)
+            raise
         return book.close("FINISHED", time.perf_counter() - began)
-    except BaseException as error:
-        book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", time.perf_counter() - began)
-        raise
-    finally:
-        actors.disconnect()
+
+
+def _fit(config: Config, book: Book, folder: Path, dataset: Dataset, where: str, display: bool) -> None:
+    """Have Tune run what is left of the sweep."""
+    planned = _plan(config, book)
+    total = len(planned.waiting) + planned.budget + len(book.rows)
+    # Trials waiting for resources at once: all that a cluster may have room for (its autoscaler sees them too); few
+    # for Optuna, whose suggestions should know as many results as possible.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2" if planned.study else "32"
+    with SweepDisplay(config.name, total, len(book.rows), config.federation.rounds, where, display) as shown:
+        book.shown = shown
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(Trial, source=config.source, dataset=dataset), _Resources(config.source)),
+            tune_config=tune.TuneConfig(
+                search_alg=planned, scheduler=_scheduler(config), num_samples=max(1, total - len(book.rows)), reuse_actors=True,
+                max_concurrent_trials=config.tune.concurrent, trial_name_creator=_trial_folder, trial_dirname_creator=_trial_folder),
+            run_config=tune.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=[book], verbose=0,
+                                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
+        )
+        if total > len(book.rows):
+            tuner.fit()
 
 
 class Trial(tune.Trainable):
@@ -112,6 +117,12 @@ class Trial(tune.Trainable):
         self.problem, self.history, self.rounds = problem, [], rounds(problem, self.executor)
 
     def step(self) -> dict[str, Any]:
+        try:
+            return self._step()
+        except ExperimentError as error:  # the trial's own fault, so the process can go on with the next
+            return {"done": True, "error": f"{type(error).__name__}: {error}"}
+
+    def _step(self) -> dict[str, Any]:
         for record in self.rounds:
             self.history.append(record)
             if record.test_accuracy is not None:
@@ -172,7 +183,7 @@ class Plan(Searcher):
         if trial_id in self.asked:
             from optuna.trial import TrialState
 
-            score = None if error or not result else result[self.metric]
+            score = None if error or not result else result.get(self.metric)
             self.study.tell(self.asked.pop(trial_id), score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
 
     def save(self, checkpoint_path: str) -> None:
@@ -188,10 +199,8 @@ def _plan(config: Config, book: Book) -> Plan:
     if settings.search != "optuna":
         waiting = [(i, p) for i, p in enumerate(search.trials(config)) if i not in book.rows]
         return Plan(waiting, settings.metric, settings.mode)
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError(["tune.search = 'optuna': the package is not installed; pip install 'fedsmu-ray[optuna]'"]) from None
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     floats = optuna.distributions.FloatDistribution
     distributions = {key: floats(*values, log=kind == "loguniform") if kind in ("uniform", "loguniform") else
@@ -277,12 +286,16 @@ class Book(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         index = trial.config["index"]
+        if "error" in result:
+            return
         if result["round"] > self.skip.get(index, 0):
             self.tracker.log(self.run_ids[index], {k: result[k] for k in result if k in tracking.METRICS}, result["round"])
         self.shown.update(self._name(index, self.unfinished[index]), result["round"], result["test/accuracy"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         index, result = trial.config["index"], trial.last_result
+        if "error" in result:
+            return self._fail(index, " ".join(result["error"].split()))
         summary = json.loads(result["summary"])
         status = COMPLETED if summary["rounds"] == self.config.federation.rounds or summary["model_sha256"] else STOPPED
         tags = {"fedsmu.status": status, **({"model_sha256": summary["model_sha256"]} if summary["model_sha256"] else {})}
@@ -293,9 +306,11 @@ class Book(tune.Callback):
                   f"{percent(accuracy)}, upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s{early}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        index, error = trial.config["index"], _cause(trial)
-        if index not in self.run_ids:  # it failed before it started
+        if trial.config["index"] not in self.run_ids:  # it failed before it started
             self.on_trial_start(iteration, trials, trial)
+        self._fail(trial.config["index"], _cause(trial))
+
+    def _fail(self, index: int, error: str) -> None:
         self.tracker.finish(self.run_ids[index], "FAILED", tags={"fedsmu.status": FAILED, "fedsmu.error": error[:500]})
         self._end(index, {"status": FAILED, "error": error}, None, f"failed: {error}")
 

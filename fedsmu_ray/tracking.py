@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsmu_ray.config import Config, ConfigError, TrackingConfig
+from fedsmu_ray.config import Config, TrackingConfig
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation import Record
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     p = cli.parser("train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES)
     p.add_argument("--list-methods", action="store_true", help="print the methods with their bits and options, and exit")
-    options = p.parse_args(argv)
+    options = p.parse_intermixed_args(argv)
 
     def list_methods() -> int:
         from fedsmu_ray.catalogue import methods_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from fedsmu_ray import cli
@@ -18,16 +19,20 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     p = cli.parser("tune", "Sweep federated experiments with Ray Tune and compare them in MLflow.", EXAMPLES)
     p.add_argument("--resume", nargs="?", const="", metavar="DIR",
-                   help="go on with an interrupted sweep; DIR: its folder (default: the latest of this name in tune.storage)")
-    options = p.parse_args(argv)
+                   help="go on with an interrupted sweep; DIR: its folder (default: the latest of the recipe's name in tune.storage)")
+    options = p.parse_intermixed_args(argv)
+    if options.resume and not os.path.isdir(options.resume):  # `--resume FILE key=value`: the latest sweep of that recipe
+        options.arguments, options.resume = [options.resume, *options.arguments], ""
 
     def command() -> int:
         from fedsmu_ray.config import load_config
         from fedsmu_ray.display import print_sweep
         from fedsmu_ray.sweep import sweep
 
-        # `--resume DIR` as the last word before FILE would swallow it; a folder is told by its sweep.yaml.
-        config = load_config(*cli.split(options.arguments))
+        file, overrides = cli.split(options.arguments)
+        if options.resume and not file:
+            file = os.path.join(options.resume, "sweep.yaml")
+        config = load_config(file, overrides)
         outcome = sweep(config, options.address, resume=options.resume, display=not options.quiet)
         print_sweep(outcome)
         if options.json:

@@ -29,9 +29,8 @@ def ray_cluster(home):
     """Ray in this process, with room for four client actors of a quarter CPU."""
     from fedsmu_ray.execution import actors
 
-    actors.connect()
-    yield
-    actors.disconnect()
+    with actors.cluster():
+        yield
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import torch
 from harness import normal
 
 from fedsmu_ray import streams
-from fedsmu_ray.codecs import Float32, Integers, MessageError, Sign, Trit, pack, unpack
+from fedsmu_ray.codecs import Float32, Integers, Sign, Trit, pack, unpack
 from fedsmu_ray.compressors import GroupSign, HeavySign, Quantiser, Support, TopK
+from fedsmu_ray.errors import MessageError
 
 SIZES = (40, 1, 300, 9)
 DIM = sum(SIZES)

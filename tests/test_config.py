@@ -5,7 +5,8 @@ import pickle
 import pytest
 
 from fedsmu_ray.algorithms import FedAvg, FedSMU
-from fedsmu_ray.config import ConfigError, apply, load_config, parse, parse_overrides, read
+from fedsmu_ray.config import apply, load_config, parse, parse_overrides, read
+from fedsmu_ray.errors import ConfigError
 
 
 def problems(plain):

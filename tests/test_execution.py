@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from fedsmu_ray import message
-from fedsmu_ray.codecs import MessageError
 from fedsmu_ray.config import parse
+from fedsmu_ray.errors import ClientError, DivergenceError, MessageError
 from fedsmu_ray.execution.inline import InlineExecutor
 from fedsmu_ray.federation import rounds, sample_cohort
-from fedsmu_ray.local import ClientError
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Server
 
@@ -172,5 +171,5 @@ def test_server_refuses_a_model_that_is_not_finite():
     server = Server(problem := problem_of({"name": "fedavg", "lr": 1e38}))
     server.open(1, False)
     server.receive(0, (3,), message.encode(problem.uplink, {"delta": torch.full((1, problem.dim), 1e10)}, 1, [3]))
-    with pytest.raises(FloatingPointError, match="round 1: the server model holds NaN or Inf"):
+    with pytest.raises(DivergenceError, match="round 1: the server model holds NaN or Inf"):
         server.step()

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from fedsmu_ray import streams, vector
 from fedsmu_ray.config import parse
 from fedsmu_ray.data import DeviceData, Partition
-from fedsmu_ray.local import ClientError, Local, Trainer
+from fedsmu_ray.errors import ClientError
+from fedsmu_ray.local import Local, Trainer
 from fedsmu_ray.problem import Problem
 
 CPU = torch.device("cpu")

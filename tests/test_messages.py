@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsmu_ray import message
-from fedsmu_ray.codecs import Float32, MessageError, Sign, Trit
+from fedsmu_ray.codecs import Float32, Sign, Trit
+from fedsmu_ray.errors import MessageError
 
 COUNTS = {"lenet10": (797_962, 99_746), "lenet100": (815_332, 101_917), "lstm": (133_520, 16_690)}
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsmu_ray.config import ConfigError, DataConfig
+from fedsmu_ray.config import DataConfig
 from fedsmu_ray.data import Dataset
+from fedsmu_ray.errors import ConfigError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 

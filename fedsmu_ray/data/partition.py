@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsmu_ray.config import ConfigError, PartitionConfig
+from fedsmu_ray.config import PartitionConfig
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.streams import host_generator
 
 

@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +26,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedsmu_ray.client import ClientWorker
 from fedsmu_ray.config import ComputeConfig
+from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.execution import Evaluate, Hear, Task, Train, Trained, placed
-from fedsmu_ray.execution.errors import ExecutionError
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Server
 
@@ -36,23 +37,28 @@ START_TIMEOUT_S = 300.0  # for all actors of an executor to be placed and to hav
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 
 
-def connect(address: str | None = None) -> str:
-    """Join the cluster at `address` ("auto", host:port), or that of $RAY_ADDRESS, or start one on this machine.
+@contextmanager
+def cluster(address: str | None = None) -> Iterator[str]:
+    """Join the cluster at `address` ("auto", host:port), or that of $RAY_ADDRESS, or start one on this machine, and leave
+    (or end) it afterwards. In a process that has joined one already, that one is used and kept.
 
-    Returns a line that says which, with its resources.
+    Yields a line that says which it is, with its resources.
     """
+    own = not ray.is_initialized()
+    if own:
+        try:
+            ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.ERROR,
+                     log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ExecutionError(f"--address {address}: cannot join a Ray cluster there ({error})") from None
     try:
-        ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ExecutionError(f"--address {address}: cannot join a Ray cluster there ({error})") from None
-    joined = address or os.environ.get("RAY_ADDRESS")
-    resources = ray.cluster_resources()
-    have = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
-    return f"Ray cluster {joined} ({have})" if joined else f"a local Ray on this machine ({have})"
-
-
-def disconnect() -> None:
-    ray.shutdown()
+        joined = address or os.environ.get("RAY_ADDRESS")
+        resources = ray.cluster_resources()
+        have = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+        yield f"Ray cluster {joined} ({have})" if joined else f"a local Ray on this machine ({have})"
+    finally:
+        if own:
+            ray.shutdown()
 
 
 class _ClientActor:

@@ -1,0 +1,198 @@
+"""The two commands, run as a user runs them: processes, files, a real MLflow store, a real local Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import psutil
+import pytest
+import yaml
+
+from fedsmu_ray import load_config, run, search
+from fedsmu_ray.message import overhead
+
+SMALL = {
+    "name": "small",
+    "data": {"clients": 20},
+    "model": {"hidden": [16]},
+    "local": {"epochs": 1, "batch_size": 50, "lr": 0.2},
+    "federation": {"rounds": 6, "cohort": 5, "eval_every": 2},
+    "compute": {"actors": 1, "cpus_per_actor": 0.5},
+    "tune": {"space": {"algorithm.gamma1": {"grid": [0.01, 0.02]}}, "baselines": [{"algorithm.name": "fedavg"}]},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    return tmp_path
+
+
+def start(folder, home, module, *arguments):
+    return subprocess.Popen([sys.executable, "-m", f"fedsmu_ray.{module}", *arguments], cwd=folder, env={**os.environ, "HOME": str(home)},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def command(folder, home, module, *arguments, code=0):
+    process = start(folder, home, module, *arguments)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, out + err
+    return out, err
+
+
+def alone(folder, params):
+    """The summary of a trial's configuration, run by itself in this process."""
+    return run(load_config(folder / "small.yaml", {**search.spread(params), "compute.executor": "inline", "tracking.uri": None})).summary
+
+
+def tracked(folder):
+    from mlflow import MlflowClient
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own, of its database layer
+        client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        return client, client.search_runs([client.get_experiment_by_name("fedsmu").experiment_id])
+
+
+def test_sweep_end_to_end(folder, home):
+    out, err = command(folder, home, "tune", "small.yaml", "--json", "tune.space={local.lr: {grid: [0.2, 1.0e+30]}, seed: {grid: [0, 1]}}", code=1)
+    result = json.loads(out.splitlines()[-1])
+    # Two trials cannot work; they fail alone, and are told of in one line each.
+    assert len(result["trials"]) == 3 and len(result["failed"]) == 2
+    assert all("ClientError: round 1, client" in f["error"] and f"failed: {f['name']}" in out for f in result["failed"])
+    assert "Traceback" not in out + err and "WARN" not in err, err
+    for trial in result["trials"]:
+        same = alone(folder, trial["params"])
+        assert trial["model_sha256"] == same["model_sha256"] and trial["test_accuracy"] == same["test_accuracy"]
+        assert trial["uplink_bytes"] == 6 * 5 * ((4 * trial["dim"] if trial["method"] == "fedavg" else -(-trial["dim"] // 8)) + 32)
+    best = max(result["trials"], key=lambda t: t["test_accuracy"])
+    assert result["best"]["test_accuracy"] == best["test_accuracy"]
+    assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in out and "[5/5]" in err
+
+    client, found = tracked(folder)
+    by_id = {r.info.run_id: r for r in found}
+    parent = by_id[result["parent_run_id"]]
+    assert parent.info.status == "FINISHED" and parent.data.metrics["best/test_accuracy"] == max(t["best_test_accuracy"] for t in result["trials"])
+    assert {r.data.tags.get("mlflow.parentRunId") for r in found} == {None, parent.info.run_id} and len(found) == 6
+    for trial in result["trials"]:
+        child = by_id[trial["run_id"]]
+        assert child.info.status == "FINISHED" and child.data.tags["model_sha256"] == trial["model_sha256"]
+        accuracy = client.get_metric_history(trial["run_id"], "test/accuracy")
+        assert [m.step for m in accuracy] == [2, 4, 6] and accuracy[-1].value == trial["test_accuracy"]
+        for name in ("test/loss", "train/loss", "comm/uplink_bytes", "comm/downlink_bytes", "time/round_s", "mu/upload"):
+            assert len(client.get_metric_history(trial["run_id"], name)) == 3
+        assert child.data.metrics["final/uplink_bytes"] == trial["uplink_bytes"]
+        assert float(child.data.params["local.lr"]) == 0.2 and child.data.params["algorithm.name"] == trial["method"]
+        (artifact,) = client.list_artifacts(trial["run_id"])
+        assert artifact.path == "config.yaml"
+    assert {by_id[f["run_id"]].info.status for f in result["failed"]} == {"FAILED"}
+
+
+def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, home):
+    sweep = ["tune", "small.yaml", "federation.rounds=120", "tune.concurrent=1"]
+    process = start(folder, home, *sweep)
+    err = []
+    for line in process.stderr:
+        err.append(line)
+        if line.startswith("[1/3]"):
+            break
+    time.sleep(1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("raylet" in p.name() for p in family), err
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert process.wait(timeout=30) == 130 and time.monotonic() - began < 10
+    process.stdout.close()
+    process.stderr.close()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    _, found = tracked(folder)
+    statuses = sorted(r.info.status for r in found)
+    assert statuses == ["FINISHED", "KILLED", "KILLED"]  # a trial done, a trial cut short, the sweep
+
+    out, _ = command(folder, home, *sweep, "--resume", "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert len(result["trials"]) == 3
+    client, found = tracked(folder)
+    assert len(found) == 4 and {r.info.status for r in found} == {"FINISHED"}
+    for trial in result["trials"]:
+        steps = [m.step for m in client.get_metric_history(trial["run_id"], "test/accuracy")]
+        assert steps == list(range(2, 121, 2))
+    cut = next(t for t in result["trials"] if t["index"] == 1)
+    assert cut["model_sha256"] == run(load_config(folder / "small.yaml", {
+        **search.spread(cut["params"]), "federation.rounds": 120, "compute.executor": "inline", "tracking.uri": None})).summary["model_sha256"]
+    _, err = command(folder, home, "tune", "small.yaml", "--resume", code=2)
+    assert "another configuration (differs in federation.rounds" in err
+
+
+def test_optuna_and_asha(folder, home):
+    out, _ = command(folder, home, "tune", "small.yaml", "--json", "--quiet", "tune.search=optuna", "tune.samples=4", "tune.scheduler=asha",
+                     "compute.executor=inline", "federation.rounds=18", "tune.space.local.lr={loguniform: [0.0001, 1]}")
+    result = json.loads(out.splitlines()[-1])
+    assert len(result["trials"]) == 5 and result["trials"][0]["method"] == "fedavg" and result["trials"][0]["rounds"] == 18
+    assert len({t["params"]["local.lr"] for t in result["trials"][1:]}) == 4
+    for trial in result["trials"]:
+        assert (trial["model_sha256"] is None) == (trial["status"] == "stopped")
+        assert trial["rounds"] == 18 or trial["status"] == "stopped"
+
+
+def test_train_over_ray_and_inline_print_the_same(folder, home):
+    results = []
+    for executor in ("ray", "inline"):
+        out, err = command(folder, home, "train", "small.yaml", "--json", f"compute.executor={executor}", "tracking.uri=null")
+        results.append(json.loads(out.splitlines()[-1]))
+        assert "tracking is off" in out and "WARN" not in err
+    ray, inline = results
+    assert {k: v for k, v in ray.items() if k != "seconds"} == {k: v for k, v in inline.items() if k != "seconds"}
+    assert {"run_id", "rounds", "test_accuracy", "test_loss", "uplink_bytes", "downlink_bytes", "clients", "cohort", "dim", "model_sha256",
+            "seconds"} <= set(ray)
+    config = load_config(folder / "small.yaml")
+    assert ray["uplink_bytes"] == 6 * 5 * (-(-ray["dim"] // 8) + overhead(config.algorithm.uplink))
+
+
+def test_train_tracks_a_run(folder, home):
+    out, _ = command(folder, home, "train", "small.yaml", "--json", "compute.executor=inline")
+    result = json.loads(out.splitlines()[-1])
+    client, (tracked_run,) = tracked(folder)
+    assert tracked_run.info.run_id == result["run_id"] and tracked_run.info.status == "FINISHED"
+    assert tracked_run.data.tags["model_sha256"] == result["model_sha256"]
+    assert [m.step for m in client.get_metric_history(result["run_id"], "train/loss")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["train", "missing.yaml"], "missing.yaml: cannot be read"),
+    (["train", "small.yaml", "local.l=3"], "local.l: unknown key; did you mean local.lr"),
+    (["tune", "small.yaml", "federation.cohort=100"], "federation.cohort = 100: only data.clients = 20"),
+    (["train", "small.yaml", "data.dataset=mnist", "data.root=nowhere"], "data.download=true"),
+    (["train", "small.yaml", "model.name=lenet"], "lenet needs images"),
+    (["tune", "small.yaml", "--resume"], "no sweep to go on with"),
+    (["train", "small.yaml", "tracking.uri=nonsense://x"], "tracking.uri = 'nonsense://x': cannot open it"),
+])
+def test_what_a_user_can_mend_is_one_message_and_exit_code_2(folder, home, arguments, words):
+    out, err = command(folder, home, *arguments, code=2)
+    assert words in err and "Traceback" not in err and out == ""
+    assert not (folder / "fedsmu_runs").exists()
+
+
+@pytest.mark.parametrize("module", ["train", "tune"])
+def test_help_has_examples(folder, home, module):
+    out, _ = command(folder, home, module, "--help")
+    assert f"python -m fedsmu_ray.{module}" in out and "examples:" in out and "--address" in out
+
+
+def test_python_api(folder):
+    result = run(load_config(folder / "small.yaml", {"compute.executor": "inline", "tracking.uri": None, "federation.rounds": 25}))
+    import torch
+
+    from fedsmu_ray.data import DeviceData
+
+    model = result.model()
+    inputs, targets = DeviceData(result.problem.dataset, torch.device("cpu")).test_batch(0, 360)
+    with torch.inference_mode():
+        accuracy = float((model(inputs).argmax(-1) == targets).double().mean())
+    assert accuracy == pytest.approx(result.summary["test_accuracy"]) and accuracy > 0.4
+    assert len(result.history) == 25
