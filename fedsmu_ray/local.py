@@ -170,6 +170,8 @@ class Local:
         for k in range(index.shape[1]):
             n = present[:, k]
             most = int(n.max())
+            if not most:  # clients that train one by one have no batch where a longer one of their group has
+                continue
             ragged = int(n.min()) < most
             inputs, targets = trainer.data.batch(index[:, k, :most])
             if trainer.augment:

@@ -4,7 +4,7 @@ import torch
 
 from fedsmu_ray import streams, vector
 from fedsmu_ray.config import parse
-from fedsmu_ray.data import DeviceData
+from fedsmu_ray.data import DeviceData, Partition
 from fedsmu_ray.data.augment import flip_and_crop
 from fedsmu_ray.local import Local, Trainer
 from fedsmu_ray.problem import Problem
@@ -72,6 +72,19 @@ def test_training_uses_it_and_does_not_depend_on_the_grouping():
     together = trained(True, [3, 9])
     torch.testing.assert_close(together[1], trained(True, [9])[0], rtol=1e-4, atol=2e-6)
     assert not torch.allclose(together, trained(False, [3, 9]), rtol=1e-4, atol=2e-6)
+
+
+def test_models_that_train_one_by_one_skip_the_batches_they_do_not_have():
+    plain = {"data": {"clients": 20}, "model": {"name": "import:test_models:dropout_mlp"},
+             "local": {"epochs": 2, "batch_size": 20, "weight_decay": 0.5}}
+    problem = Problem.of(parse(plain))
+    sizes = torch.tensor([70, 15])
+    split = Partition(torch.arange(85), sizes.cumsum(0) - sizes, sizes)
+    trainer = Trainer(problem.module(), DeviceData(problem.dataset, torch.device("cpu")), split, problem.config.local, 0)
+    x = vector.flatten(trainer.module)
+    group = Local(trainer, 1, torch.tensor([0, 1])).sgd(x)
+    for client in (0, 1):
+        assert torch.equal(group[client], Local(trainer, 1, torch.tensor([client])).sgd(x)[0])
 
 
 def test_draws_of_the_model_itself_belong_to_client_and_round():

@@ -177,7 +177,7 @@ def test_train_tracks_a_run(folder, home):
     (["train", "small.yaml", "local.l=3"], "local.l: unknown key; did you mean local.lr"),
     (["tune", "small.yaml", "federation.cohort=100"], "federation.cohort = 100: only data.clients = 20"),
     (["train", "small.yaml", "data.dataset=mnist", "data.root=nowhere"], "data.download=true"),
-    (["train", "small.yaml", "model.name=lenet"], "lenet needs images"),
+    (["train", "small.yaml", "model={name: lenet}"], "lenet needs images"),
     (["tune", "small.yaml", "--resume"], "no sweep to go on with"),
     (["train", "small.yaml", "tracking.uri=nonsense://x"], "tracking.uri = 'nonsense://x': cannot open it"),
 ])
