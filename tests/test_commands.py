@@ -14,6 +14,7 @@ import yaml
 
 from fedsmu_ray import load_config, run, search
 from fedsmu_ray.message import overhead
+from fedsmu_ray.problem import Problem
 
 SMALL = {
     "name": "small",
@@ -160,7 +161,7 @@ def test_train_over_ray_and_inline_print_the_same(folder, home):
     assert {"run_id", "rounds", "test_accuracy", "test_loss", "uplink_bytes", "downlink_bytes", "clients", "cohort", "dim", "model_sha256",
             "seconds"} <= set(ray)
     config = load_config(folder / "small.yaml")
-    assert ray["uplink_bytes"] == 6 * 5 * (-(-ray["dim"] // 8) + overhead(config.algorithm.uplink))
+    assert ray["uplink_bytes"] == 6 * 5 * (-(-ray["dim"] // 8) + overhead(Problem.of(config).uplink))
 
 
 def test_train_tracks_a_run(folder, home):
