@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from fedsmu_ray import load_config, run, search
+from fedsmu_ray import load_config, run, search, train, tune
 from fedsmu_ray.message import overhead
 from fedsmu_ray.problem import Problem
 
@@ -69,10 +69,10 @@ def points(uri, run_id, metric):
 
 
 def test_sweep_end_to_end(folder, home):
-    out, err = command(folder, home, "tune", "small.yaml", "--json", "tune.space={local.lr: {grid: [0.2, 1.0e+30]}, seed: {grid: [0, 1]}}", code=1)
+    out, err = command(folder, home, "tune", "small.yaml", "--json", "tune.space={local.lr: {grid: [0.2, 1.0e+30]}}", code=1)
     result = json.loads(out.splitlines()[-1])
-    # Two trials cannot work; they fail alone, and are told of in one line each.
-    assert len(result["trials"]) == 3 and len(result["failed"]) == 2
+    # One trial cannot work; it fails alone, and is told of in one line.
+    assert len(result["trials"]) == 2 and len(result["failed"]) == 1
     assert all("ClientError: round 1, client" in f["error"] and f"failed: {f['name']}" in out for f in result["failed"])
     assert "Traceback" not in out + err and "WARN" not in err, err
     for trial in result["trials"]:
@@ -81,13 +81,13 @@ def test_sweep_end_to_end(folder, home):
         assert trial["uplink_bytes"] == 6 * 5 * ((4 * trial["dim"] if trial["method"] == "fedavg" else -(-trial["dim"] // 8)) + 32)
     best = max(result["trials"], key=lambda t: t["test_accuracy"])
     assert result["best"]["test_accuracy"] == best["test_accuracy"]
-    assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in out and "[5/5]" in err
+    assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in out and "[3/3]" in err
 
     client, found = tracked(folder)
     by_id = {r.info.run_id: r for r in found}
     parent = by_id[result["parent_run_id"]]
     assert parent.info.status == "FINISHED" and parent.data.metrics["best/test_accuracy"] == max(t["best_test_accuracy"] for t in result["trials"])
-    assert {r.data.tags.get("mlflow.parentRunId") for r in found} == {None, parent.info.run_id} and len(found) == 6
+    assert {r.data.tags.get("mlflow.parentRunId") for r in found} == {None, parent.info.run_id} and len(found) == 4
     for trial in result["trials"]:
         child = by_id[trial["run_id"]]
         assert child.info.status == "FINISHED" and child.data.tags["model_sha256"] == trial["model_sha256"]
@@ -103,7 +103,7 @@ def test_sweep_end_to_end(folder, home):
 
 
 def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, home):
-    sweep = ["tune", "small.yaml", "federation.rounds=120", "tune.concurrent=1"]
+    sweep = ["tune", "small.yaml", "federation.rounds=60", "tune.concurrent=1"]
     process = start(folder, home, *sweep)
     err = []
     for line in process.stderr:
@@ -131,10 +131,10 @@ def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, hom
     assert len(found) == 4 and {r.info.status for r in found} == {"FINISHED"}
     for trial in result["trials"]:
         steps = [m.step for m in client.get_metric_history(trial["run_id"], "test/accuracy")]
-        assert steps == list(range(2, 121, 2))
+        assert steps == list(range(2, 61, 2))
     cut = next(t for t in result["trials"] if t["index"] == 1)
     assert cut["model_sha256"] == run(load_config(folder / "small.yaml", {
-        **search.spread(cut["params"]), "federation.rounds": 120, "compute.executor": "inline", "tracking.uri": None})).summary["model_sha256"]
+        **search.spread(cut["params"]), "federation.rounds": 60, "compute.executor": "inline", "tracking.uri": None})).summary["model_sha256"]
     _, err = command(folder, home, "tune", "small.yaml", "--resume", code=2)
     assert "another configuration (differs in federation.rounds" in err
 
@@ -182,10 +182,22 @@ def test_train_tracks_a_run(folder, home):
     (["tune", "small.yaml", "--resume"], "no sweep to go on with"),
     (["train", "small.yaml", "tracking.uri=nonsense://x"], "tracking.uri = 'nonsense://x': cannot open it"),
 ])
-def test_what_a_user_can_mend_is_one_message_and_exit_code_2(folder, home, arguments, words):
-    out, err = command(folder, home, *arguments, code=2)
+def test_what_a_user_can_mend_is_one_message_and_exit_code_2(folder, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(folder)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert {"train": train, "tune": tune}[arguments[0]].main(arguments[1:]) == 2
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    out, err = capsys.readouterr()
     assert words in err and "Traceback" not in err and out == ""
     assert not (folder / "fedsmu_runs").exists()
+
+
+def test_a_mistake_ends_the_process_with_code_2(folder, home):
+    out, err = command(folder, home, "train", "small.yaml", "local.l=3", code=2)
+    assert "local.l: unknown key; did you mean local.lr" in err and "Traceback" not in err and out == ""
 
 
 @pytest.mark.parametrize("module", ["train", "tune"])

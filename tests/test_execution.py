@@ -20,7 +20,7 @@ METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name":
 def problem_of(algorithm, seed=0, **more):
     return Problem.of(parse({
         "seed": seed, "data": {"clients": 30}, "model": {"hidden": [32]}, "algorithm": algorithm, "local": {"epochs": 2, "batch_size": 20},
-        "federation": {"rounds": 4, "cohort": 7, "eval_every": 2}, "compute": {"clients_per_task": 3, "cpus_per_actor": 0.25}, **more}))
+        "federation": {"rounds": 4, "cohort": 7, "eval_every": 2}, "compute": {"clients_per_task": 3, "cpus_per_actor": 0.1}, **more}))
 
 
 def outcome(problem, executor):
@@ -36,21 +36,26 @@ def inline(problem):
         executor.close()
 
 
-@pytest.mark.parametrize("algorithm", METHODS, ids=str)
-def test_same_bits_for_inline_and_any_number_of_actors(algorithm, ray_cluster):
+@pytest.fixture(scope="module")
+def executors(ray_cluster):
+    """Executors of 1, 2 and 4 client actors, to be given one experiment after another."""
     from fedsmu_ray.execution.actors import RayExecutor
 
+    made = [RayExecutor(problem_of({"name": "fedavg"}).config.compute, actors) for actors in (1, 2, 4)]
+    yield made
+    for executor in made:
+        executor.close()
+
+
+@pytest.mark.parametrize("algorithm", METHODS, ids=str)
+def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executors):
     problem = problem_of(algorithm)
     history, sha256, params = inline(problem)
     assert inline(problem)[1] == sha256 == hashlib.sha256(params.astype("<f4").tobytes()).hexdigest()
     assert inline(problem_of(algorithm, seed=1))[1] != sha256
-    for actors in (1, 2, 4):
-        executor = RayExecutor(problem.config.compute, actors)
-        try:
-            executor.load(problem)
-            got, got_sha256, _ = outcome(problem, executor)
-        finally:
-            executor.close()
+    for executor in executors:
+        executor.load(problem)
+        got, got_sha256, _ = outcome(problem, executor)
         assert got_sha256 == sha256
         for a, b in zip(got, history):
             assert (a.cohort, a.train_loss, a.test_accuracy, a.test_loss, a.uplink_bytes) == (

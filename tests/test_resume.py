@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_never_trained_on(tmp_path):
 def test_killed_train_command_resumes_in_its_run(tmp_path, home):
     """SIGKILL of the driver in mid-run, over Ray; then --resume, against the undisturbed run in this process."""
     plain = {**PLAIN, "name": "killed", "compute": {"actors": 1, "cpus_per_actor": 0.5, "clients_per_task": 2},
-             "federation": {**PLAIN["federation"], "rounds": 250}, "tracking": {}, "checkpoint": {"every": 5, "folder": "runs"}}
+             "federation": {**PLAIN["federation"], "rounds": 120}, "tracking": {}, "checkpoint": {"every": 5, "folder": "runs"}}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain))
     command = [sys.executable, "-m", "fedsmu_ray.train"]
     options = {"cwd": tmp_path, "env": {**os.environ, "HOME": str(home)}, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
@@ -113,7 +113,7 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
         process.send_signal(signal.SIGKILL)
     (folder,) = tmp_path.glob("runs/*")
     at = Checkpoint(folder).load().progress["progress"]["round"]
-    assert 5 <= at < 250
+    assert 5 <= at < 120
     done = subprocess.run([*command, "--resume", str(folder), "--json"], **{**options, "stdout": subprocess.PIPE})
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -123,4 +123,4 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
         k: v for k, v in undisturbed.items() if k not in ("seconds", "run_id")}
     from test_commands import points
 
-    assert [m.step for m in points(f"sqlite:///{tmp_path}/mlflow.db", result["run_id"], "test/accuracy")] == list(range(2, 251, 2))
+    assert [m.step for m in points(f"sqlite:///{tmp_path}/mlflow.db", result["run_id"], "test/accuracy")] == list(range(2, 121, 2))
