@@ -179,7 +179,8 @@ def executor(problem: Problem, address: str | None) -> Iterator[tuple[Executor, 
 
     with actors.cluster(address) as where:
         groups = -(-problem.config.federation.cohort // problem.group_size)
-        count = compute.actors or actors.fitting_actors(compute, groups)
+        actors.check_actors(compute, address)
+        count = compute.actors or min(groups, actors.fitting_actors(compute))
         opened = actors.RayExecutor(compute, count)
         try:
             opened.load(problem)

@@ -63,6 +63,8 @@ def sweep(config: Config, address: str | None = None, resume: str | None = None,
     folder, events = _folder(config, resume)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is reported once, by the display
     with actors.cluster(address) as where:
+        if config.compute.executor == "ray":
+            actors.check_actors(config.compute, address)
         book = Book(config, folder, events, tracker)
         try:
             _fit(config, book, folder, dataset, where, display)

@@ -139,6 +139,7 @@ def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, hom
     assert "another configuration (differs in federation.rounds" in err
 
 
+@pytest.mark.slow
 def test_optuna_and_asha(folder, home):
     out, _ = command(folder, home, "tune", "small.yaml", "--json", "--quiet", "tune.search=optuna", "tune.samples=4", "tune.scheduler=asha",
                      "compute.executor=inline", "federation.rounds=18", "tune.space.local.lr={loguniform: [0.0001, 1]}")
@@ -193,6 +194,11 @@ def test_what_a_user_can_mend_is_one_message_and_exit_code_2(folder, monkeypatch
     out, err = capsys.readouterr()
     assert words in err and "Traceback" not in err and out == ""
     assert not (folder / "fedsmu_runs").exists()
+
+
+def test_actors_that_never_fit_are_refused_at_once(folder, home):
+    _, err = command(folder, home, "train", "small.yaml", "compute.actors=500", "compute.cpus_per_actor=1", code=1)
+    assert "compute.actors = 500: this machine has room for" in err and "Traceback" not in err
 
 
 def test_a_mistake_ends_the_process_with_code_2(folder, home):

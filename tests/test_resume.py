@@ -96,6 +96,7 @@ def test_a_damaged_checkpoint_is_never_trained_on(tmp_path):
         rounds_until(problem_of(), tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_train_command_resumes_in_its_run(tmp_path, home):
     """SIGKILL of the driver in mid-run, over Ray; then --resume, against the undisturbed run in this process."""
     plain = {**PLAIN, "name": "killed", "compute": {"actors": 1, "cpus_per_actor": 0.5, "clients_per_task": 2},

@@ -218,8 +218,8 @@ class RayExecutor:
             ray.kill(actor)
 
 
-def fitting_actors(compute: ComputeConfig, tasks: int) -> int:
-    """As many client actors as the cluster has resources for, and no more than there are tasks in a round."""
+def fitting_actors(compute: ComputeConfig) -> int:
+    """How many client actors the cluster as it is has resources for; raises ExecutionError if not even one."""
     have = ray.cluster_resources()
     fit = have.get("CPU", 0) // compute.cpus_per_actor
     if compute.gpus_per_actor:
@@ -229,7 +229,15 @@ def fitting_actors(compute: ComputeConfig, tasks: int) -> int:
     if fit < 1:
         raise ExecutionError(f"the cluster has {_free()} and one client actor needs {compute.cpus_per_actor:g} CPUs and "
                              f"{compute.gpus_per_actor:g} GPUs; lower compute.cpus_per_actor or compute.gpus_per_actor")
-    return int(min(fit, tasks))
+    return int(fit)
+
+
+def check_actors(compute: ComputeConfig, address: str | None) -> None:
+    """Refuse more client actors than this machine can ever place; a cluster that was joined may still grow."""
+    if address is None and "RAY_ADDRESS" not in os.environ and (compute.actors or 1) > (fit := fitting_actors(compute)):
+        raise ExecutionError(f"compute.actors = {compute.actors}: this machine has room for {fit} with "
+                             f"{compute.cpus_per_actor:g} CPUs and {compute.gpus_per_actor:g} GPUs each; lower compute.actors "
+                             "or compute.cpus_per_actor (0.5 lets two share a core)")
 
 
 def _get(refs: list[Any]) -> list[Any]:
