@@ -13,6 +13,7 @@ from fedsmu_ray.catalogue import VARIANTS, lenet_setting, methods_table, paper
 from fedsmu_ray.config import load_config
 
 DOCS = Path(__file__).parent.parent / "docs" / "methods.md"
+README = Path(__file__).parent.parent / "README.md"
 SETTING = lenet_setting()
 D, L, K, N = SETTING.dim, 10, 50, 10
 LOG = ceil(log2(D))
@@ -88,3 +89,8 @@ def test_the_recipe_runs_every_method():
     config = load_config(DOCS.parent.parent / "tune_configs" / "methods_digits.yaml")
     search.check(config)
     assert {search.configure(config, trial).method_name for trial in search.trials(config)} == set(METHODS)
+
+
+def test_the_readme_shows_the_same_table():
+    shown = README.read_text().split("<!-- methods -->")[1].split("<!-- /methods -->")[0].strip()
+    assert shown.startswith("| `algorithm.name` |") and shown in methods_table()
