@@ -34,7 +34,7 @@ def main() -> None:
     for peer in options.peer:
         name, python = peer.split("=", 1)
         commands[name] = [python, f"run_{name}.py", options.workload]
-        if name == "pfl":  # it can also spread a cohort over processes
+        if name == "pfl":  # it can spread a cohort over processes
             commands["pfl-2"] = [python, "-m", "torch.distributed.run", "--nproc-per-node", "2", *commands[name][1:]]
     results: dict[str, list[dict]] = {name: [] for name in commands}
     for _ in range(options.repeat):

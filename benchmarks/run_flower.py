@@ -35,7 +35,8 @@ def train_client(message, context):
 
 @server.main()
 def main(grid, context):
-    strategy = FedAvg(fraction_train=WORKLOAD.cohort / WORKLOAD.clients, fraction_evaluate=0.0, min_available_nodes=WORKLOAD.clients)
+    strategy = FedAvg(fraction_train=WORKLOAD.cohort / WORKLOAD.clients, fraction_evaluate=0.0,
+                      min_available_nodes=WORKLOAD.clients)
 
     def stamp(round, arrays):
         stamps.append(time.perf_counter())

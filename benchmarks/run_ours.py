@@ -17,7 +17,8 @@ def main(name: str, how: str) -> None:
     x, y = workload.data()
     x = x.reshape(len(x), *(workload.shape if len(workload.shape) == 3 else (1, 8, 8)))
     channels = x.shape[1]
-    dataset = Dataset(name, x, y.astype(np.int64), x[:10], y[:10].astype(np.int64), 10, (0.0,) * channels, (1.0,) * channels, 1.0)
+    y = y.astype(np.int64)
+    dataset = Dataset(name, x, y, x[:10], y[:10], 10, (0.0,) * channels, (1.0,) * channels, 1.0)
     problem = Problem.of(parse({
         "data": {"clients": workload.clients, "partition": {"kind": "iid"}},
         "model": {"name": "lenet"} if len(workload.shape) == 3 else {"name": "mlp", "hidden": []},

@@ -52,7 +52,8 @@ def main(name: str) -> None:
                                            train_cohort_size=workload.cohort, val_cohort_size=0),
         backend=SimulatedBackend(training_data=data, val_data=data),
         model=model,
-        model_train_params=NNTrainHyperParams(local_num_epochs=1, local_learning_rate=workload.lr, local_batch_size=workload.batch),
+        model_train_params=NNTrainHyperParams(local_num_epochs=1, local_learning_rate=workload.lr,
+                                              local_batch_size=workload.batch),
         model_eval_params=NNEvalHyperParams(local_batch_size=workload.batch),
         callbacks=[stamps], send_metrics_to_platform=False)
     if int(os.environ.get("RANK", 0)) == 0:

@@ -141,8 +141,8 @@ def _described(progress: Progress) -> dict[str, Any]:
 def _take_up(progress: Progress, plain: dict[str, Any], problem: Problem) -> None:
     """Set `progress` to what `_described` gave."""
     def record(of: dict[str, Any]) -> Record:
-        config = problem.config
-        return Record(**of, cohort=tuple(sample_cohort(config.seed, of["round"], config.data.clients, config.federation.cohort)))
+        seed, clients, size = problem.config.seed, problem.config.data.clients, problem.config.federation.cohort
+        return Record(**of, cohort=tuple(sample_cohort(seed, of["round"], clients, size)))
 
     progress.round, progress.uplink_bytes, progress.downlink_bytes = (
         plain["round"], plain["uplink_bytes"], plain["downlink_bytes"])

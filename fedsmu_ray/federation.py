@@ -96,7 +96,8 @@ def rounds(problem: Problem, executor: Executor, progress: Progress | None = Non
             progress.downlink_bytes += stats.reply_bytes * len(listeners)
         finished = [scored(progress, problem, scores)] if progress.waiting else []
         record = Record(t, tuple(cohort), sum(losses[c] for c in cohort) / len(cohort), progress.uplink_bytes,
-                        progress.downlink_bytes, time.perf_counter() - began, zeros / (len(cohort) * problem.dim), stats.uniformity)
+                        progress.downlink_bytes, time.perf_counter() - began, zeros / (len(cohort) * problem.dim),
+                        stats.uniformity)
         progress.round, progress.waiting = t, record if evaluated else None
         yield from finished if evaluated else [*finished, record]
     if progress.waiting:

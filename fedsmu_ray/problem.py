@@ -109,8 +109,9 @@ class Problem:
         """Clients per task. A function of the configuration alone, never of the number of actors: which clients
         are trained together decides how their sums are rounded.
 
-        Small models gain from training together (as long as their parameters fit a core's cache) but at least four
-        groups a round keep several actors busy; a convolution fills a core with one client.
+        Small models gain from training together (as long as their parameters fit a core's cache), but four groups a
+        round keep several actors busy, unless the groups would be so small that a task is mostly overhead; a convolution
+        fills a core with one client.
         """
         compute, cohort = self.config.compute, self.config.federation.cohort
         if compute.clients_per_task:
@@ -118,4 +119,5 @@ class Problem:
         if not compute.gpus_per_actor and not models.batches_clients(self.module(), self.sample):
             return 1
         fitting = (1 << 20) // self.dim if not compute.gpus_per_actor else cohort
-        return max(1, min(fitting, -(-cohort // 4)))
+        worthwhile = (1 << 16) // self.dim
+        return max(1, min(fitting, cohort, max(-(-cohort // 4), worthwhile)))

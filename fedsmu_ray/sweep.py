@@ -347,8 +347,8 @@ class Book(tune.Callback):
         self.tracker.finish(self.parent, status, {"best/test_accuracy": best["best_test_accuracy"]} if best else {},
                             {"fedsmu.trials": str(len(ended)), **({"fedsmu.best_run": best["run_id"]} if best else {})})
         return {"trials": ended, "best": best, "failed": failed, "name": self.config.name, "metric": settings.metric,
-                "mode": settings.mode, "experiment": self.config.tracking.experiment, "tracking_uri": self.tracker.uri, "parent_run_id": self.parent,
-                "folder": str(self.folder), "seconds": round(seconds, 3)}
+                "mode": settings.mode, "experiment": self.config.tracking.experiment, "tracking_uri": self.tracker.uri,
+                "parent_run_id": self.parent, "folder": str(self.folder), "seconds": round(seconds, 3)}
 
 
 def _trial_folder(trial: Any) -> str:
