@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedsmu_ray.config import load_config
     from fedsmu_ray.experiment import run
-    from fedsmu_ray.sweep import sweep
+    from fedsmu_ray.sweeping import sweep
 
 __all__ = ["load_config", "run", "sweep"]
 __version__ = "0.1.0"
-_HOME = {"load_config": "config", "run": "experiment", "sweep": "sweep"}
+_HOME = {"load_config": "config", "run": "experiment", "sweep": "sweeping"}
 
 
 def __getattr__(name: str) -> Any:
@@ -29,5 +29,5 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     value = getattr(import_module(f"fedsmu_ray.{_HOME[name]}"), name)
-    globals()[name] = value  # `sweep` the function, not the submodule that importing it has just bound
+    globals()[name] = value
     return value

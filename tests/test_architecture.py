@@ -25,9 +25,9 @@ def importers(name: str) -> set[str]:
 
 
 def test_ray_and_mlflow_have_their_places():
-    assert importers("ray") == {"execution/actors.py", "sweep.py"}
+    assert importers("ray") == {"execution/actors.py", "sweeping.py"}
     assert importers("mlflow") == {"tracking.py"}
-    assert importers("optuna") == {"sweep.py"}
+    assert importers("optuna") == {"sweeping.py"}
 
 
 def test_methods_know_codecs_and_local_training_at_most():
@@ -39,10 +39,18 @@ def test_methods_know_codecs_and_local_training_at_most():
 
 def test_the_federation_knows_no_process():
     own = imports(PACKAGE / "federation.py")
-    assert not {m for m in own if m.startswith(("fedsmu_ray.execution.", "fedsmu_ray.tracking", "fedsmu_ray.sweep"))} - {
+    assert not {m for m in own if m.startswith(("fedsmu_ray.execution.", "fedsmu_ray.tracking", "fedsmu_ray.sweeping"))} - {
         f"fedsmu_ray.execution.{name}" for name in ("Evaluate", "Executor", "Handle", "Hear", "StateAt", "Task", "Train")}
 
 
 def test_help_and_package_import_nothing_heavy():
     code = "import sys, fedsmu_ray, fedsmu_ray.train, fedsmu_ray.tune; print([m for m in ('torch', 'ray', 'mlflow', 'yaml') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_no_module_hides_a_name_of_the_python_api():
+    import fedsmu_ray
+
+    modules = {p.stem for p in PACKAGE.iterdir()}
+    assert not modules & set(fedsmu_ray.__all__)
+    assert all(callable(getattr(fedsmu_ray, name)) for name in fedsmu_ray.__all__)
