@@ -45,6 +45,8 @@ from fedsmu_ray.execution.inline import InlineExecutor
 from fedsmu_ray.federation import Progress
 from fedsmu_ray.problem import Problem
 
+TRIAL_RETRIES = 2  # of a trial whose process was lost; it goes on from its checkpoint, or starts again
+
 COMPLETED, FAILED, STOPPED = "completed", "failed", "stopped"  # stopped: by the scheduler, before its last round
 
 
@@ -91,7 +93,8 @@ def _fit(config: Config, book: Book, folder: Path, dataset: Dataset, where: str,
                 reuse_actors=True, max_concurrent_trials=config.tune.concurrent,
                 trial_name_creator=_trial_folder, trial_dirname_creator=_trial_folder),
             run_config=tune.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=[book], verbose=0,
-                                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
+                                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                                     failure_config=tune.FailureConfig(max_failures=TRIAL_RETRIES)),
         )
         if total > len(book.rows):
             tuner.fit()
@@ -258,7 +261,7 @@ class Book(tune.Callback):
         self.run_ids: dict[int, str] = {}
         self.unfinished: dict[int, dict[str, Any]] = {}  # params of trials begun and not ended
         self.parent = ""
-        self.skip: dict[int, int] = {}  # resumed trials: the last round MLflow already has
+        self.skip: dict[int, int] = {}  # the last round of each trial that MLflow has, or will have from the buffer
         for event in events:
             if event["event"] == "sweep":
                 self.parent = event["run_id"]
@@ -285,7 +288,7 @@ class Book(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         index, params = trial.config["index"], json.loads(trial.config["params"])
         if index in self.unfinished and index in self.run_ids:
-            self.skip[index] = self.tracker.resume(self.run_ids[index])
+            self.skip[index] = max(self.skip.get(index, 0), self.tracker.resume(self.run_ids[index]))
         else:
             self.run_ids[index] = self.tracker.start(self._name(index, params), search.configure(self.config, params),
                                                      {"fedsmu.sweep": "trial"}, self.parent)
@@ -299,6 +302,7 @@ class Book(tune.Callback):
             return
         if result["round"] > self.skip.get(index, 0):
             self.tracker.log(self.run_ids[index], {k: result[k] for k in result if k in tracking.METRICS}, result["round"])
+            self.skip[index] = result["round"]  # a trial that goes on from a checkpoint tells its rounds once more
         self.shown.update(self._name(index, self.unfinished[index]), result["round"], result["test/accuracy"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

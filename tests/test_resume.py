@@ -125,3 +125,33 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
     from test_commands import points
 
     assert [m.step for m in points(f"sqlite:///{tmp_path}/mlflow.db", result["run_id"], "test/accuracy")] == list(range(2, 121, 2))
+
+
+@pytest.mark.slow
+def test_a_killed_trial_process_costs_no_bits_and_no_points(tmp_path, home):
+    """SIGKILL of a trial's process in mid-sweep: Tune starts it again, and it goes on from its checkpoint."""
+    import psutil
+    from test_commands import points
+
+    plain = {**PLAIN, "name": "sweep", "compute": {"actors": 1, "cpus_per_actor": 0.5}, "tracking": {},
+             "federation": {**PLAIN["federation"], "rounds": 300}, "checkpoint": {"every": 20},
+             "tune": {"space": {"algorithm.gamma1": {"grid": [0.01]}}}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain))
+    with subprocess.Popen([sys.executable, "-m", "fedsmu_ray.tune", "r.yaml", "--json"], cwd=tmp_path, text=True,
+                          env={**os.environ, "HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for _ in range(900):
+            if list(tmp_path.glob("fedsmu_runs/*/checkpoint-000/checkpoint.json")):
+                break
+            time.sleep(0.1)
+        trials = [p for p in psutil.Process(process.pid).children(recursive=True)
+                  if "".join(p.cmdline()[:1]).startswith("ray::ResourceTrainable")]
+        assert len(trials) == 1
+        trials[0].kill()
+        out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    result = json.loads(out.splitlines()[-1])
+    (trial,) = result["trials"]
+    undisturbed = run(load_config(tmp_path / "r.yaml", {
+        "algorithm.gamma1": 0.01, "compute.executor": "inline", "tracking.uri": None, "checkpoint.every": None})).summary
+    assert trial["model_sha256"] == undisturbed["model_sha256"]
+    assert [m.step for m in points(result["tracking_uri"], trial["run_id"], "test/accuracy")] == list(range(2, 301, 2))
