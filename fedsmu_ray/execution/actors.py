@@ -14,9 +14,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if (Path.home() / ".ray" / "auth_token").exists():  # Ray starts clusters with it, and joins them only when told to
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the behaviour to come; silences a warning
 
 import ray
@@ -50,7 +53,8 @@ def cluster(address: str | None = None) -> Iterator[str]:
             ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.ERROR,
                      log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ExecutionError(f"--address {address}: cannot join a Ray cluster there ({error})") from None
+            raise ExecutionError(f"--address {address}: cannot join a Ray cluster there ({error}); check the address, and that "
+                                 "~/.ray/auth_token is the cluster's") from None
     try:
         joined = address or os.environ.get("RAY_ADDRESS")
         resources = ray.cluster_resources()
