@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-if (Path.home() / ".ray" / "auth_token").exists():  # Ray starts clusters with it, and joins them only when told to
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the behaviour to come; silences a warning
 
 import ray
@@ -49,6 +47,8 @@ def cluster(address: str | None = None) -> Iterator[str]:
     """
     own = not ray.is_initialized()
     if own:
+        if (address or "RAY_ADDRESS" in os.environ) and (Path.home() / ".ray" / "auth_token").exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray joins a cluster with its token only when told to
         try:
             ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.ERROR,
                      log_to_driver=False)
