@@ -26,6 +26,12 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
     return p
 
 
+def use_token(address: str | None) -> None:
+    """Have Ray join a cluster with the token there is, which it does only when told so before it is imported."""
+    if (address or "RAY_ADDRESS" in os.environ) and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """FILE (if the first argument is not key=value) and the overrides."""
     if arguments and "=" not in arguments[0]:

@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--resume", metavar="RUN_DIR", help="go on from the last checkpoint of a run (see checkpoint.every)")
     p.add_argument("--list-methods", action="store_true", help="print the methods with their bits and options, and exit")
     options = p.parse_intermixed_args(argv)
+    cli.use_token(options.address)
 
     def list_methods() -> int:
         from fedsmu_ray.catalogue import methods_table

@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.resume and not os.path.isdir(options.resume):  # `--resume FILE key=value`: the latest sweep of that recipe
         options.arguments, options.resume = [options.resume, *options.arguments], ""
 
+    cli.use_token(options.address)
+
     def command() -> int:
         from fedsmu_ray.config import load_config
         from fedsmu_ray.display import print_sweep

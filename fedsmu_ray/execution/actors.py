@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -47,14 +46,12 @@ def cluster(address: str | None = None) -> Iterator[str]:
     """
     own = not ray.is_initialized()
     if own:
-        if (address or "RAY_ADDRESS" in os.environ) and (Path.home() / ".ray" / "auth_token").exists():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray joins a cluster with its token only when told to
         try:
             ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.ERROR,
                      log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ExecutionError(f"--address {address}: cannot join a Ray cluster there ({error}); check the address, and that "
-                                 "~/.ray/auth_token is the cluster's") from None
+            raise ExecutionError(f"--address {address}: cannot join a Ray cluster there ({error}); check the address, that "
+                                 "~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set") from None
     try:
         joined = address or os.environ.get("RAY_ADDRESS")
         resources = ray.cluster_resources()
