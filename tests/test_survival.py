@@ -199,7 +199,7 @@ def test_twenty_client_actors_killed_at_random_moments(started, caplog):
     def killer():
         while len(kills) < 20 and not stop.is_set():
             time.sleep(chance.uniform(0.5, 2.0))
-            alive = [p for p in psutil.process_iter(["pid", "cmdline"]) if "".join((p.info["cmdline"] or [])[:1]).startswith("ray::_ClientActor")]
+            alive = [p for p in psutil.Process().children(recursive=True) if title(p).startswith("ray::_ClientActor")]
             if alive:
                 victim = chance.choice(alive)
                 victim.kill()
@@ -218,6 +218,13 @@ def test_twenty_client_actors_killed_at_random_moments(started, caplog):
         thread.join()
     assert len(set(kills)) == 20
     assert (figures(history), executor.sha256()) == expected
+
+
+def title(process):
+    try:
+        return "".join(process.cmdline()[:1])
+    except psutil.Error:  # it has ended
+        return ""
 
 
 def pid_of(actor):
