@@ -99,7 +99,7 @@ def attempt(fields: message.Fields, raw: bytes, resealed: bool) -> str:
     """Whether a message was `refused`, or accepted and `canonical`; raises AssertionError for any other acceptance."""
     packed = np.frombuffer(raw, np.uint8)[None].copy()
     if resealed and packed.shape[1] >= 18:
-        packed[0, 14:18] = np.frombuffer(message._crc(packed[0]).to_bytes(4, "little"), np.uint8)
+        packed[0, 14:18] = np.frombuffer(message._check(packed[0]).to_bytes(4, "little"), np.uint8)
     try:
         values = message.decode(fields, packed, DIM, ROUND, [CLIENT])
     except MessageError:

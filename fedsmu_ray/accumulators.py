@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedsmu_ray.vector import BLOCK
+from fedsmu_ray.vector import LARGE
 
 if TYPE_CHECKING:
     from fedsmu_ray.codecs import Codec, Sign, Trit
+
+
+def kernels() -> Any:
+    from fedsmu_ray import kernels  # when first needed: see there
+
+    return kernels
 
 
 class Accumulator(Protocol):
@@ -75,38 +80,17 @@ class Stack(OrderedMean):
         return torch.cat(self.rows)
 
 
-ROWS = 64  # counted at once
-WIDTH = 1 << 16  # bytes of them counted at once, so that what is worked on stays in a core's cache
-
-
-def carry_save(weights: list[list[np.ndarray]], row: np.ndarray) -> None:
-    """Add a row of bits to a bit-sliced sum whose k-th list holds at most two rows of weight 2^k.
-
-    Where there are three, a full adder turns them into one and a carry of the next weight.
-    """
-    for rows in weights:
-        rows.append(row)
-        if len(rows) < 3:
-            return
-        a, b, c = rows
-        half = a ^ b
-        row = a & b
-        row |= half & c
-        half ^= c
-        rows[:] = [half]
-
-
 class VoteCounter:
-    """Counts +1 votes per coordinate exactly, without unpacking the messages.
+    """Counts +1 votes per coordinate exactly.
 
-    The counts are bit-sliced: bit k of coordinate j's count is bit j of `planes[k]`, laid out like a message, so
-    adding a message takes about five logical operations on d / 8 bytes. Rows wait, by reference, until there are
-    enough of them.
+    For large models the messages are not unpacked: the counts are bit-sliced (bit j of `planes[k]`, laid out like a message, is
+    bit k of coordinate j's count), and several rows, which wait by reference, are added at a time.
     """
 
     def __init__(self, codec: Sign, dim: int) -> None:
         self.codec, self.dim, self.count = codec, dim, 0
-        self.planes = np.empty((0, codec.size(dim)), np.uint8)
+        self.total = np.zeros(dim if dim < LARGE else 0, np.int32)
+        self.planes = np.zeros((0, codec.size(dim)), np.uint8)
         self.waiting: list[np.ndarray] = []
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
@@ -115,51 +99,32 @@ class VoteCounter:
 
     def add(self, rows: np.ndarray) -> None:
         self.count += len(rows)
+        if self.dim < LARGE:
+            self.total += np.unpackbits(rows, axis=1, count=self.dim, bitorder="little").sum(0, dtype=np.int32)
+            return
         self.waiting += list(rows)
-        if len(self.waiting) >= ROWS:
-            self._count()
+        self._count(least=kernels().ROWS)
 
-    def _count(self) -> None:
-        """Count the waiting rows."""
-        planes = np.zeros((self.count.bit_length(), self.codec.size(self.dim)), np.uint8)
-        for start in range(0, planes.shape[1], WIDTH):
-            at = slice(start, start + WIDTH)
-            weights = [[plane[at]] for plane in self.planes] + [[] for _ in planes[len(self.planes) :]]
-            for row in self.waiting:
-                carry_save(weights, row[at])
-            for k, rows in enumerate(weights):
-                if len(rows) == 2:
-                    carry_save(weights[k:], np.zeros_like(rows[0]))
-                for row in rows:
-                    planes[k, at] = row
-        self.planes, self.waiting = planes, []
-
-    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Blocks of coordinates and their sums of signs, in the smallest integers that hold them."""
-        if self.waiting:
-            self._count()
-        for start in range(0, self.dim, BLOCK):
-            at = slice(start, min(start + BLOCK, self.dim))
-            votes = np.zeros(at.stop - start, np.min_scalar_type(-self.count - 1))
-            for plane in self.planes[::-1, start // 8 : -(-at.stop // 8)]:
-                votes += votes
-                votes |= np.unpackbits(plane, count=len(votes), bitorder="little").view(np.int8)
-            votes += votes
-            votes -= self.count
-            yield at, votes
-
-    def votes(self) -> Tensor:
-        """The sum of the signs, int32 [P]: an integer in [-n, n] with the parity of n."""
-        total = np.empty(self.dim, np.int32)
-        for at, votes in self._blocks():
-            total[at] = votes
-        return torch.from_numpy(total)
+    def _count(self, least: int) -> None:
+        """Count waiting rows until there are fewer than `least`."""
+        most, size = kernels().ROWS, self.codec.size(self.dim)
+        planes = -(-self.count.bit_length() // 4) * 4
+        if len(self.planes) < planes:
+            self.planes = np.concatenate([self.planes, np.zeros((planes - len(self.planes), size), np.uint8)])
+        while len(self.waiting) >= least:
+            rows, self.waiting = self.waiting[:most], self.waiting[most:]
+            count = -(-len(rows) // 7) * 7
+            rows += [np.zeros(size, np.uint8)] * (most - len(rows))
+            for row in rows:
+                row.flags.writeable = False  # of one type, as the compiler wants them; what Ray stores is so already
+            kernels().add_votes(self.planes, tuple(rows), count)
 
     def mean(self) -> Tensor:
+        if self.dim < LARGE:
+            return torch.from_numpy((2 * self.total - self.count).astype(np.float32) / np.float32(self.count))
+        self._count(least=1)
         mean = np.empty(self.dim, np.float32)
-        for at, votes in self._blocks():
-            mean[at] = votes
-            mean[at] /= self.count
+        kernels().mean_of_votes(self.planes, self.count, kernels().SPREAD, mean)
         return torch.from_numpy(mean)
 
     def uniformity(self) -> float:

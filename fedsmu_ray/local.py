@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from fedsmu_ray.data.augment import flip_and_crop
 from fedsmu_ray.errors import ClientError
 from fedsmu_ray.sections import LocalConfig
 from fedsmu_ray.setting import Setting
-from fedsmu_ray.vector import Layout, blockwise, finite
+from fedsmu_ray.vector import LARGE, Layout, blockwise, empty, finite
 
 
 def channels_last(inputs: Tensor) -> Tensor:
@@ -201,20 +202,39 @@ class Local:
         y.requires_grad_(False)
         return total.cpu() / (present > 0).sum(-1)
 
-    def sign(self, v: Tensor, zero_rule: str, first: int = 0) -> Tensor:
-        """Signs of v [C, P] as int8, with exact zeros by `zero_rule`: 0 (`zero`), +1 (`plus`), or a fair coin from
-        the client's compressor stream (`random`).
+    def momentum_sign(self, y: Tensor, x: Tensor, m: Tensor, beta1: float, beta2: float,
+                      zero_rule: str) -> tuple[Tensor, Tensor]:
+        """What Lion makes of the update delta = y - x: its sign(beta1 m + (1 - beta1) delta), as `sign` has it, and its new
+        momentum beta2 m + (1 - beta2) delta, both from the old m.
 
-        first: which column of the update v begins with, where it is a block of it. Raises ClientError for NaN.
+        y: [C, P]; x, m: [P] or [C, P]. Returns both, [C, P]. Raises ClientError for NaN.
         """
-        return blockwise(lambda at, v: (self._sign(v, zero_rule, first + at),), v)[0]
+        if y.is_cuda or y.shape[-1] < LARGE:
+            delta = y - x
+            return self.sign(beta1 * m + (1 - beta1) * delta, zero_rule), beta2 * m + (1 - beta2) * delta
+        from fedsmu_ray import kernels
 
-    def _sign(self, v: Tensor, zero_rule: str, first: int) -> Tensor:
+        weights = np.array([beta1, 1 - beta1, beta2, 1 - beta2], np.float32)
+        x, m = x.expand_as(y), m.expand_as(y)
+        u, new = torch.empty(y.shape, dtype=torch.int8), empty(y.shape, y)
+        zeros = [kernels.momentum_sign(*(t.numpy() for t in row), *weights, a.numpy(), b.numpy())
+                 for *row, a, b in zip(y, x, m, u, new)]
+        if any(zeros):
+            self._settle(u, lambda at: beta1 * m[at] + (1 - beta1) * (y[at] - x[at]), zero_rule)
+        return u, new
+
+    def sign(self, v: Tensor, zero_rule: str) -> Tensor:
+        """Signs of v [C, P] as int8, with exact zeros by `zero_rule`: 0 (`zero`), +1 (`plus`), or a fair coin from
+        the client's compressor stream (`random`). Raises ClientError for NaN."""
         u = torch.sign(v).to(torch.int8)
-        if u.abs().amin():
-            return u
-        row, column = (u == 0).nonzero(as_tuple=True)
-        strange = row[v[row, column] != 0]
+        if not u.abs().amin():
+            self._settle(u, v.__getitem__, zero_rule)
+        return u
+
+    def _settle(self, u: Tensor, values: Callable[[tuple[Tensor, Tensor]], Tensor], zero_rule: str) -> None:
+        """Give the zeros among the signs u [C, P] what `zero_rule` says; `values` tells of which values they are the signs."""
+        row, column = at = (u == 0).nonzero(as_tuple=True)
+        strange = row[values(at) != 0]
         if len(strange):
             raise ClientError(f"round {self.round}, client {int(self.clients[int(strange[0])])}: the update holds NaN; lower "
                               f"local.lr (now {self.trainer.local.lr}) or set local.clip_norm")
@@ -222,10 +242,9 @@ class Local:
         if zero_rule == "plus":
             u[row, column] = 1
         elif zero_rule == "random":
-            key = streams.keys(self.trainer.seed, "compressor", self.round, self.clients.to(v.device))
-            coin = streams.words(key[row], first + column) & 1
+            key = streams.keys(self.trainer.seed, "compressor", self.round, self.clients.to(u.device))
+            coin = streams.words(key[row], column) & 1
             u[row, column] = (2 * coin - 1).to(torch.int8)
-        return u
 
     def uniform(self, v: Tensor) -> Tensor:
         """One draw from [0, 1) for every element of v [C, P], from the client's compressor stream.

@@ -2,34 +2,34 @@
 
 A message is a header and the payloads of its fields, one after another, little-endian throughout:
 
-    magic "FSMU" | version u8 | fields u8 | round u32 | client u32 | crc32 u32          18 bytes
+    magic "FSMU" | version u8 | fields u8 | round u32 | client u32 | check u32          18 bytes
     per field:  name 5 bytes, zero padded | codec u8 | elements u32 | length u32        14 bytes each
 
-The CRC-32 covers everything but itself. With up to three fields a header takes at most 60 bytes; FedSMU's takes
-32. The messages of a group of clients are one uint8 array [C, length], so that a thousand tiny clients cost one
-object and not a thousand. No pickles: decoding can run no code, and it allocates nothing that the receiver did
-not size itself.
+The check is the low half of the XXH3-64 of everything but itself, which takes a tenth of the time of a CRC-32. With
+up to three fields a header takes at most 60 bytes; FedSMU's takes 32. The messages of a group of clients are one
+uint8 array [C, length], so that a thousand tiny clients cost one object and not a thousand. No pickles: decoding can
+run no code, and it allocates nothing that the receiver did not size itself.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import xxhash
 from torch import Tensor
 
 from fedsmu_ray.codecs import Codec
 from fedsmu_ray.errors import MessageError
 
-MAGIC, VERSION = b"FSMU", 1
+MAGIC, VERSION = b"FSMU", 2
 SERVER = 0xFFFFFFFF  # the `client` of a broadcast
 Fields = Mapping[str, Codec]
 
 
 def _header_dtype(fields: int) -> np.dtype:
     field = np.dtype([("name", "S5"), ("codec", "u1"), ("elements", "<u4"), ("length", "<u4")])
-    base = [("magic", "S4"), ("version", "u1"), ("fields", "u1"), ("round", "<u4"), ("client", "<u4"), ("crc", "<u4")]
+    base = [("magic", "S4"), ("version", "u1"), ("fields", "u1"), ("round", "<u4"), ("client", "<u4"), ("check", "<u4")]
     return np.dtype([*base, ("table", field, (fields,))])
 
 
@@ -51,9 +51,11 @@ def _headers(fields: Fields, dim: int, round: int, clients: Sequence[int]) -> np
     return head
 
 
-def _crc(message: np.ndarray) -> int:
-    """CRC-32 of one message without its own four bytes (14 to 17)."""
-    return zlib.crc32(message[18:], zlib.crc32(message[:14]))
+def _check(message: np.ndarray) -> int:
+    """Checksum of one message, uint8 [length], without its own four bytes (14 to 17)."""
+    state = xxhash.xxh3_64(message[:14])
+    state.update(message[18:])
+    return state.intdigest() & 0xFFFFFFFF
 
 
 def encode(fields: Fields, values: Mapping[str, Tensor], round: int, clients: Sequence[int]) -> np.ndarray:
@@ -66,7 +68,7 @@ def encode(fields: Fields, values: Mapping[str, Tensor], round: int, clients: Se
         size = codec.size(dim)
         out[:, at : at + size] = codec.encode(values[name])
         at += size
-    out[:, 14:18] = np.array([_crc(row) for row in out], "<u4").view(np.uint8).reshape(-1, 4)
+    out[:, 14:18] = np.array([_check(row) for row in out], "<u4").view(np.uint8).reshape(-1, 4)
     return out
 
 
@@ -87,11 +89,11 @@ def payloads(fields: Fields, messages: np.ndarray, dim: int, round: int, clients
     messages = np.ascontiguousarray(messages)
     want = _headers(fields, dim, round, clients)
     got = np.ascontiguousarray(messages[:, :at]).view(want.dtype).reshape(-1)
-    want["crc"] = got["crc"]
+    want["check"] = got["check"]
     if want.tobytes() != got.tobytes():
         raise MessageError(_difference(want, got, round))
-    for row, crc, client in zip(messages, got["crc"].tolist(), clients):
-        if _crc(row) != crc:
+    for row, check, client in zip(messages, got["check"].tolist(), clients):
+        if _check(row) != check:
             raise MessageError(f"round {round}, {_name(client)}: checksum mismatch, the message was altered on the way")
     out = {}
     for name, codec in fields.items():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedsmu_ray import streams
+from fedsmu_ray.vector import LARGE, empty
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Round:
     def share(self) -> float:
         """The share n / m of the federation that took part."""
         return len(self.clients) / self.setting.clients
+
+    def step(self, x: Tensor, u: Tensor, rate: float, decay: float) -> Tensor:
+        """x + rate (u - decay x), [P]: a step with decoupled weight decay."""
+        if len(x) < LARGE or x.dtype != torch.float32:
+            return x + rate * (u - decay * x)
+        from fedsmu_ray import kernels
+
+        new = empty(x.shape, x)
+        kernels.decayed_step(x.numpy(), u.numpy(), np.float32(rate), np.float32(decay), new.numpy())
+        return new
 
     def sign(self, votes: Tensor, tie_rule: str) -> Tensor:
         """The sign of `votes` [P], in its dtype; a tie (0) stays 0 (`zero`) or is decided by a coin of the round (`random`)."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 BLOCK = 1 << 17  # elements of a block: its temporaries stay in a core's cache
+LARGE = 1 << 16  # elements from which a pass over memory costs more than to have it compiled (`kernels`)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,10 @@ class QuadraticLocal:
     def uniform(self, v):
         return torch.rand(v.shape, generator=self.problem.coins, dtype=v.dtype)
 
-    def sign(self, v, zero_rule, first=0):
+    def momentum_sign(self, y, x, m, beta1, beta2, zero_rule):
+        return self.sign(beta1 * m + (1 - beta1) * (y - x), zero_rule), beta2 * m + (1 - beta2) * (y - x)
+
+    def sign(self, v, zero_rule):
         u = torch.sign(v)
         if zero_rule == "plus":
             u = torch.where(v == 0, torch.ones_like(u), u)

@@ -28,6 +28,7 @@ def test_ray_and_mlflow_have_their_places():
     assert importers("ray") == {"execution/actors.py", *(f"sweeping/{name}.py" for name in ("fit", "plan", "trial", "book"))}
     assert importers("mlflow") == {"tracking.py"}
     assert importers("optuna") == {"sweeping/plan.py"}
+    assert importers("numba") == {"kernels.py"}
 
 
 def test_methods_know_codecs_and_local_training_at_most():

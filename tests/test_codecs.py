@@ -1,21 +1,14 @@
 """Codecs and compressors: what is encoded is what is decoded, in exactly the documented bytes; nonsense is refused."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from harness import normal
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fedsmu_ray import accumulators, streams, vector
-from fedsmu_ray.algorithms import FedSMU
+from fedsmu_ray import streams
 from fedsmu_ray.codecs import Float32, Integers, Sign, Trit, pack, unpack
 from fedsmu_ray.compressors import GroupSign, HeavySign, Quantiser, Support, TopK
-from fedsmu_ray.errors import ClientError, MessageError
-from fedsmu_ray.local import Local
-from fedsmu_ray.setting import Round
+from fedsmu_ray.errors import MessageError
 
 SIZES = (40, 1, 300, 9)
 DIM = sum(SIZES)
@@ -178,86 +171,3 @@ def test_nothing_to_send_uploads_nothing():
     zero = torch.zeros(1, DIM)
     for codec in (TopK(support(0.05)), HeavySign(support(0.05)), GroupSign(SIZES), Quantiser(SIZES, 4, scaled=True)):
         assert not codec.decode(codec.encode(codec.compress(zero, Draws())), DIM).any()
-
-
-def shrink(monkeypatch):
-    """Blocks so small that short vectors have several, the last of them ragged."""
-    monkeypatch.setattr(vector, "BLOCK", 1)  # 64 columns
-    monkeypatch.setattr(accumulators, "BLOCK", 64)
-    monkeypatch.setattr(accumulators, "WIDTH", 5)
-    monkeypatch.setattr(accumulators, "ROWS", 7)
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    shrink(monkeypatch)
-
-
-def trained(y):
-    """Clients 3, 4, ... whose local training gave y."""
-    local = Local(SimpleNamespace(seed=5, local=SimpleNamespace(lr=0.1, clip_norm=None)), 2, 3 + torch.arange(len(y)))
-    local.sgd = lambda x: y
-    return local
-
-
-def plain_sign(v, zero_rule):
-    u = torch.sign(v).to(torch.int8)
-    if zero_rule == "zero":
-        return u
-    key = streams.keys(5, "compressor", 2, 3 + torch.arange(len(v)))[:, None]
-    coin = 2 * (streams.words(key, torch.arange(v.shape[-1])) & 1) - 1
-    return torch.where(v == 0, 1 if zero_rule == "plus" else coin, u).to(torch.int8)
-
-
-@pytest.mark.parametrize("clients, dim", [(1, 1), (1, 64), (3, 65), (2, 777)])
-@pytest.mark.parametrize("rule", ["random", "plus", "zero"])
-def test_blocks_change_no_bit_of_client_and_server(small_blocks, clients, dim, rule):
-    x, y, m = normal(dim).float(), normal(clients, dim, seed=6).float(), normal(clients, dim, seed=7).float()
-    y[:, ::9], m[:, ::9] = x[::9], 0  # exact zeros in every block
-    method = FedSMU(beta2=0.99, zero_rule=rule)
-    local = trained(y)
-    upload, state = method.client({"x": x}, {"m": m}, local)
-    v = 0.9 * m + (1 - 0.9) * (y - x)
-    assert local.zeros == int((v == 0).sum()) >= clients
-    assert torch.equal(upload["u"], plain_sign(v, rule)) and torch.equal(trained(y).sign(v, rule), upload["u"])
-    assert torch.equal(state["m"], 0.99 * m + (1 - 0.99) * (y - x))
-    u = normal(dim, seed=8).float()
-    after = method.server({"x": x}, {"u": u}, Round(1, (3,), None, 5))["x"]
-    assert torch.equal(after, x + 0.015 * (u - 0.01 * x))
-    key = streams.keys(5, "compressor", 2, 3 + torch.arange(clients))[:, None]
-    high = (streams.words(key, torch.arange(dim)) >> 40) & (2**24 - 1)
-    assert torch.equal(local.uniform(v), high.float() / 2**24)
-
-
-@pytest.mark.parametrize("rule", ["random", "plus", "zero"])
-def test_nan_never_becomes_a_sign(small_blocks, rule):
-    v = normal(2, 200).float()
-    v[1, 130] = np.nan
-    with pytest.raises(ClientError, match="round 2, client 4: the update holds NaN"):
-        trained(v).sign(v, rule)
-
-
-@settings(max_examples=60)
-@given(st.integers(1, 40), st.integers(1, 700), st.integers(1, 9), st.integers(0, 2**31))
-def test_votes_are_the_sum_of_the_unpacked_bits(count, dim, batch, seed):
-    messages = np.random.default_rng(seed).integers(0, 256, (count, 33 + Sign().size(dim)), np.uint8)
-    messages[:, -1] &= 255 >> (-dim % 8)
-    messages.setflags(write=False)
-    rows = messages[:, 33:]  # at odd addresses, as in a message
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        counter = Sign().accumulator(dim, False)
-        for start in range(0, count, batch):
-            counter.add(rows[start : start + batch])
-            if start % 4 == 0:
-                counter.votes()  # a total in between changes nothing
-        positive = np.unpackbits(rows, axis=-1, count=dim, bitorder="little").sum(0, dtype=np.int32)
-        votes = torch.from_numpy(2 * positive - np.int32(count))
-        assert torch.equal(counter.votes(), votes) and torch.equal(counter.mean(), votes.float() / count)
-
-
-@pytest.mark.parametrize("count", [127, 128, 255, 256, 33_000])
-def test_votes_at_the_edges_of_the_integers(count):
-    counter = Sign().accumulator(9, False)
-    counter.add(np.broadcast_to(np.array([0b11110000, 1], np.uint8), (count, 2)))
-    assert counter.votes().tolist() == [-count] * 4 + [count] * 5

@@ -233,3 +233,65 @@ def test_the_data_set_is_one_object_for_all_processes(ray_cluster):
         assert outcome(executor.problem, executor)[1] == inline(problem)[1]
     finally:
         executor.close()
+
+
+def test_a_call_holds_as_many_short_tasks_as_are_worth_it():
+    from collections import deque
+
+    from fedsmu_ray.execution import Evaluate, Train
+    from fedsmu_ray.execution.actors import FILL_S, RayExecutor
+
+    def next_call(tasks, idle, pace=FILL_S / 4.5, **federation):
+        executor = object.__new__(RayExecutor)
+        executor.problem = problem_of({"name": "fedavg"}, federation={"cohort": 7, **federation})
+        executor.pace = pace
+        got, attempt = executor._next(todo := deque(tasks), idle)
+        assert [*((t, attempt) for t in got), *todo] == list(tasks)  # nothing is lost, and the order is kept
+        return len(got)
+
+    fresh = [(Train(1, i, (i,), (None,)), 0) for i in range(10)]
+    lost = [(task, 1) for task, _ in fresh]
+    score = [(Evaluate(1, 0, 100), 0)]
+    assert next_call(fresh, idle=1) == 4  # as many as fit
+    assert next_call(fresh, idle=4) == 3  # as many as leave work for the others
+    assert next_call(fresh[:1], idle=1) == 1
+    assert next_call(fresh, idle=1, pace=float("inf")) == next_call(fresh, idle=1, pace=FILL_S) == 1
+    assert next_call(fresh[:2] + score + fresh[2:], idle=1) == 2 and next_call(score + fresh, idle=1) == 1
+    assert next_call(lost, idle=1) == 1 and next_call(fresh[:2] + lost, idle=1) == 2  # what took its actor down goes alone
+    assert next_call(fresh, idle=1, client_timeout_s=5.0) == 1
+
+
+def test_a_client_that_raises_takes_none_with_it_that_share_its_call(ray_cluster, monkeypatch, caplog):
+    from ray import cloudpickle
+
+    from fedsmu_ray.execution import actors
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    class Raising(actors._ClientActor):
+        def train(self, task, rows, broadcast, *shards):
+            if task.position == 3 and task.round in (2, 3):
+                raise OSError("no more data")
+            return super().train(task, rows, broadcast, *shards)
+
+    def gaps(executor):
+        history, sha256, _ = outcome(executor.problem, executor)
+        return [(r.cohort, r.dropped, r.train_loss, r.test_accuracy) for r in history], sha256
+
+    problem = problem_of({"name": "fedsmu"}, federation={"rounds": 4, "cohort": 7, "eval_every": 2, "client_retries": 0,
+                                                        "on_client_failure": "drop"}, compute={"clients_per_task": 1, "cpus_per_actor": 0.1})
+    monkeypatch.setattr(actors, "_ClientActor", Raising)
+    results, calls = [], []
+    for fill in (0.0, 100.0):
+        monkeypatch.setattr(actors, "FILL_S", fill)
+        executor = actors.RayExecutor(problem.config.compute, 2)
+        submit = executor._submit
+        monkeypatch.setattr(executor, "_submit", lambda index, tasks, *more, submit=submit, fill=fill: calls.append((fill, len(tasks))) or submit(index, tasks, *more))
+        try:
+            executor.load(problem)
+            results.append(gaps(executor))
+        finally:
+            executor.close()
+    assert results[0] == results[1] and results[0][0][-1][1] == 2
+    assert (100.0, 4) in calls and max(n for fill, n in calls if not fill) == 1
+    assert re.search(r"round 2, client \d+: OSError: no more data \(.*test_execution.py:\d+\); client \d+ is dropped from round 2", caplog.text)

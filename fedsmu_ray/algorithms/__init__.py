@@ -47,8 +47,12 @@ class Local(Protocol):
     def lion(self, x: Tensor, momentum: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
         """Sum of the signs [C, P] that local Lion subtracts (times lr) from x, and its last momentum [C, P]."""
 
-    def sign(self, v: Tensor, zero_rule: str, first: int = 0) -> Tensor:
-        """Signs of v, int8 [C, P]; `first` is the column v begins with where it is a block of the update."""
+    def sign(self, v: Tensor, zero_rule: str) -> Tensor:
+        """Signs of v, int8 [C, P]."""
+
+    def momentum_sign(self, y: Tensor, x: Tensor, m: Tensor, beta1: float, beta2: float,
+                      zero_rule: str) -> tuple[Tensor, Tensor]:
+        """Lion's sign(beta1 m + (1 - beta1) delta) of the update delta = y - x, and beta2 m + (1 - beta2) delta; [C, P]."""
 
     def uniform(self, v: Tensor) -> Tensor:
         """Draws from [0, 1), [C, P]."""

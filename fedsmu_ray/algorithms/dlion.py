@@ -94,9 +94,8 @@ class DLion:
         if self.local == "lion":
             R, m = local.lion(x, m, self.beta1, self.beta2)                         # (6)
             return {"u": local.sign(R, self.zero_rule)}, {"x": x, "m": m}            # (7)
-        h = x - local.sgd(x)                                                        # (1)
-        u = local.sign(self.beta1 * m + (1 - self.beta1) * h, self.zero_rule)       # (2)
-        m = self.beta2 * m + (1 - self.beta2) * h                                   # (3)
+        # (1) to (3): h = x - y is the update from y to x
+        u, m = local.momentum_sign(x, local.sgd(x), m, self.beta1, self.beta2, self.zero_rule)
         return {"u": u}, {"x": x, "m": m}
 
     def server(self, server, mean, round):

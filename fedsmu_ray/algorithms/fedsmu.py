@@ -10,7 +10,6 @@ from pydantic import Field
 
 from fedsmu_ray.codecs import Float32, Sign, Trit
 from fedsmu_ray.compressors import Quantiser, Scope, groups
-from fedsmu_ray.vector import blockwise
 
 ZeroRule = Literal["random", "plus", "zero"]
 TieRule = Literal["zero", "random"]
@@ -96,25 +95,20 @@ class FedSMU:
         return {"x": server["x"]}
 
     def client(self, received, state, local):
-        code = self.uplink(local.setting)["u"]
-        whole = isinstance(code, Quantiser)  # which looks at whole tensors; everything else is elementwise
-
-        def upload(first, y, x, m):
-            delta = y - x                                               # (1)
-            v = self.beta1 * m + (1 - self.beta1) * delta               # (2)
-            u = local.sign(v, self.zero_rule, first) if self.bits == 1 and not whole else code.compress(v, local)  # (3)
-            m = self.beta2 * m + (1 - self.beta2) * delta               # (4)
-            return u, m
-
-        y, x = local.sgd(received["x"]), received["x"]
+        x, code = received["x"], self.uplink(local.setting)["u"]
         m = state["m"] if self.beta1 else torch.zeros_like(x)
-        u, m = upload(0, y, x, m) if whole else blockwise(upload, y, x, m)
+        y = local.sgd(x)
+        if isinstance(code, (Sign, Trit)):
+            u, m = local.momentum_sign(y, x, m, self.beta1, self.beta2, self.zero_rule)     # (1) to (4)
+        else:
+            delta = y - x                                                                   # (1)
+            u = code.compress(self.beta1 * m + (1 - self.beta1) * delta, local)             # (2), (3)
+            m = self.beta2 * m + (1 - self.beta2) * delta                                   # (4)
         return {"u": u}, {"m": m} if self.beta1 else {}
 
     def server(self, server, mean, round):
         x, u = server["x"], mean["u"]
         gamma = self.gamma1 * self.decay ** (round.number - 1)
         if self.vote == "majority":
-            u = round.sign(u, self.tie_rule)                            # (5)
-        (x,) = blockwise(lambda _, x, u: (x + gamma * (u - self.gamma2 * x),), x, u)  # (6)
-        return {"x": x}
+            u = round.sign(u, self.tie_rule)                                                # (5)
+        return {"x": round.step(x, u, gamma, self.gamma2)}                                  # (6)

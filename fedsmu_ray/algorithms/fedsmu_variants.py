@@ -62,15 +62,13 @@ class FedSMUMC:
 
     def client(self, received, state, local):
         x, M = received["x"], received["M"]
-        delta = local.sgd(x) - x                                                    # (1)
-        u = local.sign(self.beta1 * M + (1 - self.beta1) * delta, self.zero_rule)   # (2)
-        m = self.beta2 * M + (1 - self.beta2) * delta                               # (3)
+        u, m = local.momentum_sign(local.sgd(x), x, M, self.beta1, self.beta2, self.zero_rule)  # (1) to (3)
         return {"u": u, "m": m}, {}
 
     def server(self, server, mean, round):
         x, gamma = server["x"], self.gamma1 * self.decay ** (round.number - 1)
         return {"M": mean["m"],                                                     # (4)
-                "x": x + gamma * (mean["u"] - self.gamma2 * x)}                     # (5)
+                "x": round.step(x, mean["u"], gamma, self.gamma2)}                  # (5)
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,7 @@ class FedLocalLion:
     def client(self, received, state, local):
         x, m = received["x"], state["m"]
         y = local.sgd(x)
-        delta = y - x                                                               # (1)
-        u = local.sign(self.beta1 * m + (1 - self.beta1) * delta, self.zero_rule)   # (2)
-        m = self.beta2 * m + (1 - self.beta2) * delta                               # (3)
+        u, m = local.momentum_sign(y, x, m, self.beta1, self.beta2, self.zero_rule) # (1) to (3)
         return {"D": y + self.gamma1 * (u - self.gamma2 * y) - x}, {"m": m}         # (4)
 
     def server(self, server, mean, round):
@@ -182,4 +178,4 @@ class FedGlobalLion:
         x, M, D = server["x"], server["M"], mean["delta"]
         U = round.sign(self.beta1 * M + (1 - self.beta1) * D, self.zero_rule)       # (2)
         M = self.beta2 * M + (1 - self.beta2) * D                                   # (3)
-        return {"x": x + self.gamma1 * (U - self.gamma2 * x), "M": M}               # (4)
+        return {"x": round.step(x, U, self.gamma1, self.gamma2), "M": M}            # (4)

@@ -7,6 +7,7 @@ Ray's object store for `actors`.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -120,6 +121,11 @@ class Executor(Protocol):
         """Give everything back."""
 
 
+def shards_of(task: Train | Hear, problem: Problem) -> int:
+    """How many shards the new states of a task's clients make."""
+    return -(-len(task.clients) // problem.shard_clients) if problem.shard_clients else 0
+
+
 def placed(clients: Sequence[int], shards: Sequence[Handle], rows: int | None) -> dict[int, StateAt]:
     """Where the states of a group's clients are, given the shards of `rows` clients its task returned."""
     return {client: StateAt(shards[i // rows], i % rows) for i, client in enumerate(clients)} if rows else {}
@@ -131,6 +137,12 @@ def describe(task: Task) -> str:
     few = ", ".join(map(str, task.clients[:8]))
     more = f" ... ({len(task.clients)} in all)" if len(task.clients) > 8 else ""
     return f"round {task.round}, client{'s' * (len(task.clients) > 1)} {few}{more}"
+
+
+def raised(task: Task, error: Exception) -> Failed:
+    """What an error means that is caught where the task ran."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return Failed(blame(task, error, f"{at.filename}:{at.lineno}"))
 
 
 def blame(task: Task, error: Exception, place: str) -> ExperimentError:

@@ -32,7 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from fedsmu_ray.client import ClientWorker
 from fedsmu_ray.data import Dataset
 from fedsmu_ray.errors import ClientError, ExecutionError, LostError
-from fedsmu_ray.execution import Evaluate, Failed, Hear, Task, Train, Trained, blame, describe, placed
+from fedsmu_ray.execution import Evaluate, Failed, Hear, Task, Train, Trained, blame, describe, placed, raised, shards_of
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.sections import ComputeConfig
 from fedsmu_ray.server import Server
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 300.0  # for the server and a first client actor to be placed and to have loaded the experiment
 JOIN_TIMEOUT_S = 20.0  # more for the other client actors; those that come later join then
+FILL_S = 0.02  # seconds of Train tasks that one call may hold
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 START_RETRIES = 3  # of a client actor that is lost while it loads the experiment
 GONE = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)  # a process, with or without its node
@@ -96,6 +97,20 @@ class _ClientActor:
     def load(self, problem: Problem, dataset: Dataset) -> None:
         self.worker = ClientWorker(replace(problem, dataset=dataset))
 
+    def train_all(self, tasks: list[Task], rows: list[list[tuple[int, int] | None]], broadcast: Any, *shards: Any) -> tuple:
+        """The groups of several tasks. Returns what came of each (Report or Failed), with the seconds of all; their messages
+        (None of one that failed); and all their new shards in order, as objects of their own (None likewise)."""
+        began, outcomes, messages, new = time.perf_counter(), [], [], []
+        for task, where in zip(tasks, rows):
+            try:
+                report, sent, *made = self.train(task, where, broadcast, *shards)
+            except Exception as error:
+                report, sent, made = raised(task, error), None, [None] * shards_of(task, self.worker.problem)
+            outcomes.append(report)
+            messages.append(sent)
+            new += made
+        return (outcomes, time.perf_counter() - began), messages, *new
+
     def train(self, task: Train, rows: list[tuple[int, int] | None], broadcast: Any, *shards: Any) -> tuple:
         """rows: for each client (index into `shards`, row), or None before its first round."""
         states = [{name: a[at[1]] for name, a in shards[at[0]].items()} if at else None for at in rows]
@@ -113,11 +128,24 @@ class _ClientActor:
 class _ServerActor:
     """The process that owns the model."""
 
+    def __init__(self) -> None:
+        _keep_freed_memory()
+
     def load(self, problem: Problem, dataset: Dataset) -> None:
         self.server = Server(replace(problem, dataset=dataset))
 
+    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: list[Any]) -> None:
+        _receive(self.server, groups, messages)
+
     def call(self, name: str, *arguments: Any) -> Any:
         return getattr(self.server, name)(*arguments)
+
+
+def _receive(server: Server, groups: list[tuple[int, Sequence[int]]], messages: list[Any]) -> None:
+    """Hand the server the messages of several groups (cohort position and clients of each), but of those that failed."""
+    for (position, clients), sent in zip(groups, messages):
+        if sent is not None:
+            server.receive(position, clients, sent)
 
 
 class _ServerElsewhere:
@@ -135,8 +163,8 @@ class _ServerElsewhere:
         """Reference to a message that the server makes."""
         return self.actor.call.remote(name, *arguments)
 
-    def receive(self, position: int, clients: Sequence[int], messages: Any) -> None:
-        self.received.append(self.actor.call.remote("receive", position, clients, messages))
+    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: Any) -> None:
+        self.received.append(self.actor.receive.remote(groups, messages))
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """What a method of the server returns, after all that was sent to it before."""
@@ -160,8 +188,8 @@ class _ServerHere:
     def message(self, name: str, *arguments: Any) -> Any:
         return ray.put(getattr(self.server, name)(*arguments))
 
-    def receive(self, position: int, clients: Sequence[int], messages: Any) -> None:
-        self.server.receive(position, clients, *_get([messages]))
+    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: Any) -> None:
+        _receive(self.server, groups, *_get([messages]))
 
     def ask(self, name: str, *arguments: Any) -> Any:
         return getattr(self.server, name)(*arguments)
@@ -184,12 +212,12 @@ def _keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class _Flight:
-    """A task that an actor is at."""
+    """What an actor is at: one task, or several Train tasks."""
 
-    task: Task
+    tasks: list[Task]
     attempt: int  # 0, or after how many losses of an actor
     index: int  # of the actor
-    refs: list[Any]  # report (or score), messages, state shards
+    refs: list[Any]  # reports (or score), messages, state shards
     deadline: float  # monotonic seconds
 
 
@@ -209,6 +237,7 @@ class RayExecutor:
         self.clients = [self._client(i) for i in range(actors)]
         self.loading: dict[Any, int] = {}  # client actors that are not ready yet, by the reference that says when
         self.failed_starts: Counter[int] = Counter()
+        self.pace = float("inf")  # seconds a Train task took last
 
     def _place(self, bundle: int) -> dict[str, Any]:
         if self.group is None:
@@ -297,26 +326,40 @@ class RayExecutor:
         flying: dict[Any, _Flight] = {}
         while todo or flying:
             while todo and idle:
-                task, attempt = todo.popleft()
-                flight = self._submit(idle.popleft(), task, attempt, sent)
+                tasks, attempt = self._next(todo, len(idle))
+                flight = self._submit(idle.popleft(), tasks, attempt, sent)
                 flying[flight.refs[0]] = flight
             for ref in self._wait(flying):
                 if ref in self.loading:
                     idle += self._join([ref])
                     continue
                 flight = flying.pop(ref)
-                result = self._result(flight)
-                if isinstance(result, BaseException):  # its actor is gone
+                results = self._results(flight)
+                if isinstance(results, BaseException):  # its actor is gone
                     self._replace(flight.index)
                     if flight.attempt < TASK_RETRIES:
-                        log.warning("%s: client actor %d was lost; retry %d of %d on another one", describe(flight.task),
-                                    flight.index, flight.attempt + 1, TASK_RETRIES)
-                        todo.appendleft((flight.task, flight.attempt + 1))
+                        for task in reversed(flight.tasks):
+                            log.warning("%s: client actor %d was lost; retry %d of %d on another one", describe(task),
+                                        flight.index, flight.attempt + 1, TASK_RETRIES)
+                            todo.appendleft((task, flight.attempt + 1))
                         continue
-                    result = _give_up(flight.task, f"its actor was lost {flight.attempt + 1} times ({_brief(result)})")
+                    why = f"its actor was lost {flight.attempt + 1} times ({_brief(results)})"
+                    results = [_give_up(task, why) for task in flight.tasks]
                 elif flight.index not in self.loading.values():
                     idle.append(flight.index)
-                yield flight.task, result
+                yield from zip(flight.tasks, results)
+
+    def _next(self, todo: deque[tuple[Task, int]], idle: int) -> tuple[list[Task], int]:
+        """What an actor does next: a task, or several Train tasks that are so short that calls would cost more than they.
+
+        A client with a time limit, or whose actor was lost, has a call of its own.
+        """
+        task, attempt = todo.popleft()
+        tasks, share = [task], min(FILL_S / self.pace, -(-(len(todo) + 1) // idle))
+        if isinstance(task, Train) and not attempt and self.problem.config.federation.client_timeout_s is None:
+            while len(tasks) + 1 <= share and isinstance(todo[0][0], Train) and not todo[0][1]:
+                tasks.append(todo.popleft()[0])
+        return tasks, attempt
 
     def _wait(self, flying: dict[Any, _Flight]) -> list[Any]:
         """What is ready next: a task, a client actor that joins, or a task whose time is up."""
@@ -329,25 +372,22 @@ class RayExecutor:
         ready, _ = ray.wait([*flying, *self.loading], timeout=timeout)
         return ready or [ref for ref, flight in flying.items() if flight.deadline <= time.monotonic()]
 
-    def _result(self, flight: _Flight) -> Any:
-        """What became of a task: its result, Failed, or the exception that took its actor away."""
-        task, refs = flight.task, flight.refs
+    def _results(self, flight: _Flight) -> list[Any] | BaseException:
+        """What became of every task: its result or Failed. Or the exception that took their actor away."""
+        task, refs = flight.tasks[0], flight.refs
         try:
             if not ray.wait(refs[:1], timeout=0)[0]:
                 self._replace(flight.index)
                 limit = self.problem.config.federation.client_timeout_s
-                return _give_up(task, f"no answer within {limit * len(task.clients):g} s (federation.client_timeout_s = "
-                                      f"{limit:g} for each client)")
+                return [_give_up(task, f"no answer within {limit * len(task.clients):g} s (federation.client_timeout_s = "
+                                       f"{limit:g} for each client)")]
             result = ray.get(refs[0])
         except RayTaskError as error:
             if isinstance(error.cause, GONE):  # its broadcast was never made
                 raise LostError(f"{describe(task)}: the server actor was lost") from None
             if isinstance(error.cause, ObjectLostError):
                 raise LostError(f"{describe(task)}: a client state or the broadcast was lost ({_brief(error.cause)})") from None
-            blamed = blame(task, error.cause, _place_of(error))
-            if not isinstance(task, Train):
-                raise blamed from None
-            return Failed(blamed)
+            raise blame(task, error.cause, _place_of(error)) from None
         except ObjectLostError as error:
             raise LostError(f"{describe(task)}: its result was lost ({_brief(error)})") from None
         except GONE as error:
@@ -355,31 +395,36 @@ class RayExecutor:
                 raise LostError(f"{describe(task)}: the server actor was lost") from None
             return error
         if isinstance(task, Train):
-            self.server.receive(task.position, task.clients, refs[1])
-            return Trained(result, placed(task.clients, refs[2:], self.problem.shard_clients))
-        return placed(task.clients, refs[1:], self.problem.shard_clients) if isinstance(task, Hear) else result
+            (outcomes, seconds), made = result, iter(refs[2:])
+            self.pace = seconds / len(outcomes)
+            self.server.receive([(task.position, task.clients) for task in flight.tasks], refs[1])
+            shards = [[next(made) for _ in range(shards_of(task, self.problem))] for task in flight.tasks]
+            return [outcome if isinstance(outcome, Failed) else
+                    Trained(outcome, placed(task.clients, new, self.problem.shard_clients))
+                    for task, outcome, new in zip(flight.tasks, outcomes, shards)]
+        return [placed(task.clients, refs[1:], self.problem.shard_clients) if isinstance(task, Hear) else result]
 
-    def _submit(self, index: int, task: Task, attempt: int, sent: Any) -> _Flight:
-        """Start the task on an actor."""
+    def _submit(self, index: int, tasks: list[Task], attempt: int, sent: Any) -> _Flight:
+        """Start the tasks on an actor."""
         limit, deadline = self.problem.config.federation.client_timeout_s, float("inf")
-        if isinstance(task, Train) and limit is not None:
-            deadline = time.monotonic() + limit * len(task.clients)
-        return _Flight(task, attempt, index, self._call(self.clients[index], task, sent), deadline)
+        if isinstance(tasks[0], Train) and limit is not None:
+            deadline = time.monotonic() + limit * len(tasks[0].clients)
+        return _Flight(tasks, attempt, index, self._call(self.clients[index], tasks, sent), deadline)
 
-    def _call(self, actor: Any, task: Task, sent: Any) -> list[Any]:
-        """Returns references to the task's report (or score), messages and state shards."""
+    def _call(self, actor: Any, tasks: list[Task], sent: Any) -> list[Any]:
+        """Returns references to the tasks' reports (or score), messages and state shards."""
+        task = tasks[0]
         if isinstance(task, Evaluate):
             return [actor.evaluate.remote(task, sent)]
-        shards = list(dict.fromkeys(at.shard for at in task.states if at))
+        shards = list(dict.fromkeys(at.shard for task in tasks for at in task.states if at))
         where = {shard: i for i, shard in enumerate(shards)}
-        rows = [(where[at.shard], at.row) if at else None for at in task.states]
-        per_shard = self.problem.shard_clients
-        new = -(-len(task.clients) // per_shard) if per_shard else 0
+        rows = [[(where[at.shard], at.row) if at else None for at in task.states] for task in tasks]
+        new = sum(shards_of(task, self.problem) for task in tasks)
         # The references to old states stay behind: the actor gets the objects, and only the row numbers.
-        bare = replace(task, states=())
+        bare = [replace(task, states=()) for task in tasks]
         if isinstance(task, Hear):
-            return actor.hear.options(num_returns=1 + new).remote(bare, rows, sent, *shards)
-        return actor.train.options(num_returns=2 + new).remote(bare, rows, sent, *shards)
+            return actor.hear.options(num_returns=1 + new).remote(bare[0], rows[0], sent, *shards)
+        return actor.train_all.options(num_returns=2 + new).remote(bare, rows, sent, *shards)
 
     def step(self, missing):
         return self.server.ask("step", missing)

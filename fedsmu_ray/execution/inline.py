@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from fedsmu_ray.client import ClientWorker
-from fedsmu_ray.execution import Evaluate, Failed, Hear, Trained, blame, placed
+from fedsmu_ray.execution import Evaluate, Hear, Trained, placed, raised
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Server
 
@@ -46,8 +45,7 @@ class InlineExecutor:
             try:
                 messages, report, shards = self.worker.train(task.round, task.clients, sent, states)
             except Exception as error:
-                at = traceback.extract_tb(error.__traceback__)[-1]
-                yield task, Failed(blame(task, error, f"{at.filename}:{at.lineno}"))
+                yield task, raised(task, error)
                 continue
             self.server.receive(task.position, task.clients, messages)
             yield task, Trained(report, placed(task.clients, [Shard(a) for a in shards], self.problem.shard_clients))
