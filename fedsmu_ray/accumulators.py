@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from fedsmu_ray.codecs import Codec, Sign, Trit
 
 
-def kernels() -> Any:
-    from fedsmu_ray import kernels  # when first needed: see there
-
-    return kernels
-
-
 class Accumulator(Protocol):
     """Adds up encoded rows of several clients."""
 
@@ -80,6 +74,9 @@ class Stack(OrderedMean):
         return torch.cat(self.rows)
 
 
+ROWS = 28  # of bits, added in one call: a multiple of the seven that are one sum
+
+
 class VoteCounter:
     """Counts +1 votes per coordinate exactly.
 
@@ -102,29 +99,33 @@ class VoteCounter:
         if self.dim < LARGE:
             self.total += np.unpackbits(rows, axis=1, count=self.dim, bitorder="little").sum(0, dtype=np.int32)
             return
-        self.waiting += list(rows)
-        self._count(least=kernels().ROWS)
+        self.waiting.extend(rows)
+        while len(self.waiting) >= ROWS:
+            self._count()
 
-    def _count(self, least: int) -> None:
-        """Count waiting rows until there are fewer than `least`."""
-        most, size = kernels().ROWS, self.codec.size(self.dim)
-        planes = -(-self.count.bit_length() // 4) * 4
+    def _count(self) -> None:
+        """Count up to ROWS waiting rows."""
+        from fedsmu_ray import kernels
+
+        size, planes = self.codec.size(self.dim), -(-self.count.bit_length() // 4) * 4
         if len(self.planes) < planes:
             self.planes = np.concatenate([self.planes, np.zeros((planes - len(self.planes), size), np.uint8)])
-        while len(self.waiting) >= least:
-            rows, self.waiting = self.waiting[:most], self.waiting[most:]
-            count = -(-len(rows) // 7) * 7
-            rows += [np.zeros(size, np.uint8)] * (most - len(rows))
-            for row in rows:
-                row.flags.writeable = False  # of one type, as the compiler wants them; what Ray stores is so already
-            kernels().add_votes(self.planes, tuple(rows), count)
+        rows, self.waiting = self.waiting[:ROWS], self.waiting[ROWS:]
+        count = -(-len(rows) // 7) * 7
+        rows += [np.zeros(size, np.uint8)] * (ROWS - len(rows))
+        for row in rows:
+            row.flags.writeable = False  # of one type, as the compiler wants them; what Ray stores is so already
+        kernels.add_votes(self.planes, tuple(rows), count)
 
     def mean(self) -> Tensor:
         if self.dim < LARGE:
             return torch.from_numpy((2 * self.total - self.count).astype(np.float32) / np.float32(self.count))
-        self._count(least=1)
+        if self.waiting:
+            self._count()
+        from fedsmu_ray import kernels
+
         mean = np.empty(self.dim, np.float32)
-        kernels().mean_of_votes(self.planes, self.count, kernels().SPREAD, mean)
+        kernels.mean_of_votes(self.planes, self.count, kernels.SPREAD, mean)
         return torch.from_numpy(mean)
 
     def uniformity(self) -> float:

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from fedsmu_ray import message, vector
-from fedsmu_ray.data import DeviceData, as_tensor
+from fedsmu_ray.data import DeviceData
 from fedsmu_ray.local import Local, Trainer, channels_last
 from fedsmu_ray.message import Fields
 from fedsmu_ray.problem import Problem
+from fedsmu_ray.vector import as_tensor
 
 EVALUATION_BATCH = 500
 
@@ -50,7 +51,8 @@ class ClientWorker:
         key = round, tuple(fields)
         if self.received[0] != key:
             values = message.decode(fields, sent, self.problem.dim, round, [message.SERVER])
-            self.received = key, {name: value[0].to(self.device) for name, value in values.items()}
+            # A copy, since a method that changed a tensor in place would otherwise write to memory that is not its own.
+            self.received = key, {name: value[0].to(self.device, copy=True) for name, value in values.items()}
         return self.received[1]
 
     def _stack(self, states: Sequence[Mapping[str, np.ndarray] | None]) -> dict[str, torch.Tensor]:

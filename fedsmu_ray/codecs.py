@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedsmu_ray.accumulators import Accumulator, OrderedMean, TritCounter, VoteCounter
 from fedsmu_ray.errors import MessageError
-from fedsmu_ray.vector import finite
+from fedsmu_ray.vector import as_tensor, finite
 
 
 class Draws(Protocol):
@@ -67,10 +67,10 @@ class Float32:
         return np.ascontiguousarray(value.detach().cpu().numpy(), dtype="<f4").view(np.uint8)
 
     def decode(self, rows: np.ndarray, dim: int) -> Tensor:
-        # A fresh array: rows come out of a message at any alignment and may be read-only shared memory.
-        values = np.empty((len(rows), dim), np.float32)
-        values.view(np.uint8)[...] = rows
-        value = torch.from_numpy(values)
+        """Where the rows are aligned, a view of their memory, which may be read-only."""
+        if any(at % 4 for at in (rows.ctypes.data, *rows.strides[:-1])):
+            rows = np.array(rows)
+        value = as_tensor(rows.view(np.float32))
         if not finite(value):
             row = next(i for i, row in enumerate(value) if not finite(row))
             raise MessageError(f"row {row} holds NaN or Inf")

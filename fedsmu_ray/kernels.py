@@ -45,7 +45,6 @@ def decayed_step(x, u, rate, decay, new):
 
 
 BLOCK = 1 << 14  # bytes of every row that are worked on at a time: what belongs to them stays in the second cache
-ROWS = 28  # of bits, added in one call
 U8 = np.uint8  # Numba computes on 64 bits unless told at every step; bytes are eight times as many to an instruction
 
 
@@ -83,8 +82,10 @@ def add_carry(plane, carry):
 
 @compiled
 def add_votes(planes, rows, count):
-    """Add the first `count` (a multiple of 7) of ROWS rows of bits, uint8 [B], to bit-sliced counts: bit j of planes[k], of
-    uint8 [K >= 3, B], is bit k of how many rows have bit j (carry-save adders; Warren, Hacker's Delight, 2nd ed., 5-1)."""
+    """Add the first `count` (a multiple of 7) of a tuple of rows of bits, uint8 [B], to bit-sliced counts, uint8 [K >= 3, B].
+
+    Bit j of planes[k] is bit k of how many rows have bit j (carry-save adders: Warren, Hacker's Delight, 2nd ed., 5-1).
+    """
     spare = np.empty((3, BLOCK), np.uint8)
     for start in range(0, planes.shape[1], BLOCK):
         stop = min(start + BLOCK, planes.shape[1])
@@ -116,11 +117,7 @@ def mean_of_votes(planes, count, spread, mean):
             a, b, c, d = planes[k, start:stop], planes[k + 1, start:stop], planes[k + 2, start:stop], planes[k + 3, start:stop]
             for i in range(stop - start):
                 words[i] = spread[a[i]] + (spread[b[i]] << 1) + (spread[c[i]] << 2) + (spread[d[i]] << 3)
-            if k:
-                for j in range(len(out)):
-                    votes[j] += np.int32(digits[j]) << k
-            else:
-                for j in range(len(out)):
-                    votes[j] = digits[j]
+            for j in range(len(out)):
+                votes[j] = (votes[j] if k else 0) + (np.int32(digits[j]) << k)
         for j in range(len(out)):
             out[j] = np.float32(2 * votes[j] - count) / np.float32(count)

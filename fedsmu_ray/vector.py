@@ -7,8 +7,10 @@ of it, so a module whose training changes buffers (batch-norm statistics) is ref
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import isfinite, prod
 
 import numpy as np
@@ -70,6 +72,23 @@ def load(module: nn.Module, x: Tensor) -> nn.Module:
 def sha256(x: Tensor) -> str:
     """SHA-256 of the vector as little-endian float32: the `model_sha256` of a run."""
     return hashlib.sha256(x.detach().cpu().numpy().astype("<f4").tobytes()).hexdigest()
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor over the array's memory. Shared-memory arrays are read-only, and are only ever read here."""
+    _warned()
+    return torch.from_numpy(array)
+
+
+@cache
+def _warned() -> None:
+    """Provoke and drop PyTorch's warning of read-only arrays, which it gives once in a process: silencing it at every
+    call would take longer than all the rest of a tiny client's state."""
+    array = np.zeros(1)
+    array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.from_numpy(array)
 
 
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:

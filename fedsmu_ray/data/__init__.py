@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.data.partition import Partition, partition
-from fedsmu_ray.data.shared import as_tensor
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.vector import as_tensor
 
-__all__ = ["Dataset", "DeviceData", "Partition", "as_tensor", "partition"]
+__all__ = ["Dataset", "DeviceData", "Partition", "partition"]
 
 
 @dataclass(frozen=True)

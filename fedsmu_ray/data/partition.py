@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsmu_ray.data.shared import as_tensor
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.sections import PartitionConfig
 from fedsmu_ray.streams import host_generator
+from fedsmu_ray.vector import as_tensor
 
 DIRICHLET_BLOCK = 8192  # samples dealt at once
 
