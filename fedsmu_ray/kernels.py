@@ -120,4 +120,4 @@ def mean_of_votes(planes, count, spread, mean):
             for j in range(len(out)):
                 votes[j] = (votes[j] if k else 0) + (np.int32(digits[j]) << k)
         for j in range(len(out)):
-            out[j] = np.float32(2 * votes[j] - count) / np.float32(count)
+            out[j] = np.float32(np.int32(2 * votes[j] - count)) / np.float32(count)
