@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,25 +57,27 @@ def run(config: Config, address: str | None = None, resume: str | Path | None = 
     began = time.perf_counter()
     problem = Problem.of(config)
     folder = _run_folder(config, resume)
-    tracker = tracking.open_tracker(config.tracking, folder or config.checkpoint.folder)
-    with executor(problem, address) as (running, where), RunDisplay(config, problem.dim, where, display) as shown:
-        problem = running.problem  # over Ray it shares the actors' copy of the data; a second one would be kept here
-        run_id, known = _begin(tracker, config, folder)
-        try:
-            progress, history = Progress(), []
-            for record in resumable(problem, running, progress, folder):
-                history.append(record)
-                shown.update(record)
-                if record.test_accuracy is not None and record.round > known:
-                    tracker.log(run_id, tracking.metrics(record), record.round)
-            summary = summarise(problem, progress, running.sha256(), time.perf_counter() - began)
-            tracker.finish(run_id, "FINISHED", final_metrics(summary), {"model_sha256": summary["model_sha256"]})
-        except BaseException as error:
-            tracker.finish(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            if folder:
-                shown.say(f"to go on from the last checkpoint: python -m fedsmu_ray.train --resume {folder}")
-            raise
-        return Result({"run_id": run_id, **summary}, history, running.params(), problem)
+    with ThreadPoolExecutor() as aside:  # MLflow takes seconds to open, and so does Ray to start
+        opening = aside.submit(tracking.open_tracker, config.tracking, folder or config.checkpoint.folder)
+        with executor(problem, address) as (running, where), RunDisplay(config, problem.dim, where, display) as shown:
+            tracker = opening.result()
+            problem = running.problem  # over Ray it shares the actors' copy of the data; a second one would be kept here
+            run_id, known = _begin(tracker, config, folder)
+            try:
+                progress, history = Progress(), []
+                for record in resumable(problem, running, progress, folder):
+                    history.append(record)
+                    shown.update(record)
+                    if record.test_accuracy is not None and record.round > known:
+                        tracker.log(run_id, tracking.metrics(record), record.round)
+                summary = summarise(problem, progress, running.sha256(), time.perf_counter() - began)
+                tracker.finish(run_id, "FINISHED", final_metrics(summary), {"model_sha256": summary["model_sha256"]})
+            except BaseException as error:
+                tracker.finish(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                if folder:
+                    shown.say(f"to go on from the last checkpoint: python -m fedsmu_ray.train --resume {folder}")
+                raise
+            return Result({"run_id": run_id, **summary}, history, running.params(), problem)
 
 
 def _run_folder(config: Config, resume: str | Path | None) -> Path | None:

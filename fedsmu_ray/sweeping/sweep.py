@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fedsmu_ray import search, tracking
@@ -27,19 +28,26 @@ def sweep(config: Config, address: str | None = None, resume: str | None = None,
     dataset = load_dataset(config.data)
     Problem.of(config, dataset)  # refuses a model that does not fit the data, before anything starts
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is reported once, by the display
-    with actors.cluster(address) as where:
-        tracker = tracking.open_tracker(config.tracking, config.tune.storage)  # seconds, in which Ray's workers start up
-        if config.compute.executor == "ray":
-            actors.check_actors(config.compute, address)
-        stored = actors.store(dataset)
-        del dataset  # the trials' copy is enough for a node
-        from fedsmu_ray.sweeping.book import Book  # these import Tune
-        from fedsmu_ray.sweeping.fit import fit
+    # MLflow and Tune take seconds to open and to import, and so does Ray to start: all at once.
+    with ThreadPoolExecutor() as aside:
+        opening, tune = aside.submit(tracking.open_tracker, config.tracking, config.tune.storage), aside.submit(_tune)
+        with actors.cluster(address) as where:
+            if config.compute.executor == "ray":
+                actors.check_actors(config.compute, address)
+            stored = actors.store(dataset)
+            del dataset  # the trials' copy is enough for a node
+            Book, fit = tune.result()
+            book = Book(config, folder, opening.result())
+            try:
+                fit(config, book, folder, stored, where, display)
+            except BaseException as error:
+                book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", time.perf_counter() - began)
+                raise
+            return book.close("FINISHED", time.perf_counter() - began)
 
-        book = Book(config, folder, tracker)
-        try:
-            fit(config, book, folder, stored, where, display)
-        except BaseException as error:
-            book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", time.perf_counter() - began)
-            raise
-        return book.close("FINISHED", time.perf_counter() - began)
+
+def _tune() -> tuple[Any, Any]:
+    from fedsmu_ray.sweeping.book import Book
+    from fedsmu_ray.sweeping.fit import fit
+
+    return Book, fit
