@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,7 +38,7 @@ class ClientWorker:
         torch.set_num_threads(max(1, int(compute.cpus_per_actor)))
         self.device = torch.device("cuda" if compute.gpus_per_actor else "cpu")
         if self.device.type == "cuda":
-            _claim_gpu(compute.gpus_per_actor)
+            _claim_gpu(compute.gpus_per_actor, compute.precision)
         self.problem, self.method = problem, problem.method
         module = problem.module().to(self.device)
         self.initial = vector.flatten(module)
@@ -108,9 +109,12 @@ class ClientWorker:
         return correct, loss
 
 
-def _claim_gpu(share: float) -> None:
+def _claim_gpu(share: float, precision: str) -> None:
     """Hold this process to its share of the card's memory (Ray only does the bookkeeping), and to repeatable sums."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it PyTorch refuses deterministic products
     if share < 1:
         torch.cuda.set_per_process_memory_fraction(share)
     torch.backends.cudnn.benchmark = False
+    torch.backends.fp32_precision = "tf32" if precision == "tf32" else "ieee"  # convolutions would take tf32 unasked
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every new tensor twice

@@ -220,6 +220,9 @@ def _impossible(values: Mapping[str, Any]) -> list[str]:
     if compute and compute.executor == "inline" and compute.gpus_per_actor:
         problems.append(f"compute.gpus_per_actor = {compute.gpus_per_actor}: compute.executor=inline trains on the CPU of "
                         "this process; use compute.executor=ray")
+    if compute and compute.precision == "tf32" and not compute.gpus_per_actor:
+        problems.append("compute.precision = tf32: only GPUs have it, and compute.gpus_per_actor = 0; set gpus_per_actor, or "
+                        "use float32 or bfloat16")
     return problems
 
 

@@ -116,7 +116,7 @@ class ComputeConfig:
     cpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
     gpus_per_actor: NonNegative = 0.0  # fraction of a GPU, or whole GPUs; 0 trains on the CPU
     clients_per_task: Positive | None = None  # clients of one client task; default chosen from model and device
-    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products and convolutions in local training
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products and convolutions in local training
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def test_every_problem_is_listed_with_the_nearest_key():
     ({"algorithm": {"name": "fedavg", "gamma1": 0.1}}, "FedAvg has lr"),
     ({"compute": {"gpus_per_actor": 1.5}}, "whole number"),
     ({"compute": {"executor": "inline", "gpus_per_actor": 0.5}}, "executor=ray"),
+    ({"compute": {"precision": "tf32"}}, "only GPUs have it"),
     ({"data": {"dataset": "digit"}}, "did you mean digits"),
     ({"data": 3}, "data = 3: expected a mapping"),
     ({"local": {"lr": float("nan")}}, "local.lr = nan"),
