@@ -9,10 +9,10 @@ once a second, and the middle of the second half counts as `while training`. Lin
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import threading
 from pathlib import Path
+
+from apart import apart
 
 SMALL = {
     "model.name": "linear", "algorithm.name": "fedavg", "local.epochs": 1, "local.lr": 0.01, "data.clients": 100,
@@ -62,15 +62,6 @@ def measure(file: str | None, overrides: dict) -> None:
                       "peak": max(map(sum, samples))}), flush=True)
 
 
-def run(file: str | None, overrides: dict) -> dict:
-    done = subprocess.run([sys.executable, __file__, "--measure", json.dumps([file, overrides])], capture_output=True,
-                          text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"nbytes"')]
-    if done.returncode or not lines:
-        sys.exit(f"{overrides} failed:\n{done.stderr[-2000:]}")
-    return json.loads(lines[-1])
-
-
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("arguments", nargs="*", metavar="[FILE] key=value")
@@ -87,9 +78,9 @@ def main() -> None:
     print("actors   data GB | while training, GB more than without data: own  shared  mapped files   all  x data | peak x data")
     for actors in options.actors:
         settings["compute.actors"] = actors
-        full = run(file, settings)
+        full = apart(__file__, file, settings)
         few = {"shape": full["shape"], "classes": full["classes"], "train": 20_000, "test": 100}
-        bare = run(None, {**settings, "data.dataset": "synthetic", "data.options": few, "data.augment": False})
+        bare = apart(__file__, None, {**settings, "data.dataset": "synthetic", "data.options": few, "data.augment": False})
         size = full["nbytes"] - bare["nbytes"]
         own, shared, mapped = (a - b for a, b in zip(full["training"], bare["training"]))
         print(f"{actors:6}   {size / 1e9:7.2f} | {own / 1e9:47.2f} {shared / 1e9:7.2f} {mapped / 1e9:13.2f} "

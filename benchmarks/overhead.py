@@ -1,8 +1,9 @@
-"""What a round costs beside local training: python benchmarks/overhead.py [--rounds 30]
+"""What a round costs beside local training: python benchmarks/overhead.py [--rounds 60]
 
 FedSMU and FedAvg over Ray (2 client actors) and inline, with local training that returns the model as it got it (all the rest
 is real: states, signs, messages, checks, sums, the server's step): LeNet with 10 clients a round, and 1000 tiny clients a round
-(Linear 64 -> 10). Prints the median of the rounds after the first five, with minimum and maximum, in milliseconds.
+(Linear 64 -> 10). Prints the median of the rounds after the first 30, with minimum and maximum, in milliseconds: before,
+clients get their first states, in memory that is touched for the first time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fedsmu_ray.federation import rounds
 from fedsmu_ray.local import Local
 from fedsmu_ray.problem import Problem
 
+WARM = 30  # rounds that are not counted
 WORK = {
     "LeNet, d = 797,962, n = 10": {
         "data": {"dataset": "synthetic", "clients": 100, "options": {"shape": [3, 32, 32], "train": 100, "test": 10}},
@@ -44,12 +46,12 @@ class Idle(actors._ClientActor):
 
 
 def milliseconds(problem: Problem, executor) -> list[float]:
-    return [1e3 * record.seconds for record in rounds(problem, executor)][5:]
+    return [1e3 * record.seconds for record in rounds(problem, executor)][WARM:]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=60)
     count = parser.parse_args().rounds
     Local.sgd, actors._ClientActor = untrained, Idle
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -59,7 +61,7 @@ def main() -> None:
             for method in ("fedsmu", "fedavg"):
                 problem = Problem.of(parse({
                     **work, "algorithm": {"name": method}, "compute": {"cpus_per_actor": 1},
-                    "federation": {**work["federation"], "rounds": count + 5, "eval_every": count + 5}}))
+                    "federation": {**work["federation"], "rounds": count + WARM, "eval_every": count + WARM}}))
                 remote, here = actors.RayExecutor(problem.config.compute, 2), inline.InlineExecutor(problem)
                 remote.load(problem)
                 for where, executor in (("Ray", remote), ("inline", here)):

@@ -13,12 +13,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
+
+from apart import apart
 
 COMMON = {
     "data.dataset": "synthetic", "data.partition.kind": "iid", "algorithm.profile": "paper", "local.epochs": 1,
@@ -85,15 +85,6 @@ def measure(settings: dict, folder: str | None) -> None:
     }), flush=True)
 
 
-def run(settings: dict, folder: str | None) -> dict:
-    command = [sys.executable, __file__, "--measure", json.dumps([settings, folder])]
-    done = subprocess.run(command, capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"m"')]
-    if done.returncode or not lines:
-        sys.exit(f"{settings} failed:\n{done.stderr[-2000:]}")
-    return json.loads(lines[-1])
-
-
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("which", choices=["clients", "spill"], nargs="?", default="clients")
@@ -107,7 +98,7 @@ def main() -> None:
         if options.m and settings["data.clients"] not in options.m:
             continue
         with tempfile.TemporaryDirectory(prefix="fedsmu-spill-") if options.which == "spill" else nullcontext() as folder:
-            row = run(settings, folder)
+            row = apart(__file__, settings, folder)
         print("".join(f"{row[name]:>{width}.4}" if isinstance(row[name], float) else f"{row[name]:>{width}}"
                       for name, width in COLUMNS), flush=True)
 

@@ -17,6 +17,8 @@ def load(key: str, name: str) -> Callable[..., Any]:
     except ImportError as error:
         raise ConfigError([f"{key} = {name}: {module} cannot be imported ({error}); start the program in the folder that holds "
                            "it with `python -m fedsmu_ray...`, or put that folder on PYTHONPATH"]) from error
+    except Exception as error:
+        raise ConfigError([f"{key} = {name}: importing {module} raised {type(error).__name__}: {error}"]) from error
     if not callable(found):
         raise ConfigError([f"{key} = {name}: {module} ({importlib.import_module(module).__file__}) has no function {function}"])
     return found

@@ -154,6 +154,13 @@ def test_what_does_not_fit_is_refused(name, message):
         problem(name)
 
 
+def test_a_module_that_raises_when_imported_is_told_of(tmp_path, monkeypatch):
+    (tmp_path / "half_written.py").write_text("def model(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="importing half_written raised SyntaxError: "):
+        problem("import:half_written:model")
+
+
 def test_torchvision_models_get_group_norm():
     module = build({"name": "torchvision:mobilenet_v3_small", "options": {"width_mult": 0.5}}, (1, 32, 32))
     assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
