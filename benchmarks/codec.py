@@ -15,7 +15,7 @@ import torch
 
 from fedsmu_ray.algorithms import FedSMU
 from fedsmu_ray.codecs import Float32, Sign
-from fedsmu_ray.execution import actors
+from fedsmu_ray.execution.processes import keep_freed_memory
 from fedsmu_ray.local import Local
 from fedsmu_ray.setting import Round
 
@@ -127,7 +127,7 @@ def main() -> None:
     p.add_argument("--repeat", type=int, default=7)
     options = p.parse_args()
     torch.set_num_threads(1)
-    actors._keep_freed_memory()
+    keep_freed_memory()
     for dim in options.dims:
         client(dim, options.repeat)
         server(dim, options.repeat)

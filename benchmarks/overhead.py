@@ -16,7 +16,8 @@ import torch
 from ray import cloudpickle
 
 from fedsmu_ray.config import parse
-from fedsmu_ray.execution import actors, inline
+from fedsmu_ray.execution import actors, inline, processes
+from fedsmu_ray.execution.cluster import cluster
 from fedsmu_ray.federation import rounds
 from fedsmu_ray.local import Local
 from fedsmu_ray.problem import Problem
@@ -37,7 +38,7 @@ def untrained(self: Local, x: torch.Tensor, correction: torch.Tensor | None = No
     return x.expand(len(self.clients), -1) * 1.0001
 
 
-class Idle(actors._ClientActor):
+class Idle(processes.ClientActor):
     """A client actor that does not train."""
 
     def load(self, problem, dataset):
@@ -53,10 +54,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
     count = parser.parse_args().rounds
-    Local.sgd, actors._ClientActor = untrained, Idle
+    Local.sgd, processes.ClientActor = untrained, Idle
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     print(f"{'ms a round':<30} {'method':<8} {'where':<8} {'median':>8} {'min':>8} {'max':>8}")
-    with actors.cluster():
+    with cluster():
         for name, work in WORK.items():
             for method in ("fedsmu", "fedavg"):
                 problem = Problem.of(parse({

@@ -26,7 +26,8 @@ import ray
 
 from fedsmu_ray import experiment
 from fedsmu_ray.config import parse
-from fedsmu_ray.execution.actors import RayExecutor, cluster
+from fedsmu_ray.execution.actors import RayExecutor
+from fedsmu_ray.execution.cluster import cluster
 from fedsmu_ray.execution.inline import InlineExecutor
 from fedsmu_ray.federation import Progress
 from fedsmu_ray.problem import Problem
@@ -53,7 +54,7 @@ class Chaos(threading.Thread):
             if what == "client states":
                 self.lose_a_state()
                 continue
-            found = workers("ray::_ClientActor" if what == "client actors" else "ray::_ServerActor")
+            found = workers("ray::ClientActor" if what == "client actors" else "ray::ServerActor")
             if found:
                 self.draw.choice(found).kill()
                 self.counts[what] += 1
@@ -131,7 +132,7 @@ def soak(minutes: float, seed: int) -> bool:
                 rounds += 1
             sha256 = executor.sha256()
             good &= sha256 == expected
-            server = workers("ray::_ServerActor")
+            server = workers("ray::ServerActor")
             killed = ", ".join(f"{n} {what}" for what, n in chaos.counts.items())
             bits = "same bits" if sha256 == expected else f"OTHER BITS {sha256}"
             print(f"{time.monotonic() - began:6.0f} s  experiment {run:2d}: {bits}  "

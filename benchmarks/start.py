@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 # What is in the command line of a process -> what it is.
-KINDS = {"fedsmu_ray.tune": "command", "ray::_ServerActor": "server actor", "ray::_ClientActor": "client actor",
+KINDS = {"fedsmu_ray.tune": "command", "ray::ServerActor": "server actor", "ray::ClientActor": "client actor",
          "ray::ResourceTrainable": "trial", "ray::IDLE": "idle worker", "default_worker.py": "idle worker"}
 
 Sample = tuple[float, dict[int, tuple[str, float]]]  # seconds since the command, {pid: (kind, CPU seconds)}

@@ -226,13 +226,14 @@ def executor(problem: Problem, address: str | None) -> Iterator[tuple[Executor, 
         finally:
             opened.close()
         return
-    from fedsmu_ray.execution import actors
+    from fedsmu_ray.execution import cluster
+    from fedsmu_ray.execution.actors import RayExecutor
 
-    with actors.cluster(address) as where:
+    with cluster.cluster(address) as where:
         groups = -(-problem.config.federation.cohort // problem.group_size)
-        actors.check_actors(compute, address)
-        count = compute.actors or min(groups, actors.fitting_actors(compute))
-        opened = actors.RayExecutor(compute, count)
+        cluster.check_actors(compute, address)
+        count = compute.actors or min(groups, cluster.fitting_actors(compute))
+        opened = RayExecutor(compute, count)
         try:
             opened.load(problem)
             del problem

@@ -27,9 +27,9 @@ def home():
 @pytest.fixture(scope="session")
 def ray_cluster(home):
     """Ray in this process, with room for four client actors of a quarter CPU."""
-    from fedsmu_ray.execution import actors
+    from fedsmu_ray.execution.cluster import cluster
 
-    with actors.cluster():
+    with cluster():
         yield
 
 

@@ -25,7 +25,7 @@ def importers(name: str) -> set[str]:
 
 
 def test_ray_and_mlflow_have_their_places():
-    assert importers("ray") == {"execution/actors.py", *(f"sweeping/{name}.py" for name in ("fit", "plan", "trial", "book"))}
+    assert importers("ray") == {*(f"execution/{name}.py" for name in ("actors", "cluster", "processes")), *(f"sweeping/{name}.py" for name in ("fit", "plan", "trial", "book"))}
     assert importers("mlflow") == {"tracking.py"}
     assert importers("optuna") == {"sweeping/plan.py"}
     assert importers("numba") == {"kernels.py"}
@@ -40,7 +40,7 @@ def test_methods_know_codecs_and_local_training_at_most():
 
 def test_the_federation_knows_no_process():
     own = imports(PACKAGE / "federation.py")
-    apart = ("fedsmu_ray.execution.actors", "fedsmu_ray.execution.inline", "fedsmu_ray.tracking", "fedsmu_ray.sweeping")
+    apart = ("fedsmu_ray.execution.actors", "fedsmu_ray.execution.cluster", "fedsmu_ray.execution.processes", "fedsmu_ray.execution.inline", "fedsmu_ray.tracking", "fedsmu_ray.sweeping")
     assert "fedsmu_ray.execution" in own and not {m for m in own if m.startswith(apart)}
 
 

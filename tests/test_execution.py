@@ -211,7 +211,7 @@ def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
     note.parent.mkdir(exist_ok=True)
     note.write_text("127.0.0.1:1")
     try:
-        code = "from fedsmu_ray.execution import actors\nwith actors.cluster() as where: print(where)"
+        code = "from fedsmu_ray.execution import cluster\nwith cluster.cluster() as where: print(where)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
         assert done.stdout.startswith("a local Ray on this machine"), done.stderr
     finally:
@@ -221,7 +221,8 @@ def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
 def test_the_data_set_is_one_object_for_all_processes(ray_cluster):
     import ray
 
-    from fedsmu_ray.execution.actors import RayExecutor, store
+    from fedsmu_ray.execution.actors import RayExecutor
+    from fedsmu_ray.execution.cluster import store
 
     problem = problem_of({"name": "fedavg"})
     (stored,) = store(problem.dataset)
@@ -264,11 +265,11 @@ def test_a_call_holds_as_many_short_tasks_as_are_worth_it():
 def test_a_client_that_raises_takes_none_with_it_that_share_its_call(ray_cluster, monkeypatch, caplog):
     from ray import cloudpickle
 
-    from fedsmu_ray.execution import actors
+    from fedsmu_ray.execution import actors, processes
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-    class Raising(actors._ClientActor):
+    class Raising(processes.ClientActor):
         def train(self, task, rows, broadcast, *shards):
             if task.position == 3 and task.round in (2, 3):
                 raise OSError("no more data")
@@ -280,7 +281,7 @@ def test_a_client_that_raises_takes_none_with_it_that_share_its_call(ray_cluster
 
     problem = problem_of({"name": "fedsmu"}, federation={"rounds": 4, "cohort": 7, "eval_every": 2, "client_retries": 0,
                                                         "on_client_failure": "drop"}, compute={"clients_per_task": 1, "cpus_per_actor": 0.1})
-    monkeypatch.setattr(actors, "_ClientActor", Raising)
+    monkeypatch.setattr(processes, "ClientActor", Raising)
     results, calls = [], []
     for fill in (0.0, 100.0):
         monkeypatch.setattr(actors, "FILL_S", fill)

@@ -53,13 +53,13 @@ def undisturbed(problem):
 @pytest.fixture
 def started(ray_cluster, monkeypatch):
     """started(problem, actors): a loaded executor; `client_class` may be set before to have actors of a test's own."""
-    from fedsmu_ray.execution import actors
+    from fedsmu_ray.execution import actors, processes
 
     made = []
 
     def start(problem, count=2, client_class=None):
         if client_class:
-            monkeypatch.setattr(actors, "_ClientActor", client_class)
+            monkeypatch.setattr(processes, "ClientActor", client_class)
         made.append(actors.RayExecutor(problem.config.compute, count))
         made[-1].load(problem)
         return made[-1]
@@ -73,11 +73,11 @@ def misbehaving(what, flag, round=3):
     """A class of client actors, one of which does `what(result)` instead of answering, once: the flag file says it has."""
     from ray import cloudpickle
 
-    from fedsmu_ray.execution.actors import _ClientActor
+    from fedsmu_ray.execution.processes import ClientActor
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors cannot import this file
 
-    class Misbehaving(_ClientActor):
+    class Misbehaving(ClientActor):
         def train(self, task, rows, broadcast, *shards):
             result = super().train(task, rows, broadcast, *shards)
             if task.round == round and task.position == 2 and not flag.exists():
@@ -117,9 +117,9 @@ def test_a_client_task_that_goes_wrong_once(what, said, started, tmp_path, caplo
 
 
 def test_a_client_that_always_hangs_is_dropped_and_told_of(started, caplog):
-    from fedsmu_ray.execution.actors import _ClientActor
+    from fedsmu_ray.execution.processes import ClientActor
 
-    class Hanging(_ClientActor):
+    class Hanging(ClientActor):
         def train(self, task, rows, broadcast, *shards):
             if 4 in task.clients:
                 time.sleep(1000)
@@ -199,7 +199,7 @@ def test_twenty_client_actors_killed_at_random_moments(started, caplog):
     def killer():
         while len(kills) < 20 and not stop.is_set():
             time.sleep(chance.uniform(0.5, 2.0))
-            alive = [p for p in psutil.Process().children(recursive=True) if title(p).startswith("ray::_ClientActor")]
+            alive = [p for p in psutil.Process().children(recursive=True) if title(p).startswith("ray::ClientActor")]
             if alive:
                 victim = chance.choice(alive)
                 victim.kill()

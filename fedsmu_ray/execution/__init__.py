@@ -7,6 +7,7 @@ Ray's object store for `actors`.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from fedsmu_ray.problem import Problem
 from fedsmu_ray.server import Refused, StepStats
 
 Handle = Any
+
+# Ray reads these when it is imported, which the modules of this package do.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # tasks of a round that was given up fail unread
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the behaviour to come; silences a warning
 
 
 @dataclass(frozen=True)

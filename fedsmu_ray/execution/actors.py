@@ -1,4 +1,4 @@
-"""Client actors and a server on Ray: fractional GPUs, work-conserving, one broadcast object per round.
+"""The executor on Ray: client actors with fractional GPUs, work-conserving, one broadcast object per round.
 
 The driver holds references. A round's broadcast goes from the server into the object store once; a client task gets it
 and its clients' states from there without copies, and its messages go on to the server, again by reference. The server is an
@@ -7,35 +7,25 @@ actor of its own, but for a trial of a sweep, whose process is one already: ther
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import re
-import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # tasks of a round that was given up fail unread
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the behaviour to come; silences a warning
-
 import ray
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import ObjectLostError, RayTaskError
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from fedsmu_ray.client import ClientWorker
-from fedsmu_ray.data import Dataset
 from fedsmu_ray.errors import ClientError, ExecutionError, LostError
-from fedsmu_ray.execution import Evaluate, Failed, Hear, Task, Train, Trained, blame, describe, placed, raised, shards_of
+from fedsmu_ray.execution import Evaluate, Failed, Hear, Task, Train, Trained, blame, describe, placed, processes, shards_of
+from fedsmu_ray.execution.cluster import free
+from fedsmu_ray.execution.processes import GONE, brief, get
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.sections import ComputeConfig
-from fedsmu_ray.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -44,170 +34,6 @@ JOIN_TIMEOUT_S = 20.0  # more for the other client actors; those that come later
 FILL_S = 0.02  # seconds of Train tasks that one call may hold
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 START_RETRIES = 3  # of a client actor that is lost while it loads the experiment
-GONE = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)  # a process, with or without its node
-
-
-@contextmanager
-def cluster(address: str | None = None) -> Iterator[str]:
-    """Join the cluster at `address` ("auto", host:port), or that of $RAY_ADDRESS, or start one on this machine, and leave
-    (or end) it afterwards. In a process that has joined one already, that one is used and kept.
-
-    Yields a line that says which it is, with its resources.
-    """
-    own = not ray.is_initialized()
-    if own:
-        _silence()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            # "local", not None: that would also join what a program that has ended says it left behind on this machine.
-            there = address or os.environ.get("RAY_ADDRESS") or "local"
-            ray.init(address=there, include_dashboard=False if there == "local" else None, logging_level=logging.ERROR,
-                     log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ExecutionError(f"--address {address}: cannot join a Ray cluster there ({error}); check the address, that "
-                                 "~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set") from None
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                if callable(handler):  # Ray has put its own in its place, which prints stacks
-                    signal.signal(number, handler)
-    try:
-        joined = address or os.environ.get("RAY_ADDRESS")
-        resources = ray.cluster_resources()
-        have = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
-        yield f"Ray cluster {joined} ({have})" if joined else f"a local Ray on this machine ({have})"
-    finally:
-        if own:
-            ray.shutdown()
-
-
-def _silence() -> None:
-    """Ray tells of every lost process in a paragraph on stdout, which is for results. What matters of it is logged here."""
-    from ray._private import worker
-
-    if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = lambda data, ignore_prefix=False: log.debug("ray: %s", " ".join(data["lines"]))
-
-
-class _ClientActor:
-    """A process that trains groups of clients."""
-
-    def __init__(self) -> None:
-        _keep_freed_memory()
-
-    def load(self, problem: Problem, dataset: Dataset) -> None:
-        self.worker = ClientWorker(replace(problem, dataset=dataset))
-
-    def train_all(self, tasks: list[Task], rows: list[list[tuple[int, int] | None]], broadcast: Any, *shards: Any) -> tuple:
-        """The groups of several tasks. Returns what came of each (Report or Failed), with the seconds of all; their messages
-        (None of one that failed); and all their new shards in order, as objects of their own (None likewise)."""
-        began, outcomes, messages, new = time.perf_counter(), [], [], []
-        for task, where in zip(tasks, rows):
-            try:
-                report, sent, *made = self.train(task, where, broadcast, *shards)
-            except Exception as error:
-                report, sent, made = raised(task, error), None, [None] * shards_of(task, self.worker.problem)
-            outcomes.append(report)
-            messages.append(sent)
-            new += made
-        return (outcomes, time.perf_counter() - began), messages, *new
-
-    def train(self, task: Train, rows: list[tuple[int, int] | None], broadcast: Any, *shards: Any) -> tuple:
-        """rows: for each client (index into `shards`, row), or None before its first round."""
-        states = [{name: a[at[1]] for name, a in shards[at[0]].items()} if at else None for at in rows]
-        messages, report, new = self.worker.train(task.round, task.clients, broadcast, states)
-        return report, messages, *new
-
-    def hear(self, task: Hear, rows: list[tuple[int, int] | None], reply: Any, *shards: Any) -> tuple:
-        states = [{name: a[at[1]] for name, a in shards[at[0]].items()} if at else None for at in rows]
-        return None, *self.worker.hear(task.round, task.answered, task.clients, reply, states)
-
-    def evaluate(self, task: Evaluate, sent: Any) -> tuple[int, float]:
-        return self.worker.evaluate(task.round, sent, task.start, task.stop)
-
-
-class _ServerActor:
-    """The process that owns the model."""
-
-    def __init__(self) -> None:
-        _keep_freed_memory()
-
-    def load(self, problem: Problem, dataset: Dataset) -> None:
-        self.server = Server(replace(problem, dataset=dataset))
-
-    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: list[Any]) -> None:
-        _receive(self.server, groups, messages)
-
-    def call(self, name: str, *arguments: Any) -> Any:
-        return getattr(self.server, name)(*arguments)
-
-
-def _receive(server: Server, groups: list[tuple[int, Sequence[int]]], messages: list[Any]) -> None:
-    """Hand the server the messages of several groups (cohort position and clients of each), but of those that failed."""
-    for (position, clients), sent in zip(groups, messages):
-        if sent is not None:
-            server.receive(position, clients, sent)
-
-
-class _ServerElsewhere:
-    """The server as an actor on this process's node: it goes down with the driver, and not with another node."""
-
-    def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.actor = ray.remote(_ServerActor).options(num_cpus=0, scheduling_strategy=here).remote()
-        self.received: list[Any] = []
-
-    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
-        _get([self.actor.load.remote(*stored)])
-
-    def message(self, name: str, *arguments: Any) -> Any:
-        """Reference to a message that the server makes."""
-        return self.actor.call.remote(name, *arguments)
-
-    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: Any) -> None:
-        self.received.append(self.actor.receive.remote(groups, messages))
-
-    def ask(self, name: str, *arguments: Any) -> Any:
-        """What a method of the server returns, after all that was sent to it before."""
-        received, self.received = self.received, []
-        return _get([*received, self.actor.call.remote(name, *arguments)])[-1]
-
-    def is_behind(self, error: BaseException) -> bool:
-        """Whether it is this actor that an error of Ray is about."""
-        return getattr(error, "actor_id", None) == self.actor._actor_id.hex()
-
-    def close(self) -> None:
-        ray.kill(self.actor)
-
-
-class _ServerHere:
-    """The server in this process: a trial's, which is an actor already. Calls as in _ServerElsewhere."""
-
-    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
-        self.server = Server(problem)
-
-    def message(self, name: str, *arguments: Any) -> Any:
-        return ray.put(getattr(self.server, name)(*arguments))
-
-    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: Any) -> None:
-        _receive(self.server, groups, *_get([messages]))
-
-    def ask(self, name: str, *arguments: Any) -> Any:
-        return getattr(self.server, name)(*arguments)
-
-    def is_behind(self, error: BaseException) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
-
-
-def _keep_freed_memory() -> None:
-    """Have the C library keep freed blocks of up to 32 MB instead of giving them back: every training step allocates the
-    same activations again, and faulting their pages in anew took a tenth of a LeNet step."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc
-        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -244,11 +70,11 @@ class RayExecutor:
             return {}
         return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)}
 
-    def _server(self) -> _ServerElsewhere | _ServerHere:
-        return _ServerHere() if self.group else _ServerElsewhere()
+    def _server(self) -> processes.ServerElsewhere | processes.ServerHere:
+        return processes.ServerHere() if self.group else processes.ServerElsewhere()
 
     def _client(self, index: int) -> Any:
-        return ray.remote(_ClientActor).options(
+        return ray.remote(processes.ClientActor).options(
             num_cpus=self.compute.cpus_per_actor, num_gpus=self.compute.gpus_per_actor, **self._place(index)).remote()
 
     def load(self, problem: Problem, dataset: Any = None) -> None:
@@ -271,17 +97,17 @@ class RayExecutor:
             self._join(ray.wait(list(self.loading), num_returns=len(self.loading), timeout=JOIN_TIMEOUT_S)[0])
         if self.loading:
             log.warning("%d of %d client actors are not placed yet (free: %s); they join when they are", len(self.loading),
-                        len(self.clients), _free())
+                        len(self.clients), free())
 
     def _ready(self, refs: Iterable[Any], timeout: float, who: str) -> Any:
         """The first of the references to be ready; says that it waits, and raises ExecutionError after `timeout` seconds."""
         refs = list(refs)
         ready, _ = ray.wait(refs, timeout=min(30.0, timeout))
         if not ready:
-            log.warning("still waiting for %d actor%s (free: %s)", len(refs), "s" * (len(refs) > 1), _free())
+            log.warning("still waiting for %d actor%s (free: %s)", len(refs), "s" * (len(refs) > 1), free())
             ready, _ = ray.wait(refs, timeout=max(0.0, timeout - 30.0))
         if not ready:
-            raise ExecutionError(f"{who} not ready after {timeout:.0f} s: the cluster has {_free()} free; lower "
+            raise ExecutionError(f"{who} not ready after {timeout:.0f} s: the cluster has {free()} free; lower "
                                  "compute.cpus_per_actor or compute.gpus_per_actor, or free some")
         return ready[0]
 
@@ -300,7 +126,7 @@ class RayExecutor:
                 self.failed_starts[index] += 1
                 if self.failed_starts[index] > START_RETRIES:
                     log.warning("client actor %d was lost %d times while it started; going on without it (%s)", index,
-                                self.failed_starts[index], _brief(error))
+                                self.failed_starts[index], brief(error))
                 else:
                     self._replace(index)
         return joined
@@ -343,7 +169,7 @@ class RayExecutor:
                                         flight.index, flight.attempt + 1, TASK_RETRIES)
                             todo.appendleft((task, flight.attempt + 1))
                         continue
-                    why = f"its actor was lost {flight.attempt + 1} times ({_brief(results)})"
+                    why = f"its actor was lost {flight.attempt + 1} times ({brief(results)})"
                     results = [_give_up(task, why) for task in flight.tasks]
                 elif flight.index not in self.loading.values():
                     idle.append(flight.index)
@@ -386,10 +212,10 @@ class RayExecutor:
             if isinstance(error.cause, GONE):  # its broadcast was never made
                 raise LostError(f"{describe(task)}: the server actor was lost") from None
             if isinstance(error.cause, ObjectLostError):
-                raise LostError(f"{describe(task)}: a client state or the broadcast was lost ({_brief(error.cause)})") from None
+                raise LostError(f"{describe(task)}: a client state or the broadcast was lost ({brief(error.cause)})") from None
             raise blame(task, error.cause, _place_of(error)) from None
         except ObjectLostError as error:
-            raise LostError(f"{describe(task)}: its result was lost ({_brief(error)})") from None
+            raise LostError(f"{describe(task)}: its result was lost ({brief(error)})") from None
         except GONE as error:
             if self.server.is_behind(error):
                 raise LostError(f"{describe(task)}: the server actor was lost") from None
@@ -448,7 +274,7 @@ class RayExecutor:
         return self.server.ask("sha256")
 
     def fetch(self, shard):
-        return _get([shard])[0]
+        return get([shard])[0]
 
     def place(self, arrays):
         return ray.put(arrays)
@@ -459,65 +285,13 @@ class RayExecutor:
             ray.kill(actor)
 
 
-def store(dataset: Dataset) -> list[Any]:
-    """The data set in the object store: a reference in a list, which Ray hands on as it is."""
-    return [ray.put(dataset)]
-
-
-def fitting_actors(compute: ComputeConfig) -> int:
-    """How many client actors the cluster as it is has resources for; raises ExecutionError if not even one."""
-    have = ray.cluster_resources()
-    fit = have.get("CPU", 0) // compute.cpus_per_actor
-    if compute.gpus_per_actor:
-        gpus = have.get("GPU", 0)
-        # A fraction must fit on one card: five of 0.4 do not fit on two.
-        fit = min(fit, gpus // compute.gpus_per_actor if compute.gpus_per_actor >= 1 else gpus * (1 // compute.gpus_per_actor))
-    if fit < 1:
-        raise ExecutionError(f"the cluster has {_free()} and one client actor needs {compute.cpus_per_actor:g} CPUs and "
-                             f"{compute.gpus_per_actor:g} GPUs; lower compute.cpus_per_actor or compute.gpus_per_actor")
-    return int(fit)
-
-
-def check_actors(compute: ComputeConfig, address: str | None) -> None:
-    """Refuse more client actors than this machine can ever place; a cluster that was joined may still grow."""
-    if address is None and "RAY_ADDRESS" not in os.environ and (compute.actors or 1) > (fit := fitting_actors(compute)):
-        raise ExecutionError(f"compute.actors = {compute.actors}: this machine has room for {fit} with "
-                             f"{compute.cpus_per_actor:g} CPUs and {compute.gpus_per_actor:g} GPUs each; lower compute.actors "
-                             "or compute.cpus_per_actor (0.5 lets two share a core)")
-
-
-def _get(refs: list[Any]) -> list[Any]:
-    """Results of calls to the server, or objects; raises what the server raised, and LostError for what is gone."""
-    try:
-        return ray.get(refs)
-    except RayTaskError as error:
-        if isinstance(error.cause, (*GONE, ObjectLostError)):
-            raise LostError(f"an object that the server needs is lost ({_brief(error.cause)})") from None
-        raise error.cause from None
-    except ObjectLostError as error:
-        raise LostError(f"an object is lost ({_brief(error)})") from None
-    except GONE as error:
-        raise LostError(f"the server actor was lost ({_brief(error)})") from None
-
-
 def _give_up(task: Task, why: str) -> Failed:
     if not isinstance(task, Train):
         raise ExecutionError(f"{describe(task)}: {why}")
     return Failed(ClientError(f"{describe(task)}: {why}"))
 
 
-def _brief(error: BaseException) -> str:
-    """Ray's errors are coloured paragraphs; their first sentence says what happened."""
-    plain = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
-    return re.split(r"\.\s|\n", f"{type(error).__name__}: {plain}", maxsplit=1)[0][:200]
-
-
 def _place_of(error: RayTaskError) -> str:
     """The line that raised, as file:line."""
     frames = re.findall(r'File "(.+?)", line (\d+)', str(error))
     return ":".join(frames[-1]) if frames else ""
-
-
-def _free() -> str:
-    have = ray.available_resources()
-    return f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs"

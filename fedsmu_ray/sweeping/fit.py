@@ -18,7 +18,7 @@ TRIAL_RETRIES = 2  # of a trial whose process was lost; it goes on from its chec
 
 
 def fit(config: Config, book: Book, folder: Path, dataset: list[Any], where: str, display: bool) -> None:
-    """Have Tune run what is left of the sweep. dataset: the reference to the data set, as `actors.store` gave it."""
+    """Have Tune run what is left of the sweep. dataset: the reference to the data set, as `cluster.store` gave it."""
     planned = plan(config, book)
     total = len(planned.waiting) + planned.budget + len(book.rows)
     # Trials waiting for resources at once: all that a cluster may have room for (its autoscaler sees them too); few

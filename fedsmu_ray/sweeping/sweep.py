@@ -10,7 +10,7 @@ from typing import Any
 from fedsmu_ray import search, tracking
 from fedsmu_ray.config import Config
 from fedsmu_ray.data.datasets import load_dataset
-from fedsmu_ray.execution import actors
+from fedsmu_ray.execution import cluster
 from fedsmu_ray.problem import Problem
 from fedsmu_ray.sweeping.folder import find_folder
 
@@ -31,10 +31,10 @@ def sweep(config: Config, address: str | None = None, resume: str | None = None,
     # MLflow and Tune take seconds to open and to import, and so does Ray to start: all at once.
     with ThreadPoolExecutor() as aside:
         opening, tune = aside.submit(tracking.open_tracker, config.tracking, config.tune.storage), aside.submit(_tune)
-        with actors.cluster(address) as where:
+        with cluster.cluster(address) as where:
             if config.compute.executor == "ray":
-                actors.check_actors(config.compute, address)
-            stored = actors.store(dataset)
+                cluster.check_actors(config.compute, address)
+            stored = cluster.store(dataset)
             del dataset  # the trials' copy is enough for a node
             Book, fit = tune.result()
             book = Book(config, folder, opening.result())

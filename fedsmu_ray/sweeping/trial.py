@@ -15,7 +15,7 @@ from ray.util import get_current_placement_group
 from fedsmu_ray import experiment, search, tracking
 from fedsmu_ray.config import Config, parse
 from fedsmu_ray.errors import ExperimentError
-from fedsmu_ray.execution import actors
+from fedsmu_ray.execution.actors import RayExecutor
 from fedsmu_ray.execution.inline import InlineExecutor
 from fedsmu_ray.federation import Progress
 from fedsmu_ray.problem import Problem
@@ -42,7 +42,7 @@ class Trial(tune.Trainable):
         else:
             # Tune reuses this process only for trials with the same resources, so the actors fit as they are.
             if self.executor is None:
-                self.executor = actors.RayExecutor(trial.compute, trial.compute.actors or 1, get_current_placement_group())
+                self.executor = RayExecutor(trial.compute, trial.compute.actors or 1, get_current_placement_group())
             self.executor.load(problem, dataset)
         self.problem, self.progress = problem, Progress()
         folder = self.folder / f"checkpoint-{config['index']:03d}" if trial.checkpoint.every else None
