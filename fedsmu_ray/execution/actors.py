@@ -63,7 +63,6 @@ class RayExecutor:
         self.clients = [self._client(i) for i in range(actors)]
         self.loading: dict[Any, int] = {}  # client actors that are not ready yet, by the reference that says when
         self.failed_starts: Counter[int] = Counter()
-        self.pace = float("inf")  # seconds a Train task took last
 
     def _place(self, bundle: int) -> dict[str, Any]:
         if self.group is None:
@@ -90,6 +89,7 @@ class RayExecutor:
 
     def _start(self) -> None:
         self.failed_starts.clear()
+        self.pace = float("inf")  # seconds a Train task of this experiment took last
         self.loading = {actor.load.remote(*self.stored): i for i, actor in enumerate(self.clients)}
         self.server.load(self.problem, self.stored)
         self._join([self._ready(self.loading, START_TIMEOUT_S, "no client actor was")])
@@ -213,7 +213,9 @@ class RayExecutor:
                 raise LostError(f"{describe(task)}: the server actor was lost") from None
             if isinstance(error.cause, ObjectLostError):
                 raise LostError(f"{describe(task)}: a client state or the broadcast was lost ({brief(error.cause)})") from None
-            raise blame(task, error.cause, _place_of(error)) from None
+            if not isinstance(task, Train):
+                raise blame(task, error.cause, _place_of(error)) from None
+            return [Failed(blame(each, error.cause, _place_of(error))) for each in flight.tasks]
         except ObjectLostError as error:
             raise LostError(f"{describe(task)}: its result was lost ({brief(error)})") from None
         except GONE as error:
