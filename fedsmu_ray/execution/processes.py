@@ -48,16 +48,19 @@ class ClientActor:
 
     def train(self, task: Train, rows: list[tuple[int, int] | None], broadcast: Any, *shards: Any) -> tuple:
         """rows: for each client (index into `shards`, row), or None before its first round."""
-        states = [{name: a[at[1]] for name, a in shards[at[0]].items()} if at else None for at in rows]
-        messages, report, new = self.worker.train(task.round, task.clients, broadcast, states)
+        messages, report, new = self.worker.train(task.round, task.clients, broadcast, _states(rows, shards))
         return report, messages, *new
 
     def hear(self, task: Hear, rows: list[tuple[int, int] | None], reply: Any, *shards: Any) -> tuple:
-        states = [{name: a[at[1]] for name, a in shards[at[0]].items()} if at else None for at in rows]
-        return None, *self.worker.hear(task.round, task.answered, task.clients, reply, states)
+        return None, *self.worker.hear(task.round, task.answered, task.clients, reply, _states(rows, shards))
 
     def evaluate(self, task: Evaluate, sent: Any) -> tuple[int, float]:
         return self.worker.evaluate(task.round, sent, task.start, task.stop)
+
+
+def _states(rows: list[tuple[int, int] | None], shards: Sequence[Any]) -> list[dict[str, Any] | None]:
+    """The states of clients, by where they are: (index into `shards`, row), or None."""
+    return [{name: a[at[1]] for name, a in shards[at[0]].items()} if at else None for at in rows]
 
 
 class ServerActor:
