@@ -8,7 +8,9 @@ from typing import Any
 
 def apart(file: str, *arguments: Any) -> dict[str, Any]:
     """Run `python FILE --measure ARGUMENTS`; returns the last JSON object that it prints."""
-    done = subprocess.run([sys.executable, file, "--measure", json.dumps(arguments)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, file, "--measure", json.dumps(arguments)], capture_output=True, text=True
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         sys.exit(f"{arguments} failed:\n{done.stderr[-2000:]}")

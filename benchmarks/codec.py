@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from fedsmu_ray.algorithms import FedSMU
-from fedsmu_ray.codecs import Float32, Sign
-from fedsmu_ray.execution.processes import keep_freed_memory
-from fedsmu_ray.local import Local
-from fedsmu_ray.setting import Round
+from fedsmu_ray.algorithms.base import Round
+from fedsmu_ray.algorithms.registry import FedSMU
+from fedsmu_ray.executors.ray_actors import keep_freed_memory
+from fedsmu_ray.federation.local_training import Local
+from fedsmu_ray.wire.codecs import Float32, Sign
 
 METHOD = FedSMU(beta1=0.9, beta2=0.99)
 
@@ -34,15 +34,22 @@ def table(title: str, lines: dict, repeat: int) -> None:
     print(f"\n{title:<44} {'median ms':>10} {'min ms':>9} {'ratio':>8} {'min':>8} {'max':>8}")
     for name, taken in seconds.items():
         ratios = [a / b for a, b in zip(taken, first)]
-        print(f"  {name:<42} {1e3 * statistics.median(taken):10.3f} {1e3 * min(taken):9.3f} "
-              f"{statistics.median(ratios):8.2f} {min(ratios):8.2f} {max(ratios):8.2f}", flush=True)
+        print(
+            f"  {name:<42} {1e3 * statistics.median(taken):10.3f} {1e3 * min(taken):9.3f} "
+            f"{statistics.median(ratios):8.2f} {min(ratios):8.2f} {max(ratios):8.2f}",
+            flush=True,
+        )
 
 
 class Trained(Local):
     """A client whose local training is over."""
 
     def __init__(self, y: torch.Tensor) -> None:
-        super().__init__(SimpleNamespace(seed=0, local=SimpleNamespace(lr=0.1)), 1, torch.zeros(1, dtype=torch.int64))
+        super().__init__(
+            SimpleNamespace(seed=0, local=SimpleNamespace(lr=0.1)),
+            1,
+            torch.zeros(1, dtype=torch.int64),
+        )
         self.y = y
 
     def sgd(self, x, correction=None, prox=0.0):
@@ -63,12 +70,17 @@ def client(dim: int, repeat: int) -> None:
         np.packbits((v >= 0).numpy(), axis=-1)
         return 0.99 * m + (1 - 0.99) * delta
 
-    table(f"client step, d = {dim:,}", {
-        "copy 12 bytes a parameter, memory at hand": lambda: np.copyto(target, source),
-        "copy 12 bytes a parameter, new memory": source.copy,
-        "packbits(v >= 0) alone": lambda: np.packbits(source[:dim] >= 0),
-        "FedSMU.client and encode": ours,
-        "plain torch, no zero rule": plain}, repeat)
+    table(
+        f"client step, d = {dim:,}",
+        {
+            "copy 12 bytes a parameter, memory at hand": lambda: np.copyto(target, source),
+            "copy 12 bytes a parameter, new memory": source.copy,
+            "packbits(v >= 0) alone": lambda: np.packbits(source[:dim] >= 0),
+            "FedSMU.client and encode": ours,
+            "plain torch, no zero rule": plain,
+        },
+        repeat,
+    )
 
 
 def votes(dim: int, count: int, repeat: int) -> None:
@@ -87,21 +99,31 @@ def votes(dim: int, count: int, repeat: int) -> None:
             counter.add(counter.decode(row[None]))
         counter.mean()
 
-    table(f"{count} votes, d = {dim:,}", {
-        "VoteCounter: check, add, mean (float32)": ours,
-        "unpackbits and add (int32)": lambda: naive(np.int32),
-        "unpackbits and add (smallest integer)": lambda: naive(np.min_scalar_type(count))}, repeat)
+    table(
+        f"{count} votes, d = {dim:,}",
+        {
+            "VoteCounter: check, add, mean (float32)": ours,
+            "unpackbits and add (int32)": lambda: naive(np.int32),
+            "unpackbits and add (smallest integer)": lambda: naive(np.min_scalar_type(count)),
+        },
+        repeat,
+    )
 
 
 def server(dim: int, repeat: int) -> None:
     x, u = torch.randn(dim), torch.randn(dim)
     source, target = np.ones(3 * dim // 2, np.float32), np.ones(3 * dim // 2, np.float32)
     round = Round(1, (0,), None, 0)
-    table(f"server step, d = {dim:,}", {
-        "copy 12 bytes a parameter, memory at hand": lambda: np.copyto(target, source),
-        "copy 12 bytes a parameter, new memory": source.copy,
-        "FedSMU.server": lambda: METHOD.server({"x": x}, {"u": u}, round),
-        "plain torch": lambda: x + 0.015 * (u - 0.01 * x)}, repeat)
+    table(
+        f"server step, d = {dim:,}",
+        {
+            "copy 12 bytes a parameter, memory at hand": lambda: np.copyto(target, source),
+            "copy 12 bytes a parameter, new memory": source.copy,
+            "FedSMU.server": lambda: METHOD.server({"x": x}, {"u": u}, round),
+            "plain torch": lambda: x + 0.015 * (u - 0.01 * x),
+        },
+        repeat,
+    )
 
 
 def floats(dim: int, repeat: int) -> None:
@@ -117,13 +139,25 @@ def floats(dim: int, repeat: int) -> None:
         for row in rows:
             counter.add(counter.decode(row[None]))
 
-    table(f"4 float messages, d = {dim:,}", {"add, not checked": unchecked, "Float32: decode, check, add": ours}, repeat)
+    table(
+        f"4 float messages, d = {dim:,}",
+        {"add, not checked": unchecked, "Float32: decode, check, add": ours},
+        repeat,
+    )
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--dims", type=int, nargs="+", default=[797_962, 11_181_642])
-    p.add_argument("--votes", type=int, nargs="+", default=[10, 100, 1000], help="1000 of 11 million take 1.4 GB")
+    p.add_argument(
+        "--votes",
+        type=int,
+        nargs="+",
+        default=[10, 100, 1000],
+        help="1000 of 11 million take 1.4 GB",
+    )
     p.add_argument("--repeat", type=int, default=7)
     options = p.parse_args()
     torch.set_num_threads(1)

@@ -21,37 +21,60 @@ def once(command: list[str]) -> dict:
         lines = [line for line in done.stdout.splitlines() if line.startswith('{"program"')]
         if not done.returncode and lines:
             return json.loads(lines[-1])
-        print(f"attempt {attempt} of 3: {' '.join(command)} failed:\n{done.stderr[-500:]}", file=sys.stderr)
+        print(
+            f"attempt {attempt} of 3: {' '.join(command)} failed:\n{done.stderr[-500:]}",
+            file=sys.stderr,
+        )
     sys.exit(1)
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("workload", choices=["W1", "W2"])
     p.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
     p.add_argument("--repeat", type=int, default=3)
     options = p.parse_args()
-    commands = {f"ours-{how}": [sys.executable, "run_ours.py", options.workload, how] for how in ("ray", "inline")}
-    commands |= {f"plain-{n}": [sys.executable, "run_plain.py", options.workload, str(n)] for n in (1, 2)}
+    commands = {
+        f"ours-{how}": [sys.executable, "run_ours.py", options.workload, how]
+        for how in ("ray", "inline")
+    }
+    commands |= {
+        f"plain-{n}": [sys.executable, "run_plain.py", options.workload, str(n)] for n in (1, 2)
+    }
     for peer in options.peer:
         name, python = peer.split("=", 1)
         commands[name] = [python, f"run_{name}.py", options.workload]
         if name == "pfl":  # it can spread a cohort over processes
-            commands["pfl-2"] = [python, "-m", "torch.distributed.run", "--nproc-per-node", "2", *commands[name][1:]]
+            commands["pfl-2"] = [
+                python,
+                "-m",
+                "torch.distributed.run",
+                "--nproc-per-node",
+                "2",
+                *commands[name][1:],
+            ]
     results: dict[str, list[dict]] = {name: [] for name in commands}
     for _ in range(options.repeat):
         for name, command in commands.items():
             results[name].append(once(command))
-    medians = {name: [statistics.median(r["seconds"]) for r in runs] for name, runs in results.items()}
+    medians = {
+        name: [statistics.median(r["seconds"]) for r in runs] for name, runs in results.items()
+    }
     ours = min(("ours-ray", "ours-inline"), key=lambda name: statistics.median(medians[name]))
-    print(f"{'program':<12} {'min s':>8} {'median s':>9} {'max s':>8} {'tasks/s':>9}   "
-          f"ratio to {ours} (min, median, max of {options.repeat})")
+    print(
+        f"{'program':<12} {'min s':>8} {'median s':>9} {'max s':>8} {'tasks/s':>9}   "
+        f"ratio to {ours} (min, median, max of {options.repeat})"
+    )
     for name, runs in results.items():
         seconds = [s for r in runs for s in r["seconds"]]
         ratios = sorted(a / b for a, b in zip(medians[name], medians[ours]))
         middle = statistics.median(seconds)
-        print(f"{name:<12} {min(seconds):8.4f} {middle:9.4f} {max(seconds):8.4f} {runs[0]['tasks'] / middle:9.0f}   "
-              f"{ratios[0]:.2f} {statistics.median(ratios):.2f} {ratios[-1]:.2f}")
+        print(
+            f"{name:<12} {min(seconds):8.4f} {middle:9.4f} {max(seconds):8.4f} {runs[0]['tasks'] / middle:9.0f}   "
+            f"{ratios[0]:.2f} {statistics.median(ratios):.2f} {ratios[-1]:.2f}"
+        )
 
 
 if __name__ == "__main__":

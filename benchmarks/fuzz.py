@@ -18,22 +18,33 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from fedsmu_ray import message
-from fedsmu_ray.codecs import Codec, Float32, Integers, Sign, Trit
-from fedsmu_ray.compressors import GroupSign, HeavySign, Quantiser, Support, TopK
 from fedsmu_ray.errors import MessageError
+from fedsmu_ray.wire import message
+from fedsmu_ray.wire.codecs import Codec, Float32, Integers, Sign, Trit
+from fedsmu_ray.wire.compressors import GroupSign, HeavySign, Quantiser, Support, TopK
 
 SIZES = (9, 1, 20)
 DIM = sum(SIZES)
 ROUND, CLIENT = 3, 7
 CODECS: dict[str, Codec] = {
-    "Float32": Float32(), "Sign": Sign(), "Trit": Trit(), "Integers": Integers(5), "Integers (votes)": Integers(10, 2),
-    "TopK (indices)": TopK(Support(SIZES, 0.1, "index")), "TopK (mask)": TopK(Support(SIZES, 0.3, "mask")),
-    "TopK (index32)": TopK(Support((DIM,), 0.1, "index32")), "HeavySign": HeavySign(Support(SIZES, 0.2, "min")),
-    "GroupSign": GroupSign(SIZES), "Quantiser (mid-tread)": Quantiser(SIZES, 4, scaled=True),
-    "Quantiser (mid-rise)": Quantiser(SIZES, 3, False, scaled=True), "Quantiser (no scale)": Quantiser(SIZES, 5),
+    "Float32": Float32(),
+    "Sign": Sign(),
+    "Trit": Trit(),
+    "Integers": Integers(5),
+    "Integers (votes)": Integers(10, 2),
+    "TopK (indices)": TopK(Support(SIZES, 0.1, "index")),
+    "TopK (mask)": TopK(Support(SIZES, 0.3, "mask")),
+    "TopK (index32)": TopK(Support((DIM,), 0.1, "index32")),
+    "HeavySign": HeavySign(Support(SIZES, 0.2, "min")),
+    "GroupSign": GroupSign(SIZES),
+    "Quantiser (mid-tread)": Quantiser(SIZES, 4, scaled=True),
+    "Quantiser (mid-rise)": Quantiser(SIZES, 3, False, scaled=True),
+    "Quantiser (no scale)": Quantiser(SIZES, 5),
 }
-SETS = {**{name: {"u": codec} for name, codec in CODECS.items()}, "two fields": {"u": Sign(), "m": Float32()}}
+SETS = {
+    **{name: {"u": codec} for name, codec in CODECS.items()},
+    "two fields": {"u": Sign(), "m": Float32()},
+}
 HONEST = 64  # messages that the alterations of one codec start from
 
 
@@ -56,11 +67,15 @@ def honest(fields: message.Fields, noise: np.random.Generator) -> list[bytes]:
     out = []
     for i in range(HONEST):
         kept = noise.random((1, DIM)) < (1, 0.1, 0.5, 0)[i % 4]
-        v = torch.from_numpy(noise.standard_normal((1, DIM)) * 10.0 ** noise.integers(-40, 20) * kept).float()
+        v = torch.from_numpy(
+            noise.standard_normal((1, DIM)) * 10.0 ** noise.integers(-40, 20) * kept
+        ).float()
         values = {}
         for name, codec in fields.items():
             if isinstance(codec, Integers):
-                v = torch.from_numpy(noise.integers(0, codec.values, (1, DIM)) * codec.step - codec.bound)
+                v = torch.from_numpy(
+                    noise.integers(0, codec.values, (1, DIM)) * codec.step - codec.bound
+                )
             values[name] = codec.compress(v, Draws())
         out.append(message.encode(fields, values, ROUND, [CLIENT]).tobytes())
     return out
@@ -78,7 +93,11 @@ def altered(raw: bytes, others: list[bytes], at: int, rng: random.Random) -> byt
     elif kind == 2:  # header and field table
         out[rng.randrange(at)] = rng.choice((0, 1, 255, rng.randrange(256)))
     elif kind == 3:  # a cut, or something appended
-        out = out[: rng.randrange(len(out))] if rng.random() < 0.5 else out + rng.randbytes(rng.randint(1, 40))
+        out = (
+            out[: rng.randrange(len(out))]
+            if rng.random() < 0.5
+            else out + rng.randbytes(rng.randint(1, 40))
+        )
     elif kind == 4:  # a splice of two messages
         cut = rng.randrange(len(out))
         out[cut:] = rng.choice(others)[-(len(out) - cut) :]
@@ -121,26 +140,43 @@ def main() -> None:
     tallies = {name: Tally() for name in SETS}
     start = 0
     for i, (name, fields) in enumerate(SETS.items()):
-        pool, at, tally, began = honest(fields, noise), message.overhead(fields), tallies[name], time.perf_counter()
+        pool, at, tally, began = (
+            honest(fields, noise),
+            message.overhead(fields),
+            tallies[name],
+            time.perf_counter(),
+        )
         known = set(pool)
         for n in range(options.messages * i // len(SETS), options.messages * (i + 1) // len(SETS)):
             raw, resealed = altered(rng.choice(pool), pool, at, rng), n % 2 == 1
             try:
                 outcome = attempt(fields, raw, resealed)
-                assert resealed or outcome == "refused" or raw in known, "altered bytes passed the checksum"
+                assert resealed or outcome == "refused" or raw in known, (
+                    "altered bytes passed the checksum"
+                )
             except Exception as error:
-                raise SystemExit(f"{name}: {type(error).__name__}: {error}\n  resealed: {resealed}\n  {raw.hex()}") from error
+                raise SystemExit(
+                    f"{name}: {type(error).__name__}: {error}\n  resealed: {resealed}\n  {raw.hex()}"
+                ) from error
             tally.counts["unchanged" if raw in known and outcome != "refused" else outcome] += 1
         tally.seconds = time.perf_counter() - began
-        start = start or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB; the first codec has paid for what is lazy
+        start = (
+            start or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        )  # kB; the first codec has paid for what is lazy
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1000
-    print("| fields | tried | refused | accepted, canonical | damage without effect | seconds |\n|---|--:|--:|--:|--:|--:|")
+    print(
+        "| fields | tried | refused | accepted, canonical | damage without effect | seconds |\n|---|--:|--:|--:|--:|--:|"
+    )
     for name, tally in tallies.items():
         c = tally.counts
-        print(f"| {name} | {c.total():,} | {c['refused']:,} | {c['canonical']:,} | {c['unchanged']:,} | {tally.seconds:.0f} |")
+        print(
+            f"| {name} | {c.total():,} | {c['refused']:,} | {c['canonical']:,} | {c['unchanged']:,} | {tally.seconds:.0f} |"
+        )
     total = sum((tally.counts for tally in tallies.values()), Counter())
-    print(f"| **all** | {total.total():,} | {total['refused']:,} | {total['canonical']:,} | {total['unchanged']:,} | "
-          f"{sum(t.seconds for t in tallies.values()):.0f} |\n\npeak memory grew by {grown:.1f} MB after the first row")
+    print(
+        f"| **all** | {total.total():,} | {total['refused']:,} | {total['canonical']:,} | {total['unchanged']:,} | "
+        f"{sum(t.seconds for t in tallies.values()):.0f} |\n\npeak memory grew by {grown:.1f} MB after the first row"
+    )
 
 
 if __name__ == "__main__":

@@ -18,29 +18,60 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedsmu_ray.client import ClientWorker
-from fedsmu_ray.config import parse
-from fedsmu_ray.federation import sample_cohort
-from fedsmu_ray.problem import Problem
-from fedsmu_ray.server import Server
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.federation.client import ClientWorker
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.rounds import sample_cohort
+from fedsmu_ray.federation.server import Server
 
 MODELS = {
-    "lenet": {"shape": [3, 32, 32], "classes": 10, "cohort": 10, "epochs": 5, "at_once": [1, 5, 10]},
-    "resnet18_gn": {"shape": [3, 64, 64], "classes": 200, "cohort": 3, "epochs": 5, "at_once": [1, 3]},
+    "lenet": {
+        "shape": [3, 32, 32],
+        "classes": 10,
+        "cohort": 10,
+        "epochs": 5,
+        "at_once": [1, 5, 10],
+    },
+    "resnet18_gn": {
+        "shape": [3, 64, 64],
+        "classes": 200,
+        "cohort": 3,
+        "epochs": 5,
+        "at_once": [1, 3],
+    },
 }
 
 
 def problem_of(name: str, samples: int, precision: str, at_once: int, gpu: bool) -> Problem:
     given = MODELS[name]
     clients = 100 if name == "lenet" else 10
-    return Problem.of(parse({
-        "data": {"dataset": "synthetic", "clients": clients, "partition": {"kind": "iid"}, "augment": True,
-                 "options": {"shape": given["shape"], "classes": given["classes"], "train": clients * samples,
-                             "test": 20 * samples}},
-        "model": {"name": name}, "algorithm": {"name": "fedsmu"},
-        "local": {"epochs": given["epochs"], "batch_size": 50, "lr": 0.01},
-        "federation": {"cohort": given["cohort"]},
-        "compute": {"gpus_per_actor": 1.0 if gpu else 0.0, "precision": precision, "clients_per_task": at_once}}))
+    return Problem.of(
+        parse(
+            {
+                "data": {
+                    "dataset": "synthetic",
+                    "clients": clients,
+                    "partition": {"kind": "iid"},
+                    "augment": True,
+                    "options": {
+                        "shape": given["shape"],
+                        "classes": given["classes"],
+                        "train": clients * samples,
+                        "test": 20 * samples,
+                    },
+                },
+                "model": {"name": name},
+                "algorithm": {"name": "fedsmu"},
+                "local": {"epochs": given["epochs"], "batch_size": 50, "lr": 0.01},
+                "federation": {"cohort": given["cohort"]},
+                "compute": {
+                    "gpus_per_actor": 1.0 if gpu else 0.0,
+                    "precision": precision,
+                    "clients_per_task": at_once,
+                },
+            }
+        )
+    )
 
 
 class Federation:
@@ -54,15 +85,24 @@ class Federation:
         """Seconds of round t."""
         began = time.perf_counter()
         config = self.problem.config
-        cohort, size = sample_cohort(config.seed, t, config.data.clients, config.federation.cohort), self.problem.group_size
+        cohort, size = (
+            sample_cohort(config.seed, t, config.data.clients, config.federation.cohort),
+            self.problem.group_size,
+        )
         sent = self.server.open(t, False)
         for i in range(0, len(cohort), size):
             group = cohort[i : i + size]
-            messages, _, shards = self.worker.train(t, group, sent, [self.states.get(c) for c in group])
+            messages, _, shards = self.worker.train(
+                t, group, sent, [self.states.get(c) for c in group]
+            )
             self.server.receive(i, group, messages)
             per_shard = self.problem.shard_clients
-            self.states.update({client: {name: a[k % per_shard] for name, a in shards[k // per_shard].items()}
-                                for k, client in enumerate(group)})
+            self.states.update(
+                {
+                    client: {name: a[k % per_shard] for name, a in shards[k // per_shard].items()}
+                    for k, client in enumerate(group)
+                }
+            )
         self.server.step()
         return time.perf_counter() - began
 
@@ -79,7 +119,13 @@ def multiplications(problem: Problem) -> float:
     with FlopCounterMode(display=False) as counter:
         module(inputs).sum().backward()
     samples = len(problem.dataset.train_y) // config.data.clients
-    return counter.get_total_flops() / len(inputs) * samples * config.local.epochs * config.federation.cohort
+    return (
+        counter.get_total_flops()
+        / len(inputs)
+        * samples
+        * config.local.epochs
+        * config.federation.cohort
+    )
 
 
 def rate(device: str, precision: str) -> float:
@@ -98,7 +144,9 @@ def rate(device: str, precision: str) -> float:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--rounds", type=int, default=20)
     p.add_argument("--model", nargs="+", choices=list(MODELS), default=list(MODELS))
     p.add_argument("--samples", type=int, default=500, help="of each client")
@@ -108,8 +156,10 @@ def main() -> None:
     if gpu and not torch.cuda.is_available():
         sys.exit("no GPU here: nothing was measured")
     print(torch.cuda.get_device_name() if gpu else "CPU", "torch", torch.__version__)
-    print(f"{'model':<12} {'precision':<9} {'at once':>7} {'ms a round':>10} {'min':>8} {'max':>8} {'floor ms':>8} "
-          f"{'ms to evaluate':>14} {'6000 rounds, s':>14} {'GB':>5}")
+    print(
+        f"{'model':<12} {'precision':<9} {'at once':>7} {'ms a round':>10} {'min':>8} {'max':>8} {'floor ms':>8} "
+        f"{'ms to evaluate':>14} {'6000 rounds, s':>14} {'GB':>5}"
+    )
     for name in options.model:
         for precision in ("float32", "tf32", "bfloat16") if gpu else ("float32", "bfloat16"):
             floor = None
@@ -117,15 +167,20 @@ def main() -> None:
                 problem = problem_of(name, options.samples, precision, at_once, gpu)
                 if gpu:
                     torch.cuda.reset_peak_memory_stats()
-                federation = Federation(problem)  # before the first product, whose workspace it chooses
+                federation = Federation(
+                    problem
+                )  # before the first product, whose workspace it chooses
                 floor = floor or multiplications(problem) / rate(options.device, precision)
                 seconds = [federation.round(t) for t in range(1, options.rounds + 4)][3:]
                 scored = [federation.evaluation(options.rounds + 4) for _ in range(3)]
                 middle, score = statistics.median(seconds), statistics.median(scored)
                 used = torch.cuda.max_memory_allocated() / 1e9 if gpu else 0.0
-                print(f"{name:<12} {precision:<9} {at_once:7} {1e3 * middle:10.1f} {1e3 * min(seconds):8.1f} "
-                      f"{1e3 * max(seconds):8.1f} {1e3 * floor:8.2f} {1e3 * score:14.1f} {6000 * middle + 600 * score:14.0f} "
-                      f"{used:5.1f}", flush=True)
+                print(
+                    f"{name:<12} {precision:<9} {at_once:7} {1e3 * middle:10.1f} {1e3 * min(seconds):8.1f} "
+                    f"{1e3 * max(seconds):8.1f} {1e3 * floor:8.2f} {1e3 * score:14.1f} {6000 * middle + 600 * score:14.0f} "
+                    f"{used:5.1f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -15,11 +15,22 @@ from pathlib import Path
 from apart import apart
 
 SMALL = {
-    "model.name": "linear", "algorithm.name": "fedavg", "local.epochs": 1, "local.lr": 0.01, "data.clients": 100,
-    "data.partition.kind": "iid", "federation.cohort": 8, "federation.rounds": 12, "federation.eval_every": 4,
-    "compute.cpus_per_actor": 0.25, "tracking.uri": None,
+    "model.name": "linear",
+    "algorithm.name": "fedavg",
+    "local.epochs": 1,
+    "local.lr": 0.01,
+    "data.clients": 100,
+    "data.partition.kind": "iid",
+    "federation.cohort": 8,
+    "federation.rounds": 12,
+    "federation.eval_every": 4,
+    "compute.cpus_per_actor": 0.25,
+    "tracking.uri": None,
 }
-SYNTHETIC = {"data.dataset": "synthetic", "data.options": {"shape": [3, 32, 32], "train": 340_000, "test": 2_000}}
+SYNTHETIC = {
+    "data.dataset": "synthetic",
+    "data.options": {"shape": [3, 32, 32], "train": 340_000, "test": 2_000},
+}
 PARTS = ("Pss_Anon", "Pss_Shmem", "Pss_File")
 
 
@@ -33,15 +44,19 @@ def tree_memory() -> list[int]:
             lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
         except OSError:  # it has just ended
             continue
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss")}
+        sizes = {
+            line.split(":")[0]: int(line.split()[1]) * 1024
+            for line in lines
+            if line.startswith("Pss")
+        }
         total = [have + sizes.get(part, 0) for have, part in zip(total, PARTS)]
     return total
 
 
 def measure(file: str | None, overrides: dict) -> None:
     """Run one experiment and print what it took, as JSON."""
-    from fedsmu_ray import experiment
-    from fedsmu_ray.config import load_config
+    from fedsmu_ray.config.validation import load_config
+    from fedsmu_ray.experiment import run as experiment
 
     samples, done = [], threading.Event()
 
@@ -55,15 +70,29 @@ def measure(file: str | None, overrides: dict) -> None:
     done.set()
     watcher.join()
     dataset = result.problem.dataset
-    nbytes = sum(a.nbytes for a in (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y))
+    nbytes = sum(
+        a.nbytes for a in (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y)
+    )
     later = samples[len(samples) // 2 :]
-    print(json.dumps({"nbytes": nbytes, "shape": dataset.shape, "classes": dataset.classes, "samples": len(samples),
-                      "training": [statistics.median(s[i] for s in later) for i in range(3)],
-                      "peak": max(map(sum, samples))}), flush=True)
+    print(
+        json.dumps(
+            {
+                "nbytes": nbytes,
+                "shape": dataset.shape,
+                "classes": dataset.classes,
+                "samples": len(samples),
+                "training": [statistics.median(s[i] for s in later) for i in range(3)],
+                "peak": max(map(sum, samples)),
+            }
+        ),
+        flush=True,
+    )
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("arguments", nargs="*", metavar="[FILE] key=value")
     p.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4])
     p.add_argument("--measure", help=argparse.SUPPRESS)
@@ -71,22 +100,31 @@ def main() -> None:
     if options.measure:
         return measure(*json.loads(options.measure))
     from fedsmu_ray import cli
-    from fedsmu_ray.reading import parse_overrides
+    from fedsmu_ray.config.loading import parse_overrides
 
     file, given = cli.split(options.arguments)
     settings = {**SMALL, **({} if file else SYNTHETIC), **parse_overrides(given)}
-    print("actors   data GB | while training, GB more than without data: own  shared  mapped files   all  x data | peak x data")
+    print(
+        "actors   data GB | while training, GB more than without data: own  shared  mapped files   all  x data | peak x data"
+    )
     for actors in options.actors:
         settings["compute.actors"] = actors
         full = apart(__file__, file, settings)
         few = {"shape": full["shape"], "classes": full["classes"], "train": 20_000, "test": 100}
-        bare = apart(__file__, None, {**settings, "data.dataset": "synthetic", "data.options": few, "data.augment": False})
+        bare = apart(
+            __file__,
+            None,
+            {**settings, "data.dataset": "synthetic", "data.options": few, "data.augment": False},
+        )
         size = full["nbytes"] - bare["nbytes"]
         own, shared, mapped = (a - b for a, b in zip(full["training"], bare["training"]))
-        print(f"{actors:6}   {size / 1e9:7.2f} | {own / 1e9:47.2f} {shared / 1e9:7.2f} {mapped / 1e9:13.2f} "
-              f"{(own + shared + mapped) / 1e9:5.2f} {(own + shared + mapped) / size:7.2f} | "
-              f"{(full['peak'] - bare['peak']) / size:11.2f}   (without data: {sum(bare['training']) / 1e9:.2f} GB; "
-              f"{full['samples']} readings)", flush=True)
+        print(
+            f"{actors:6}   {size / 1e9:7.2f} | {own / 1e9:47.2f} {shared / 1e9:7.2f} {mapped / 1e9:13.2f} "
+            f"{(own + shared + mapped) / 1e9:5.2f} {(own + shared + mapped) / size:7.2f} | "
+            f"{(full['peak'] - bare['peak']) / size:11.2f}   (without data: {sum(bare['training']) / 1e9:.2f} GB; "
+            f"{full['samples']} readings)",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -15,30 +15,40 @@ import sys
 import torch
 from ray import cloudpickle
 
-from fedsmu_ray.config import parse
-from fedsmu_ray.execution import actors, inline, processes
-from fedsmu_ray.execution.cluster import cluster
-from fedsmu_ray.federation import rounds
-from fedsmu_ray.local import Local
-from fedsmu_ray.problem import Problem
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.executors import inline, ray_actors, ray_executor
+from fedsmu_ray.executors.ray_cluster import cluster
+from fedsmu_ray.federation.local_training import Local
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.rounds import rounds
 
 WARM = 30  # rounds that are not counted
 WORK = {
     "LeNet, d = 797,962, n = 10": {
-        "data": {"dataset": "synthetic", "clients": 100, "options": {"shape": [3, 32, 32], "train": 100, "test": 10}},
-        "model": {"name": "lenet"}, "federation": {"cohort": 10}},
+        "data": {
+            "dataset": "synthetic",
+            "clients": 100,
+            "options": {"shape": [3, 32, 32], "train": 100, "test": 10},
+        },
+        "model": {"name": "lenet"},
+        "federation": {"cohort": 10},
+    },
     "Linear 64 -> 10, n = 1000": {
         "data": {"dataset": "synthetic", "clients": 1000, "options": {"train": 20_000, "test": 10}},
-        "model": {"name": "linear"}, "federation": {"cohort": 1000}},
+        "model": {"name": "linear"},
+        "federation": {"cohort": 1000},
+    },
 }
 
 
-def untrained(self: Local, x: torch.Tensor, correction: torch.Tensor | None = None, prox: float = 0.0) -> torch.Tensor:
+def untrained(
+    self: Local, x: torch.Tensor, correction: torch.Tensor | None = None, prox: float = 0.0
+) -> torch.Tensor:
     self.losses = torch.zeros(len(self.clients))
     return x.expand(len(self.clients), -1) * 1.0001
 
 
-class Idle(processes.ClientActor):
+class Idle(ray_actors.ClientActor):
     """A client actor that does not train."""
 
     def load(self, problem, dataset):
@@ -54,21 +64,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
     count = parser.parse_args().rounds
-    Local.sgd, processes.ClientActor = untrained, Idle
+    Local.sgd, ray_actors.ClientActor = untrained, Idle
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     print(f"{'ms a round':<30} {'method':<8} {'where':<8} {'median':>8} {'min':>8} {'max':>8}")
     with cluster():
         for name, work in WORK.items():
             for method in ("fedsmu", "fedavg"):
-                problem = Problem.of(parse({
-                    **work, "algorithm": {"name": method}, "compute": {"cpus_per_actor": 1},
-                    "federation": {**work["federation"], "rounds": count + WARM, "eval_every": count + WARM}}))
-                remote, here = actors.RayExecutor(problem.config.compute, 2), inline.InlineExecutor(problem)
+                problem = Problem.of(
+                    parse(
+                        {
+                            **work,
+                            "algorithm": {"name": method},
+                            "compute": {"cpus_per_actor": 1},
+                            "federation": {
+                                **work["federation"],
+                                "rounds": count + WARM,
+                                "eval_every": count + WARM,
+                            },
+                        }
+                    )
+                )
+                remote, here = (
+                    ray_executor.RayExecutor(problem.config.compute, 2),
+                    inline.InlineExecutor(problem),
+                )
                 remote.load(problem)
                 for where, executor in (("Ray", remote), ("inline", here)):
                     taken = milliseconds(problem, executor)
                     middle = statistics.median(taken)
-                    print(f"{name:<30} {method:<8} {where:<8} {middle:8.1f} {min(taken):8.1f} {max(taken):8.1f}", flush=True)
+                    print(
+                        f"{name:<30} {method:<8} {where:<8} {middle:8.1f} {min(taken):8.1f} {max(taken):8.1f}",
+                        flush=True,
+                    )
                 remote.close()
                 here.close()
 

@@ -29,22 +29,37 @@ def train_client(message, context):
     i = context.node_config["partition-id"]
     rows = slice(i * WORKLOAD.samples, (i + 1) * WORKLOAD.samples)
     train(module, x[rows], y[rows], WORKLOAD)
-    content = {"arrays": ArrayRecord(module.state_dict()), "metrics": MetricRecord({"num-examples": WORKLOAD.samples})}
+    content = {
+        "arrays": ArrayRecord(module.state_dict()),
+        "metrics": MetricRecord({"num-examples": WORKLOAD.samples}),
+    }
     return Message(content=RecordDict(content), reply_to=message)
 
 
 @server.main()
 def main(grid, context):
-    strategy = FedAvg(fraction_train=WORKLOAD.cohort / WORKLOAD.clients, fraction_evaluate=0.0,
-                      min_available_nodes=WORKLOAD.clients)
+    strategy = FedAvg(
+        fraction_train=WORKLOAD.cohort / WORKLOAD.clients,
+        fraction_evaluate=0.0,
+        min_available_nodes=WORKLOAD.clients,
+    )
 
     def stamp(round, arrays):
         stamps.append(time.perf_counter())
 
-    strategy.start(grid=grid, initial_arrays=ArrayRecord(WORKLOAD.model().state_dict()), num_rounds=WORKLOAD.rounds + 1,
-                   train_config=ConfigRecord(), evaluate_fn=stamp)
+    strategy.start(
+        grid=grid,
+        initial_arrays=ArrayRecord(WORKLOAD.model().state_dict()),
+        num_rounds=WORKLOAD.rounds + 1,
+        train_config=ConfigRecord(),
+        evaluate_fn=stamp,
+    )
 
 
-run_simulation(server_app=server, client_app=client, num_supernodes=WORKLOAD.clients,
-               backend_config={"client_resources": {"num_cpus": 1.0}, "init_args": {"num_cpus": 2}})
+run_simulation(
+    server_app=server,
+    client_app=client,
+    num_supernodes=WORKLOAD.clients,
+    backend_config={"client_resources": {"num_cpus": 1.0}, "init_args": {"num_cpus": 2}},
+)
 report("flower", WORKLOAD, [b - a for a, b in zip(stamps, stamps[1:])][1:])

@@ -36,7 +36,9 @@ def main(name: str) -> None:
     workload = WORKLOADS[name]
     x, y = (torch.from_numpy(a) for a in workload.data())
     module = workload.model()
-    module.loss = lambda inputs, targets, is_eval=False: torch.nn.functional.cross_entropy(module(inputs), targets)
+    module.loss = lambda inputs, targets, is_eval=False: torch.nn.functional.cross_entropy(
+        module(inputs), targets
+    )
     module.metrics = lambda inputs, targets, is_eval=False: {}
 
     def user(i):
@@ -44,18 +46,28 @@ def main(name: str) -> None:
         return Dataset((x[rows], y[rows]), user_id=str(i))
 
     data = FederatedDataset(user, get_user_sampler("random", list(range(workload.clients))))
-    model = PyTorchModel(module, local_optimizer_create=torch.optim.SGD,
-                         central_optimizer=torch.optim.SGD(module.parameters(), lr=1.0))
+    model = PyTorchModel(
+        module,
+        local_optimizer_create=torch.optim.SGD,
+        central_optimizer=torch.optim.SGD(module.parameters(), lr=1.0),
+    )
     stamps = Stamps()
     FederatedAveraging().run(
-        algorithm_params=NNAlgorithmParams(central_num_iterations=workload.rounds + 2, evaluation_frequency=10_000,
-                                           train_cohort_size=workload.cohort, val_cohort_size=0),
+        algorithm_params=NNAlgorithmParams(
+            central_num_iterations=workload.rounds + 2,
+            evaluation_frequency=10_000,
+            train_cohort_size=workload.cohort,
+            val_cohort_size=0,
+        ),
         backend=SimulatedBackend(training_data=data, val_data=data),
         model=model,
-        model_train_params=NNTrainHyperParams(local_num_epochs=1, local_learning_rate=workload.lr,
-                                              local_batch_size=workload.batch),
+        model_train_params=NNTrainHyperParams(
+            local_num_epochs=1, local_learning_rate=workload.lr, local_batch_size=workload.batch
+        ),
         model_eval_params=NNEvalHyperParams(local_batch_size=workload.batch),
-        callbacks=[stamps], send_metrics_to_platform=False)
+        callbacks=[stamps],
+        send_metrics_to_platform=False,
+    )
     if int(os.environ.get("RANK", 0)) == 0:
         report("pfl", workload, [b - a for a, b in zip(stamps.times, stamps.times[1:])][1:])
 

@@ -33,7 +33,9 @@ def main(name: str, processes: int) -> None:
         end.recv()
     seconds = []
     for t in range(workload.rounds + 1):
-        cohort = torch.randperm(workload.clients, generator=torch.Generator().manual_seed(t))[: workload.cohort].tolist()
+        cohort = torch.randperm(workload.clients, generator=torch.Generator().manual_seed(t))[
+            : workload.cohort
+        ].tolist()
         began = time.perf_counter()
         for i, end in enumerate(near):
             end.send(cohort[i::processes])

@@ -21,24 +21,63 @@ from pathlib import Path
 from apart import apart
 
 COMMON = {
-    "data.dataset": "synthetic", "data.partition.kind": "iid", "algorithm.profile": "paper", "local.epochs": 1,
-    "local.batch_size": 10, "local.lr": 0.05, "federation.eval_every": 10_000, "tracking.uri": None, "compute.actors": 2,
+    "data.dataset": "synthetic",
+    "data.partition.kind": "iid",
+    "algorithm.profile": "paper",
+    "local.epochs": 1,
+    "local.batch_size": 10,
+    "local.lr": 0.05,
+    "federation.eval_every": 10_000,
+    "tracking.uri": None,
+    "compute.actors": 2,
 }
 LINEAR = {"model.name": "linear", "federation.cohort": 1000, "federation.rounds": 30}
-LENET = {"model.name": "lenet", "federation.cohort": 100, "compute.executor": "ray", "algorithm.name": "fedsmu"}
+LENET = {
+    "model.name": "lenet",
+    "federation.cohort": 100,
+    "compute.executor": "ray",
+    "algorithm.name": "fedsmu",
+}
 STORE_BYTES = 1_500_000_000
-COLUMNS = (("m", 8), ("executor", 9), ("method", 8), ("data + split s", 15), ("rounds", 7), ("first half s", 13),
-           ("second half s", 14), ("driver MB", 17), ("clients with state", 19), ("spilled GB", 11))
+COLUMNS = (
+    ("m", 8),
+    ("executor", 9),
+    ("method", 8),
+    ("data + split s", 15),
+    ("rounds", 7),
+    ("first half s", 13),
+    ("second half s", 14),
+    ("driver MB", 17),
+    ("clients with state", 19),
+    ("spilled GB", 11),
+)
 
 
 def cases(which: str) -> list[dict]:
     if which == "clients":
-        return [{**COMMON, **LINEAR, "data.clients": m, "compute.executor": executor, "algorithm.name": method,
-                 "data.options": {"shape": [64], "train": 20 * m, "test": 100}}
-                for m in (1_000, 10_000, 100_000) for executor in ("inline", "ray") for method in ("fedavg", "fedsmu")]
-    return [{**COMMON, **LENET, "data.clients": m, "federation.rounds": rounds,
-             "data.options": {"shape": [3, 32, 32], "train": m, "test": 10}}
-            for m, rounds in ((200, 8), (700, 14), (2_000, 28))]
+        return [
+            {
+                **COMMON,
+                **LINEAR,
+                "data.clients": m,
+                "compute.executor": executor,
+                "algorithm.name": method,
+                "data.options": {"shape": [64], "train": 20 * m, "test": 100},
+            }
+            for m in (1_000, 10_000, 100_000)
+            for executor in ("inline", "ray")
+            for method in ("fedavg", "fedsmu")
+        ]
+    return [
+        {
+            **COMMON,
+            **LENET,
+            "data.clients": m,
+            "federation.rounds": rounds,
+            "data.options": {"shape": [3, 32, 32], "train": m, "test": 10},
+        }
+        for m, rounds in ((200, 8), (700, 14), (2_000, 28))
+    ]
 
 
 def own_megabytes() -> float:
@@ -51,16 +90,21 @@ def spilling(folder: str):
     """A Ray of this process's own with a small object store that spills into `folder`."""
     import ray
 
-    return ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, object_store_memory=STORE_BYTES,
-                    object_spilling_directory=folder)
+    return ray.init(
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+        object_store_memory=STORE_BYTES,
+        object_spilling_directory=folder,
+    )
 
 
 def measure(settings: dict, folder: str | None) -> None:
     """Run one case and print what it took, as JSON."""
-    from fedsmu_ray.config import load_config
-    from fedsmu_ray.experiment import executor
-    from fedsmu_ray.federation import Progress, rounds
-    from fedsmu_ray.problem import Problem
+    from fedsmu_ray.config.validation import load_config
+    from fedsmu_ray.experiment.run import executor
+    from fedsmu_ray.federation.problem import Problem
+    from fedsmu_ray.federation.rounds import Progress, rounds
 
     config = load_config(os.devnull, settings)
     began = time.perf_counter()
@@ -74,19 +118,33 @@ def measure(settings: dict, folder: str | None) -> None:
                 seconds.append(record.seconds)
             if record.round == 3:
                 early = own_megabytes()
-        on_disk = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) if folder else 0
+        on_disk = (
+            sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) if folder else 0
+        )
         late, half = own_megabytes(), len(seconds) // 2
-    print(json.dumps({
-        "m": config.data.clients, "executor": config.compute.executor, "method": config.method_name,
-        "data + split s": round(prepared, 1), "rounds": config.federation.rounds,
-        "first half s": f"{statistics.median(seconds[1:half]):.3f}",
-        "second half s": f"{statistics.median(seconds[half:]):.3f}",
-        "driver MB": f"{early:.0f} -> {late:.0f}", "clients with state": len(progress.states), "spilled GB": on_disk / 1e9,
-    }), flush=True)
+    print(
+        json.dumps(
+            {
+                "m": config.data.clients,
+                "executor": config.compute.executor,
+                "method": config.method_name,
+                "data + split s": round(prepared, 1),
+                "rounds": config.federation.rounds,
+                "first half s": f"{statistics.median(seconds[1:half]):.3f}",
+                "second half s": f"{statistics.median(seconds[half:]):.3f}",
+                "driver MB": f"{early:.0f} -> {late:.0f}",
+                "clients with state": len(progress.states),
+                "spilled GB": on_disk / 1e9,
+            }
+        ),
+        flush=True,
+    )
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("which", choices=["clients", "spill"], nargs="?", default="clients")
     p.add_argument("--m", type=int, nargs="+", help="only these numbers of clients")
     p.add_argument("--measure", help=argparse.SUPPRESS)
@@ -97,10 +155,21 @@ def main() -> None:
     for settings in cases(options.which):
         if options.m and settings["data.clients"] not in options.m:
             continue
-        with tempfile.TemporaryDirectory(prefix="fedsmu-spill-") if options.which == "spill" else nullcontext() as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="fedsmu-spill-")
+            if options.which == "spill"
+            else nullcontext() as folder
+        ):
             row = apart(__file__, settings, folder)
-        print("".join(f"{row[name]:>{width}.4}" if isinstance(row[name], float) else f"{row[name]:>{width}}"
-                      for name, width in COLUMNS), flush=True)
+        print(
+            "".join(
+                f"{row[name]:>{width}.4}"
+                if isinstance(row[name], float)
+                else f"{row[name]:>{width}}"
+                for name, width in COLUMNS
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -24,19 +24,23 @@ from pathlib import Path
 import psutil
 import ray
 
-from fedsmu_ray import experiment
-from fedsmu_ray.config import parse
-from fedsmu_ray.execution.actors import RayExecutor
-from fedsmu_ray.execution.cluster import cluster
-from fedsmu_ray.execution.inline import InlineExecutor
-from fedsmu_ray.federation import Progress
-from fedsmu_ray.problem import Problem
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.executors.inline import InlineExecutor
+from fedsmu_ray.executors.ray_cluster import cluster
+from fedsmu_ray.executors.ray_executor import RayExecutor
+from fedsmu_ray.experiment import run as experiment
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.rounds import Progress
 
 PLAIN = {
-    "data": {"clients": 50}, "model": {"hidden": [200, 200]}, "algorithm": {"name": "fedsmu"},
+    "data": {"clients": 50},
+    "model": {"hidden": [200, 200]},
+    "algorithm": {"name": "fedsmu"},
     "local": {"epochs": 1, "batch_size": 20},
-    "federation": {"rounds": 100, "cohort": 10, "eval_every": 5}, "checkpoint": {"every": 5},
-    "compute": {"clients_per_task": 2, "cpus_per_actor": 0.5}}
+    "federation": {"rounds": 100, "cohort": 10, "eval_every": 5},
+    "checkpoint": {"every": 5},
+    "compute": {"clients_per_task": 2, "cpus_per_actor": 0.5},
+}
 
 
 class Chaos(threading.Thread):
@@ -59,7 +63,6 @@ class Chaos(threading.Thread):
                 self.draw.choice(found).kill()
                 self.counts[what] += 1
 
-
     def lose_a_state(self) -> None:
         """Have another process own the state of a client, and kill it: the object goes with its owner."""
         client, at = self.draw.choice(list(self.progress.states.items()) or [(None, None)])
@@ -72,7 +75,9 @@ class Chaos(threading.Thread):
             return  # it was lost already
         finally:
             ray.kill(owner)
-        if self.progress.states.get(client) is at:  # and not a newer state, from a round that went on meanwhile
+        if (
+            self.progress.states.get(client) is at
+        ):  # and not a newer state, from a round that went on meanwhile
             self.progress.states[client] = replace(at, shard=moved)
             self.counts["client states"] += 1
 
@@ -116,7 +121,9 @@ def undisturbed(problem: Problem) -> str:
 def soak(minutes: float, seed: int) -> bool:
     problem = Problem.of(parse(PLAIN))
     expected, good, rounds = undisturbed(problem), True, 0
-    print(f"undisturbed: {expected[:16]}; {PLAIN['federation']['rounds']} rounds an experiment, {minutes:g} minutes")
+    print(
+        f"undisturbed: {expected[:16]}; {PLAIN['federation']['rounds']} rounds an experiment, {minutes:g} minutes"
+    )
     with cluster(), tempfile.TemporaryDirectory(prefix="fedsmu-soak-") as folder:
         executor = RayExecutor(problem.config.compute, 3)
         chaos = Chaos(executor, seed)
@@ -135,9 +142,12 @@ def soak(minutes: float, seed: int) -> bool:
             server = workers("ray::ServerActor")
             killed = ", ".join(f"{n} {what}" for what, n in chaos.counts.items())
             bits = "same bits" if sha256 == expected else f"OTHER BITS {sha256}"
-            print(f"{time.monotonic() - began:6.0f} s  experiment {run:2d}: {bits}  "
-                  f"driver {megabytes(psutil.Process()):.0f} MB  server {megabytes(server[0]) if server else 0:.0f} MB  "
-                  f"store {store_bytes() / 1e6:.1f} MB  killed so far: {killed}", flush=True)
+            print(
+                f"{time.monotonic() - began:6.0f} s  experiment {run:2d}: {bits}  "
+                f"driver {megabytes(psutil.Process()):.0f} MB  server {megabytes(server[0]) if server else 0:.0f} MB  "
+                f"store {store_bytes() / 1e6:.1f} MB  killed so far: {killed}",
+                flush=True,
+            )
         chaos.over.set()
         chaos.join()
         executor.close()
@@ -156,7 +166,11 @@ def main() -> int:
     good = soak(arguments.minutes, arguments.seed)
     time.sleep(5)
     left = [p.name for p in psutil.Process().children(recursive=True)]
-    files = [str(p) for p in set(Path(tempfile.gettempdir()).iterdir()) - before if p.name.startswith("fedsmu")]
+    files = [
+        str(p)
+        for p in set(Path(tempfile.gettempdir()).iterdir()) - before
+        if p.name.startswith("fedsmu")
+    ]
     print(f"left over: {len(left)} processes {left or ''}, {len(files)} files {files or ''}")
     return 0 if good and not left and not files else 1
 

@@ -21,10 +21,18 @@ from pathlib import Path
 import psutil
 
 # What is in the command line of a process -> what it is.
-KINDS = {"fedsmu_ray.tune": "command", "ray::ServerActor": "server actor", "ray::ClientActor": "client actor",
-         "ray::ResourceTrainable": "trial", "ray::IDLE": "idle worker", "default_worker.py": "idle worker"}
+KINDS = {
+    "fedsmu_ray.tune": "command",
+    "ray::ServerActor": "server actor",
+    "ray::ClientActor": "client actor",
+    "ray::ResourceTrainable": "trial",
+    "ray::IDLE": "idle worker",
+    "default_worker.py": "idle worker",
+}
 
-Sample = tuple[float, dict[int, tuple[str, float]]]  # seconds since the command, {pid: (kind, CPU seconds)}
+Sample = tuple[
+    float, dict[int, tuple[str, float]]
+]  # seconds since the command, {pid: (kind, CPU seconds)}
 
 
 def kind(process: psutil.Process) -> str:
@@ -33,7 +41,9 @@ def kind(process: psutil.Process) -> str:
     for found, name in KINDS.items():
         if found in line:
             return name
-    script = next((word for word in line.split() if word.endswith(".py")), (line.split() or ["gone"])[0])
+    script = next(
+        (word for word in line.split() if word.endswith(".py")), (line.split() or ["gone"])[0]
+    )
     return f"Ray's {Path(script).stem.removeprefix('ray::')}"
 
 
@@ -68,16 +78,33 @@ def watch(command: list[str], folder: str) -> tuple[float, list[Sample]]:
 def measure(arguments: list[str]) -> dict[str, float]:
     """Seconds by name."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "fedsmu_ray.tune", "--quiet", *arguments, "tracking.uri=sqlite:///mlflow.db"]
+        command = [
+            sys.executable,
+            "-m",
+            "fedsmu_ray.tune",
+            "--quiet",
+            *arguments,
+            "tracking.uri=sqlite:///mlflow.db",
+        ]
         began, samples = watch(command, folder)
         with sqlite3.connect(Path(folder) / "mlflow.db") as store:
             trials = store.execute(
                 "SELECT start_time / 1e3, end_time / 1e3, MIN(timestamp) / 1e3 FROM runs JOIN metrics USING (run_uuid) "
-                "WHERE key = 'test/accuracy' GROUP BY run_uuid ORDER BY start_time").fetchall()
+                "WHERE key = 'test/accuracy' GROUP BY run_uuid ORDER BY start_time"
+            ).fetchall()
     first = min(record for _, _, record in trials) - began
     out = {}
-    for name in ("Ray's gcs_server", "Ray's raylet", "idle worker", "trial", "server actor", "client actor"):
-        out[f"s until {name}"] = next((at for at, seen in samples if name in {k for k, _ in seen.values()}), float("nan"))
+    for name in (
+        "Ray's gcs_server",
+        "Ray's raylet",
+        "idle worker",
+        "trial",
+        "server actor",
+        "client actor",
+    ):
+        out[f"s until {name}"] = next(
+            (at for at, seen in samples if name in {k for k, _ in seen.values()}), float("nan")
+        )
     out["s until the first record"] = first
     latest: dict[int, tuple[str, float]] = {}
     for at, seen in samples:
@@ -88,7 +115,11 @@ def measure(arguments: list[str]) -> dict[str, float]:
         out[f"CPU s of {len(costs)} {name}"] = sum(costs)
     out["CPU s in all until the first record"] = sum(cpu for _, cpu in latest.values())
     ends = [end for _, end, _ in trials]
-    gaps = [record - max(e for e in ends if e <= start) for start, _, record in trials if start >= min(ends)]
+    gaps = [
+        record - max(e for e in ends if e <= start)
+        for start, _, record in trials
+        if start >= min(ends)
+    ]
     if gaps:
         out["s from a trial's end to the next one's first record"] = statistics.median(gaps)
     out["s in all"] = samples[-1][0]
@@ -103,7 +134,11 @@ def main() -> None:
     for _ in range(options.repeat):
         for module in ("tune", "train"):
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-m", f"fedsmu_ray.{module}", "--help"], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", f"fedsmu_ray.{module}", "--help"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
             print(f"{time.perf_counter() - began:7.2f} s for {module} --help")
         for name, value in measure(options.arguments or ["federation.rounds=8"]).items():
             print(f"{value:7.2f} {name}")

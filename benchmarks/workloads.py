@@ -25,19 +25,36 @@ class Workload:
         if len(self.shape) == 1:
             return nn.Linear(self.shape[0], 10)
         return nn.Sequential(
-            nn.Conv2d(3, 64, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(64, 64, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(1600, 384), nn.ReLU(), nn.Linear(384, 192), nn.ReLU(), nn.Linear(192, 10))
+            nn.Conv2d(3, 64, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 64, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(1600, 384),
+            nn.ReLU(),
+            nn.Linear(384, 192),
+            nn.ReLU(),
+            nn.Linear(192, 10),
+        )
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Samples float32 [clients * samples, *shape] and labels; client i owns the i-th block."""
         rng = np.random.default_rng(0)
         total = self.clients * self.samples
-        return rng.standard_normal((total, *self.shape), dtype=np.float32), rng.integers(10, size=total)
+        return rng.standard_normal((total, *self.shape), dtype=np.float32), rng.integers(
+            10, size=total
+        )
 
 
 WORKLOADS = {
-    "W1": Workload(100, 500, (3, 32, 32), 10, 50, 0.1, 4),  # compute-bound: LeNet, 10 of 100 clients a round
-    "W2": Workload(1000, 20, (64,), 100, 10, 0.1, 10),  # overhead-bound: Linear(64 -> 10), 100 of 1000 clients a round
+    "W1": Workload(
+        100, 500, (3, 32, 32), 10, 50, 0.1, 4
+    ),  # compute-bound: LeNet, 10 of 100 clients a round
+    "W2": Workload(
+        1000, 20, (64,), 100, 10, 0.1, 10
+    ),  # overhead-bound: Linear(64 -> 10), 100 of 1000 clients a round
 }
 
 
@@ -52,4 +69,6 @@ def train(module: nn.Module, x: torch.Tensor, y: torch.Tensor, workload: Workloa
 
 def report(program: str, workload: Workload, seconds: list[float]) -> None:
     """Print what `compare.py` reads: the seconds of every timed round."""
-    print(json.dumps({"program": program, "seconds": seconds, "tasks": workload.cohort}), flush=True)
+    print(
+        json.dumps({"program": program, "seconds": seconds, "tasks": workload.cohort}), flush=True
+    )

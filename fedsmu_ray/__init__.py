@@ -1,11 +1,11 @@
 """fedsmu_ray: federated learning experiments with 1-bit uploads, over Ray and MLflow.
 
-    from fedsmu_ray import load_config, run, sweep
+from fedsmu_ray import load_config, run, sweep
 
-    result = run(load_config("experiment.yaml", {"local.lr": 0.05}))
-    result.summary["test_accuracy"], result.model()
+result = run(load_config("experiment.yaml", {"local.lr": 0.05}))
+result.summary["test_accuracy"], result.model()
 
-    table = sweep(load_config())          # the quickstart sweep
+table = sweep(load_config())          # the quickstart sweep
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedsmu_ray.config import load_config
-    from fedsmu_ray.experiment import run
-    from fedsmu_ray.sweeping.sweep import sweep
+    from fedsmu_ray.config.validation import load_config
+    from fedsmu_ray.experiment.run import run
+    from fedsmu_ray.sweeps.sweep import sweep
 
 __all__ = ["load_config", "run", "sweep"]
 __version__ = "0.1.0"
-_HOME = {"load_config": "config", "run": "experiment", "sweep": "sweeping.sweep"}
+_HOME = {"load_config": "config.validation", "run": "experiment.run", "sweep": "sweeps.sweep"}
 
 
 def __getattr__(name: str) -> Any:

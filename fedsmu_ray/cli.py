@@ -16,20 +16,37 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 
 
 def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog=f"python -m fedsmu_ray.{prog}", description=description, epilog=examples,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("arguments", nargs="*", metavar="[FILE] key=value",
-                   help="a YAML recipe (default: the quickstart), then dotted keys to override, as in local.lr=0.05")
-    p.add_argument("--address", help='Ray cluster to join: "auto" on a node of it, or host:port; default: $RAY_ADDRESS, '
-                                     "else Ray is started on this machine")
-    p.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line of stdout")
+    p = argparse.ArgumentParser(
+        prog=f"python -m fedsmu_ray.{prog}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="[FILE] key=value",
+        help="a YAML recipe (default: the quickstart), then dotted keys to override, as in local.lr=0.05",
+    )
+    p.add_argument(
+        "--address",
+        help='Ray cluster to join: "auto" on a node of it, or host:port; default: $RAY_ADDRESS, '
+        "else Ray is started on this machine",
+    )
+    p.add_argument(
+        "--json",
+        action="store_true",
+        help="print the results as one JSON object on the last line of stdout",
+    )
     p.add_argument("--quiet", action="store_true", help="no progress display")
     return p
 
 
 def use_token(address: str | None) -> None:
     """Have Ray join a cluster with the token there is, which it does only when told so before it is imported."""
-    if (address or "RAY_ADDRESS" in os.environ) and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
+    if (address or "RAY_ADDRESS" in os.environ) and os.path.exists(
+        os.path.expanduser("~/.ray/auth_token")
+    ):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
@@ -42,7 +59,9 @@ def split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def main(command: Callable[[], int]) -> int:
     """Run a command; turns the errors a user can mend into one message and an exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
+    )
     # A shell starts background jobs with SIGINT ignored, and schedulers end jobs with SIGTERM: both are an interrupt.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)

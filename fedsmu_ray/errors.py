@@ -20,7 +20,9 @@ class ConfigError(ExperimentError, ValueError):
         if len(self.problems) > MOST:
             listed.append(f"... and {len(self.problems) - MOST} more")
         count = "a problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n".join([f"the configuration has {count}:", *(f"  - {p}" for p in listed)]))
+        super().__init__(
+            "\n".join([f"the configuration has {count}:", *(f"  - {p}" for p in listed)])
+        )
 
     def __reduce__(self):  # the default would hand the joined message to __init__
         return ConfigError, (self.problems,)

@@ -15,12 +15,22 @@ def load(key: str, name: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), function, None)
     except ImportError as error:
-        raise ConfigError([f"{key} = {name}: {module} cannot be imported ({error}); start the program in the folder that holds "
-                           "it with `python -m fedsmu_ray...`, or put that folder on PYTHONPATH"]) from error
+        raise ConfigError(
+            [
+                f"{key} = {name}: {module} cannot be imported ({error}); start the program in the folder that holds "
+                "it with `python -m fedsmu_ray...`, or put that folder on PYTHONPATH"
+            ]
+        ) from error
     except Exception as error:
-        raise ConfigError([f"{key} = {name}: importing {module} raised {type(error).__name__}: {error}"]) from error
+        raise ConfigError(
+            [f"{key} = {name}: importing {module} raised {type(error).__name__}: {error}"]
+        ) from error
     if not callable(found):
-        raise ConfigError([f"{key} = {name}: {module} ({importlib.import_module(module).__file__}) has no function {function}"])
+        raise ConfigError(
+            [
+                f"{key} = {name}: {module} ({importlib.import_module(module).__file__}) has no function {function}"
+            ]
+        )
     return found
 
 

@@ -18,23 +18,33 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = cli.parser("train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES)
-    p.add_argument("--resume", metavar="RUN_DIR", help="go on from the last checkpoint of a run (see checkpoint.every)")
-    p.add_argument("--list-methods", action="store_true", help="print the methods with their bits and options, and exit")
+    p = cli.parser(
+        "train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES
+    )
+    p.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        help="go on from the last checkpoint of a run (see checkpoint.every)",
+    )
+    p.add_argument(
+        "--list-methods",
+        action="store_true",
+        help="print the methods with their bits and options, and exit",
+    )
     options = p.parse_intermixed_args(argv)
     cli.use_token(options.address)
 
     def list_methods() -> int:
-        from fedsmu_ray.catalogue import methods_table
+        from fedsmu_ray.config.reference import methods_table
 
         print(methods_table(), end="")
         return 0
 
     def command() -> int:
-        from fedsmu_ray.config import load_config
-        from fedsmu_ray.display import print_run
-        from fedsmu_ray.experiment import run
-        from fedsmu_ray.tracking import absolute
+        from fedsmu_ray.config.validation import load_config
+        from fedsmu_ray.display.progress import print_run
+        from fedsmu_ray.experiment.run import run
+        from fedsmu_ray.tracking.mlflow import absolute
 
         file, overrides = cli.split(options.arguments)
         if options.resume and not file:

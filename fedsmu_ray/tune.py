@@ -17,26 +17,37 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = cli.parser("tune", "Sweep federated experiments with Ray Tune and compare them in MLflow.", EXAMPLES)
-    p.add_argument("--resume", nargs="?", const="", metavar="DIR",
-                   help="go on with an interrupted sweep; DIR: its folder "
-                        "(default: the latest of the recipe's name in tune.storage)")
+    p = cli.parser(
+        "tune", "Sweep federated experiments with Ray Tune and compare them in MLflow.", EXAMPLES
+    )
+    p.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="go on with an interrupted sweep; DIR: its folder "
+        "(default: the latest of the recipe's name in tune.storage)",
+    )
     options = p.parse_intermixed_args(argv)
-    if options.resume and not os.path.isdir(options.resume):  # `--resume FILE key=value`: the latest sweep of that recipe
+    if options.resume and not os.path.isdir(
+        options.resume
+    ):  # `--resume FILE key=value`: the latest sweep of that recipe
         options.arguments, options.resume = [options.resume, *options.arguments], ""
 
     cli.use_token(options.address)
 
     def command() -> int:
-        from fedsmu_ray.config import load_config
+        from fedsmu_ray.config.validation import load_config
 
         file, overrides = cli.split(options.arguments)
         if options.resume and not file:
             file = os.path.join(options.resume, "sweep.yaml")
         config = load_config(file, overrides)
 
-        from fedsmu_ray.display import print_sweep
-        from fedsmu_ray.sweeping.sweep import sweep  # takes seconds, which a mistake in the configuration need not cost
+        from fedsmu_ray.display.progress import print_sweep
+        from fedsmu_ray.sweeps.sweep import (
+            sweep,
+        )  # takes seconds, which a mistake in the configuration need not cost
 
         outcome = sweep(config, options.address, resume=options.resume, display=not options.quiet)
         print_sweep(outcome)

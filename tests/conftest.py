@@ -27,7 +27,7 @@ def home():
 @pytest.fixture(scope="session")
 def ray_cluster(home):
     """Ray in this process, with room for four client actors of a quarter CPU."""
-    from fedsmu_ray.execution.cluster import cluster
+    from fedsmu_ray.executors.ray_cluster import cluster
 
     with cluster():
         yield

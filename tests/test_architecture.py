@@ -21,18 +21,28 @@ def imports(path: Path) -> set[str]:
 
 
 def importers(name: str) -> set[str]:
-    return {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py") if any(m == name or m.startswith(name + ".") for m in imports(p))}
+    return {
+        str(p.relative_to(PACKAGE))
+        for p in PACKAGE.rglob("*.py")
+        if any(m == name or m.startswith(name + ".") for m in imports(p))
+    }
 
 
 def test_ray_and_mlflow_have_their_places():
-    assert importers("ray") == {*(f"execution/{name}.py" for name in ("actors", "cluster", "processes")), *(f"sweeping/{name}.py" for name in ("fit", "plan", "trial", "book"))}
+    assert importers("ray") == {
+        *(f"execution/{name}.py" for name in ("actors", "cluster", "processes")),
+        *(f"sweeping/{name}.py" for name in ("fit", "plan", "trial", "book")),
+    }
     assert importers("mlflow") == {"tracking.py"}
     assert importers("optuna") == {"sweeping/plan.py"}
     assert importers("numba") == {"kernels.py"}
 
 
 def test_methods_know_codecs_and_local_training_at_most():
-    allowed = tuple(f"fedsmu_ray.{name}" for name in ("codecs", "compressors", "local", "setting", "vector", "algorithms"))
+    allowed = tuple(
+        f"fedsmu_ray.{name}"
+        for name in ("codecs", "compressors", "local", "setting", "vector", "algorithms")
+    )
     for path in (PACKAGE / "algorithms").glob("*.py"):
         own = {m for m in imports(path) if m.startswith("fedsmu_ray")}
         assert all(m.startswith(allowed) for m in own), path
@@ -40,13 +50,25 @@ def test_methods_know_codecs_and_local_training_at_most():
 
 def test_the_federation_knows_no_process():
     own = imports(PACKAGE / "federation.py")
-    apart = ("fedsmu_ray.execution.actors", "fedsmu_ray.execution.cluster", "fedsmu_ray.execution.processes", "fedsmu_ray.execution.inline", "fedsmu_ray.tracking", "fedsmu_ray.sweeping")
-    assert "fedsmu_ray.execution" in own and not {m for m in own if m.startswith(apart)}
+    apart = (
+        "fedsmu_ray.executors.ray_executor",
+        "fedsmu_ray.executors.ray_cluster",
+        "fedsmu_ray.executors.ray_actors",
+        "fedsmu_ray.executors.inline",
+        "fedsmu_ray.tracking",
+        "fedsmu_ray.sweeps",
+    )
+    assert "fedsmu_ray.federation.tasks" in own and not {m for m in own if m.startswith(apart)}
 
 
 def test_help_and_package_import_nothing_heavy():
     code = "import sys, fedsmu_ray, fedsmu_ray.train, fedsmu_ray.tune; print([m for m in ('torch', 'ray', 'mlflow', 'yaml') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_no_module_hides_a_name_of_the_python_api():

@@ -14,8 +14,14 @@ def test_cluster_yaml_is_valid_and_closed():
     prepared = prepare_config(config)
     validate_config(prepared)
     head, worker = (config["available_node_types"][name] for name in ("head", "gpu_worker"))
-    assert head["resources"] == {"CPU": 0} and worker["resources"]["GPU"] == 1 and worker["min_workers"] == 0
+    assert (
+        head["resources"] == {"CPU": 0}
+        and worker["resources"]["GPU"] == 1
+        and worker["min_workers"] == 0
+    )
     for kind in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert any("RAY_AUTH_MODE=token" in command for command in config[kind])
-    assert any("--dashboard-host=127.0.0.1" in command for command in config["head_start_ray_commands"])
+    assert any(
+        "--dashboard-host=127.0.0.1" in command for command in config["head_start_ray_commands"]
+    )
     assert "security_group" not in config["provider"]  # Ray's default: SSH alone from outside

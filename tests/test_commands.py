@@ -12,9 +12,10 @@ import psutil
 import pytest
 import yaml
 
-from fedsmu_ray import load_config, run, search, train, tune
-from fedsmu_ray.message import overhead
-from fedsmu_ray.problem import Problem
+from fedsmu_ray import load_config, run, train, tune
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.sweeps import space
+from fedsmu_ray.wire.message import overhead
 
 SMALL = {
     "name": "small",
@@ -23,7 +24,10 @@ SMALL = {
     "local": {"epochs": 1, "batch_size": 50, "lr": 0.2},
     "federation": {"rounds": 6, "cohort": 5, "eval_every": 2},
     "compute": {"actors": 1, "cpus_per_actor": 0.5},
-    "tune": {"space": {"algorithm.gamma1": {"grid": [0.01, 0.02]}}, "baselines": [{"algorithm.name": "fedavg"}]},
+    "tune": {
+        "space": {"algorithm.gamma1": {"grid": [0.01, 0.02]}},
+        "baselines": [{"algorithm.name": "fedavg"}],
+    },
 }
 
 
@@ -34,8 +38,14 @@ def folder(tmp_path):
 
 
 def start(folder, home, module, *arguments):
-    return subprocess.Popen([sys.executable, "-m", f"fedsmu_ray.{module}", *arguments], cwd=folder, env={**os.environ, "HOME": str(home)},
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", f"fedsmu_ray.{module}", *arguments],
+        cwd=folder,
+        env={**os.environ, "HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def command(folder, home, module, *arguments, code=0):
@@ -47,7 +57,12 @@ def command(folder, home, module, *arguments, code=0):
 
 def alone(folder, params):
     """The summary of a trial's configuration, run by itself in this process."""
-    return run(load_config(folder / "small.yaml", {**search.spread(params), "compute.executor": "inline", "tracking.uri": None})).summary
+    return run(
+        load_config(
+            folder / "small.yaml",
+            {**space.spread(params), "compute.executor": "inline", "tracking.uri": None},
+        )
+    ).summary
 
 
 def tracked(folder):
@@ -69,16 +84,32 @@ def points(uri, run_id, metric):
 
 
 def test_sweep_end_to_end(folder, home):
-    out, err = command(folder, home, "tune", "small.yaml", "--json", "tune.space={local.lr: {grid: [0.2, 1.0e+30]}}", code=1)
+    out, err = command(
+        folder,
+        home,
+        "tune",
+        "small.yaml",
+        "--json",
+        "tune.space={local.lr: {grid: [0.2, 1.0e+30]}}",
+        code=1,
+    )
     result = json.loads(out.splitlines()[-1])
     # One trial cannot work; it fails alone, and is told of in one line.
     assert len(result["trials"]) == 2 and len(result["failed"]) == 1
-    assert all("ClientError: round 1, client" in f["error"] and f"failed: {f['name']}" in out for f in result["failed"])
+    assert all(
+        "ClientError: round 1, client" in f["error"] and f"failed: {f['name']}" in out
+        for f in result["failed"]
+    )
     assert "Traceback" not in out + err and "WARN" not in err, err
     for trial in result["trials"]:
         same = alone(folder, trial["params"])
-        assert trial["model_sha256"] == same["model_sha256"] and trial["test_accuracy"] == same["test_accuracy"]
-        assert trial["uplink_bytes"] == 6 * 5 * ((4 * trial["dim"] if trial["method"] == "fedavg" else -(-trial["dim"] // 8)) + 32)
+        assert (
+            trial["model_sha256"] == same["model_sha256"]
+            and trial["test_accuracy"] == same["test_accuracy"]
+        )
+        assert trial["uplink_bytes"] == 6 * 5 * (
+            (4 * trial["dim"] if trial["method"] == "fedavg" else -(-trial["dim"] // 8)) + 32
+        )
     best = max(result["trials"], key=lambda t: t["test_accuracy"])
     assert result["best"]["test_accuracy"] == best["test_accuracy"]
     assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in out and "[3/3]" in err
@@ -86,17 +117,37 @@ def test_sweep_end_to_end(folder, home):
     client, found = tracked(folder)
     by_id = {r.info.run_id: r for r in found}
     parent = by_id[result["parent_run_id"]]
-    assert parent.info.status == "FINISHED" and parent.data.metrics["best/test_accuracy"] == max(t["best_test_accuracy"] for t in result["trials"])
-    assert {r.data.tags.get("mlflow.parentRunId") for r in found} == {None, parent.info.run_id} and len(found) == 4
+    assert parent.info.status == "FINISHED" and parent.data.metrics["best/test_accuracy"] == max(
+        t["best_test_accuracy"] for t in result["trials"]
+    )
+    assert {r.data.tags.get("mlflow.parentRunId") for r in found} == {
+        None,
+        parent.info.run_id,
+    } and len(found) == 4
     for trial in result["trials"]:
         child = by_id[trial["run_id"]]
-        assert child.info.status == "FINISHED" and child.data.tags["model_sha256"] == trial["model_sha256"]
+        assert (
+            child.info.status == "FINISHED"
+            and child.data.tags["model_sha256"] == trial["model_sha256"]
+        )
         accuracy = client.get_metric_history(trial["run_id"], "test/accuracy")
-        assert [m.step for m in accuracy] == [2, 4, 6] and accuracy[-1].value == trial["test_accuracy"]
-        for name in ("test/loss", "train/loss", "comm/uplink_bytes", "comm/downlink_bytes", "time/round_s", "mu/upload"):
+        assert [m.step for m in accuracy] == [2, 4, 6] and accuracy[-1].value == trial[
+            "test_accuracy"
+        ]
+        for name in (
+            "test/loss",
+            "train/loss",
+            "comm/uplink_bytes",
+            "comm/downlink_bytes",
+            "time/round_s",
+            "mu/upload",
+        ):
             assert len(client.get_metric_history(trial["run_id"], name)) == 3
         assert child.data.metrics["final/uplink_bytes"] == trial["uplink_bytes"]
-        assert float(child.data.params["local.lr"]) == 0.2 and child.data.params["algorithm.name"] == trial["method"]
+        assert (
+            float(child.data.params["local.lr"]) == 0.2
+            and child.data.params["algorithm.name"] == trial["method"]
+        )
         (artifact,) = client.list_artifacts(trial["run_id"])
         assert artifact.path == "config.yaml"
     assert {by_id[f["run_id"]].info.status for f in result["failed"]} == {"FAILED"}
@@ -122,7 +173,11 @@ def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, hom
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
     _, found = tracked(folder)
     statuses = sorted(r.info.status for r in found)
-    assert statuses == ["FINISHED", "KILLED", "KILLED"]  # a trial done, a trial cut short, the sweep
+    assert statuses == [
+        "FINISHED",
+        "KILLED",
+        "KILLED",
+    ]  # a trial done, a trial cut short, the sweep
 
     out, _ = command(folder, home, *sweep, "--resume", "--json")
     result = json.loads(out.splitlines()[-1])
@@ -133,18 +188,46 @@ def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, hom
         steps = [m.step for m in client.get_metric_history(trial["run_id"], "test/accuracy")]
         assert steps == list(range(2, 61, 2))
     cut = next(t for t in result["trials"] if t["index"] == 1)
-    assert cut["model_sha256"] == run(load_config(folder / "small.yaml", {
-        **search.spread(cut["params"]), "federation.rounds": 60, "compute.executor": "inline", "tracking.uri": None})).summary["model_sha256"]
+    assert (
+        cut["model_sha256"]
+        == run(
+            load_config(
+                folder / "small.yaml",
+                {
+                    **space.spread(cut["params"]),
+                    "federation.rounds": 60,
+                    "compute.executor": "inline",
+                    "tracking.uri": None,
+                },
+            )
+        ).summary["model_sha256"]
+    )
     _, err = command(folder, home, "tune", "small.yaml", "--resume", code=2)
     assert "another configuration (differs in federation.rounds" in err
 
 
 @pytest.mark.slow
 def test_optuna_and_asha(folder, home):
-    out, _ = command(folder, home, "tune", "small.yaml", "--json", "--quiet", "tune.search=optuna", "tune.samples=4", "tune.scheduler=asha",
-                     "compute.executor=inline", "federation.rounds=18", "tune.space.local.lr={loguniform: [0.0001, 1]}")
+    out, _ = command(
+        folder,
+        home,
+        "tune",
+        "small.yaml",
+        "--json",
+        "--quiet",
+        "tune.search=optuna",
+        "tune.samples=4",
+        "tune.scheduler=asha",
+        "compute.executor=inline",
+        "federation.rounds=18",
+        "tune.space.local.lr={loguniform: [0.0001, 1]}",
+    )
     result = json.loads(out.splitlines()[-1])
-    assert len(result["trials"]) == 5 and result["trials"][0]["method"] == "fedavg" and result["trials"][0]["rounds"] == 18
+    assert (
+        len(result["trials"]) == 5
+        and result["trials"][0]["method"] == "fedavg"
+        and result["trials"][0]["rounds"] == 18
+    )
     assert len({t["params"]["local.lr"] for t in result["trials"][1:]}) == 4
     for trial in result["trials"]:
         assert (trial["model_sha256"] is None) == (trial["status"] == "stopped")
@@ -154,15 +237,38 @@ def test_optuna_and_asha(folder, home):
 def test_train_over_ray_and_inline_print_the_same(folder, home):
     results = []
     for executor in ("ray", "inline"):
-        out, err = command(folder, home, "train", "small.yaml", "--json", f"compute.executor={executor}", "tracking.uri=null")
+        out, err = command(
+            folder,
+            home,
+            "train",
+            "small.yaml",
+            "--json",
+            f"compute.executor={executor}",
+            "tracking.uri=null",
+        )
         results.append(json.loads(out.splitlines()[-1]))
         assert "tracking is off" in out and "WARN" not in err
     ray, inline = results
-    assert {k: v for k, v in ray.items() if k != "seconds"} == {k: v for k, v in inline.items() if k != "seconds"}
-    assert {"run_id", "rounds", "test_accuracy", "test_loss", "uplink_bytes", "downlink_bytes", "clients", "cohort", "dim", "model_sha256",
-            "seconds"} <= set(ray)
+    assert {k: v for k, v in ray.items() if k != "seconds"} == {
+        k: v for k, v in inline.items() if k != "seconds"
+    }
+    assert {
+        "run_id",
+        "rounds",
+        "test_accuracy",
+        "test_loss",
+        "uplink_bytes",
+        "downlink_bytes",
+        "clients",
+        "cohort",
+        "dim",
+        "model_sha256",
+        "seconds",
+    } <= set(ray)
     config = load_config(folder / "small.yaml")
-    assert ray["uplink_bytes"] == 6 * 5 * (-(-ray["dim"] // 8) + overhead(Problem.of(config).uplink))
+    assert ray["uplink_bytes"] == 6 * 5 * (
+        -(-ray["dim"] // 8) + overhead(Problem.of(config).uplink)
+    )
 
 
 def test_train_tracks_a_run(folder, home):
@@ -174,16 +280,27 @@ def test_train_tracks_a_run(folder, home):
     assert [m.step for m in client.get_metric_history(result["run_id"], "train/loss")] == [2, 4, 6]
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["train", "missing.yaml"], "missing.yaml: cannot be read"),
-    (["train", "small.yaml", "local.l=3"], "local.l: unknown key; did you mean local.lr"),
-    (["tune", "small.yaml", "federation.cohort=100"], "federation.cohort = 100: only data.clients = 20"),
-    (["train", "small.yaml", "data.dataset=mnist", "data.root=nowhere"], "data.download=true"),
-    (["train", "small.yaml", "model={name: lenet}"], "lenet needs images"),
-    (["tune", "small.yaml", "--resume"], "no sweep to go on with"),
-    (["train", "small.yaml", "tracking.uri=nonsense://x"], "tracking.uri = 'nonsense://x': cannot open it"),
-])
-def test_what_a_user_can_mend_is_one_message_and_exit_code_2(folder, monkeypatch, capsys, arguments, words):
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["train", "missing.yaml"], "missing.yaml: cannot be read"),
+        (["train", "small.yaml", "local.l=3"], "local.l: unknown key; did you mean local.lr"),
+        (
+            ["tune", "small.yaml", "federation.cohort=100"],
+            "federation.cohort = 100: only data.clients = 20",
+        ),
+        (["train", "small.yaml", "data.dataset=mnist", "data.root=nowhere"], "data.download=true"),
+        (["train", "small.yaml", "model={name: lenet}"], "lenet needs images"),
+        (["tune", "small.yaml", "--resume"], "no sweep to go on with"),
+        (
+            ["train", "small.yaml", "tracking.uri=nonsense://x"],
+            "tracking.uri = 'nonsense://x': cannot open it",
+        ),
+    ],
+)
+def test_what_a_user_can_mend_is_one_message_and_exit_code_2(
+    folder, monkeypatch, capsys, arguments, words
+):
     monkeypatch.chdir(folder)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -197,13 +314,25 @@ def test_what_a_user_can_mend_is_one_message_and_exit_code_2(folder, monkeypatch
 
 
 def test_actors_that_never_fit_are_refused_at_once(folder, home):
-    _, err = command(folder, home, "train", "small.yaml", "compute.actors=500", "compute.cpus_per_actor=1", code=1)
+    _, err = command(
+        folder,
+        home,
+        "train",
+        "small.yaml",
+        "compute.actors=500",
+        "compute.cpus_per_actor=1",
+        code=1,
+    )
     assert "compute.actors = 500: this machine has room for" in err and "Traceback" not in err
 
 
 def test_a_mistake_ends_the_process_with_code_2(folder, home):
     out, err = command(folder, home, "train", "small.yaml", "local.l=3", code=2)
-    assert "local.l: unknown key; did you mean local.lr" in err and "Traceback" not in err and out == ""
+    assert (
+        "local.l: unknown key; did you mean local.lr" in err
+        and "Traceback" not in err
+        and out == ""
+    )
 
 
 @pytest.mark.parametrize("module", ["train", "tune"])
@@ -213,10 +342,15 @@ def test_help_has_examples(folder, home, module):
 
 
 def test_python_api(folder):
-    result = run(load_config(folder / "small.yaml", {"compute.executor": "inline", "tracking.uri": None, "federation.rounds": 25}))
+    result = run(
+        load_config(
+            folder / "small.yaml",
+            {"compute.executor": "inline", "tracking.uri": None, "federation.rounds": 25},
+        )
+    )
     import torch
 
-    from fedsmu_ray.data import DeviceData
+    from fedsmu_ray.datasets.dataset import DeviceData
 
     model = result.model()
     inputs, targets = DeviceData(result.problem.dataset, torch.device("cpu")).test_batch(0, 360)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from fedsmu_ray.algorithms.fedsmu import TieRule, ZeroRule
-from fedsmu_ray.codecs import Integers, Sign, Trit
+from fedsmu_ray.wire.codecs import Integers, Sign, Trit
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class DLion:
     Client state: x_i, the initial model at first, and m_i, zero. Server state: u, x (evaluated), and for the mean the
     replayed models. n is the number of clients that really took part. Upload d bits; reply d ceil(log2(n + 1)) bits
     (mean), or d, or 8 ceil(d / 5) where ties can be 0 (majority), to every client that hears it; no broadcast.
-    Defaults: the values of Table 14. """
+    Defaults: the values of Table 14."""
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -80,7 +80,9 @@ class DLion:
         return {"votes": Trit() if ties else Sign()}
 
     def server_init(self, x):
-        replay = self.relay == "participants" and self.evaluated == "mean"  # relayed to all, every model is the shadow
+        replay = (
+            self.relay == "participants" and self.evaluated == "mean"
+        )  # relayed to all, every model is the shadow
         return {"x": x, "votes": torch.zeros_like(x), **({"models": x[None]} if replay else {})}
 
     def client_init(self, x):
@@ -92,8 +94,8 @@ class DLion:
     def client(self, received, state, local):
         x, m = state["x"], state["m"]
         if self.local == "lion":
-            R, m = local.lion(x, m, self.beta1, self.beta2)                         # (6)
-            return {"u": local.sign(R, self.zero_rule)}, {"x": x, "m": m}            # (7)
+            R, m = local.lion(x, m, self.beta1, self.beta2)  # (6)
+            return {"u": local.sign(R, self.zero_rule)}, {"x": x, "m": m}  # (7)
         # (1) to (3): h = x - y is the update from y to x
         u, m = local.momentum_sign(x, local.sgd(x), m, self.beta1, self.beta2, self.zero_rule)
         return {"u": u}, {"x": x, "m": m}
@@ -101,7 +103,11 @@ class DLion:
     def server(self, server, mean, round):
         n, cohort = len(round.clients), list(round.clients)
         # (4), the mean as the integer that is sent
-        votes = torch.round(n * mean["u"]) if self.vote == "mean" else round.sign(mean["u"], self.tie_rule)
+        votes = (
+            torch.round(n * mean["u"])
+            if self.vote == "mean"
+            else round.sign(mean["u"], self.tie_rule)
+        )
         if "models" not in server:
             return {"x": self._step(server["x"], votes, n), "votes": votes}
         models = server["models"].expand(round.setting.clients, -1).clone()
@@ -116,4 +122,4 @@ class DLion:
 
     def _step(self, x, votes, n):
         u = votes / n if self.vote == "mean" else votes
-        return x - self.lr * (u + self.weight_decay * x)                            # (5)
+        return x - self.lr * (u + self.weight_decay * x)  # (5)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
-from fedsmu_ray.compressors import Each, IndexCoding, Scope, error_feedback, groups
+from fedsmu_ray.wire.codecs import Float32
+from fedsmu_ray.wire.compressors import Each, IndexCoding, Scope, error_feedback, groups
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class EF21:
     lr: Annotated[float, Field(ge=0)] = 1.0
 
     def uplink(self, setting):
-        z = error_feedback(self.compressor, groups(self.group, setting.sizes), self.k_ratio, self.index)
+        z = error_feedback(
+            self.compressor, groups(self.group, setting.sizes), self.k_ratio, self.index
+        )
         return {"z": z if self.server_average == "all" else Each(z)}
 
     def downlink(self, setting):
@@ -72,15 +74,15 @@ class EF21:
 
     def client(self, received, state, local):
         x, g = received["x"], state["g"]
-        delta = local.sgd(x) - x                                        # (1)
+        delta = local.sgd(x) - x  # (1)
         z = self.uplink(local.setting)["z"].compress(delta - g, local)  # (2)
-        return {"z": z}, {"g": g + z}                                   # (3)
+        return {"z": z}, {"g": g + z}  # (3)
 
     def server(self, server, mean, round):
         x = server["x"]
         if self.server_average == "all":
-            g = server["g"] + round.share * mean["z"]                   # (4)
-            return {"x": x + self.lr * g, "g": g}                       # (5)
+            g = server["g"] + round.share * mean["z"]  # (4)
+            return {"x": x + self.lr * g, "g": g}  # (5)
         g_i, cohort = server["g_i"].expand(round.setting.clients, -1).clone(), list(round.clients)
-        g_i[cohort] += mean["z"]                                        # (3), each z_i
-        return {"x": x + self.lr * g_i[cohort].mean(0), "g_i": g_i}     # (4), (5)
+        g_i[cohort] += mean["z"]  # (3), each z_i
+        return {"x": x + self.lr * g_i[cohort].mean(0), "g_i": g_i}  # (4), (5)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
-from fedsmu_ray.compressors import IndexCoding, Scope, error_feedback, groups
+from fedsmu_ray.wire.codecs import Float32
+from fedsmu_ray.wire.compressors import IndexCoding, Scope, error_feedback, groups
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class FedEF:
 
     def uplink(self, setting):
         group = self.group or ("model" if self.compressor == "topk" else "tensor")
-        return {"z": error_feedback(self.compressor, groups(group, setting.sizes), self.k_ratio, self.index)}
+        return {
+            "z": error_feedback(
+                self.compressor, groups(group, setting.sizes), self.k_ratio, self.index
+            )
+        }
 
     def downlink(self, setting):
         return {"x": Float32()}
@@ -65,9 +69,9 @@ class FedEF:
 
     def client(self, received, state, local):
         x, e = received["x"], state["e"]
-        delta = local.sgd(x) - x                                        # (1)
+        delta = local.sgd(x) - x  # (1)
         z = self.uplink(local.setting)["z"].compress(delta + e, local)  # (2)
-        return {"z": z}, {"e": e + delta - z}                           # (3)
+        return {"z": z}, {"e": e + delta - z}  # (3)
 
     def server(self, server, mean, round):
-        return {"x": server["x"] + self.lr * mean["z"]}                 # (4)
+        return {"x": server["x"] + self.lr * mean["z"]}  # (4)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
-from fedsmu_ray.compressors import IndexCoding, Scope, error_feedback, groups
+from fedsmu_ray.wire.codecs import Float32
+from fedsmu_ray.wire.compressors import IndexCoding, Scope, error_feedback, groups
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class FedAMS:
 
     def client(self, received, state, local):
         x = received["x"]
-        return {"z": local.sgd(x) - x}, {}                                          # (1)
+        return {"z": local.sgd(x) - x}, {}  # (1)
 
     def server(self, server, mean, round):
         x, D = server["x"], mean["z"]
-        mu = self.beta1 * server["mu"] + (1 - self.beta1) * D                       # (2)
-        nu = self.beta2 * server["nu"] + (1 - self.beta2) * D.square()              # (3)
-        nu_hat = torch.maximum(server["nuhat"], nu)                                 # (4)
+        mu = self.beta1 * server["mu"] + (1 - self.beta1) * D  # (2)
+        nu = self.beta2 * server["nu"] + (1 - self.beta2) * D.square()  # (3)
+        nu_hat = torch.maximum(server["nuhat"], nu)  # (4)
         if self.stabiliser == "max":
             nu_hat = nu_hat.clamp(min=self.eps)
         first, root = mu, nu_hat.sqrt()
@@ -114,13 +114,17 @@ class FedCAMS(FedAMS):
     index: IndexCoding = "min"
 
     def uplink(self, setting):
-        return {"z": error_feedback(self.compressor, groups(self.group, setting.sizes), self.k_ratio, self.index)}
+        return {
+            "z": error_feedback(
+                self.compressor, groups(self.group, setting.sizes), self.k_ratio, self.index
+            )
+        }
 
     def client_init(self, x):
         return {"e": torch.zeros_like(x)}
 
     def client(self, received, state, local):
         x, e = received["x"], state["e"]
-        delta = local.sgd(x) - x                                                    # (1)
-        z = self.uplink(local.setting)["z"].compress(delta + e, local)              # (2)
-        return {"z": z}, {"e": e + delta - z}                                       # (3)
+        delta = local.sgd(x) - x  # (1)
+        z = self.uplink(local.setting)["z"].compress(delta + e, local)  # (2)
+        return {"z": z}, {"e": e + delta - z}  # (3)

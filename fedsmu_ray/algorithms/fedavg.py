@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
+from fedsmu_ray.wire.codecs import Float32
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
+from fedsmu_ray.wire.codecs import Float32
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class FedAvgM:
 
     def client(self, received, state, local):
         x = received["x"]
-        return {"delta": local.sgd(x) - x}, {}                          # (1)
+        return {"delta": local.sgd(x) - x}, {}  # (1)
 
     def server(self, server, mean, round):
-        v = self.beta * server["v"] + mean["delta"]                     # (2)
-        return {"x": server["x"] + self.lr * v, "v": v}                 # (3)
+        v = self.beta * server["v"] + mean["delta"]  # (2)
+        return {"x": server["x"] + self.lr * v, "v": v}  # (3)

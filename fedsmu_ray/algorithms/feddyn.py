@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
+from fedsmu_ray.wire.codecs import Float32
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class FedDyn:
 
     def client(self, received, state, local):
         x, g = received["x"], state["g"]
-        y = local.sgd(x, correction=-g, prox=self.alpha)                        # (1)
-        delta = y - x                                                           # (2)
-        return {"delta": delta}, {"g": g - self.alpha * delta}                  # (3)
+        y = local.sgd(x, correction=-g, prox=self.alpha)  # (1)
+        delta = y - x  # (2)
+        return {"delta": delta}, {"g": g - self.alpha * delta}  # (3)
 
     def server(self, server, mean, round):
         delta = mean["delta"]
-        h = server["h"] - self.alpha * round.share * delta                      # (4)
-        return {"x": server["x"] + delta - h / self.alpha, "h": h}              # (5)
+        h = server["h"] - self.alpha * round.share * delta  # (4)
+        return {"x": server["x"] + delta - h / self.alpha, "h": h}  # (5)

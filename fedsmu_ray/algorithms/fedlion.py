@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32, Integers
+from fedsmu_ray.wire.codecs import Float32, Integers
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,11 @@ class FedLion:
         return {"x": server["x"], "M": server["M"]}
 
     def client(self, received, state, local):
-        R, mu = local.lion(received["x"], received["M"], self.beta1, self.beta2)    # (1)
+        R, mu = local.lion(received["x"], received["M"], self.beta1, self.beta2)  # (1)
         return {"R": R, "mu": mu}, {}
 
     def server(self, server, mean, round):
-        return {"x": server["x"] - round.setting.lr * mean["R"],                    # (2)
-                "M": mean["mu"]}                                                    # (3)
+        return {
+            "x": server["x"] - round.setting.lr * mean["R"],  # (2)
+            "M": mean["mu"],
+        }  # (3)

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
+from fedsmu_ray.wire.codecs import Float32
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class FedAdam:
 
     def client(self, received, state, local):
         x = received["x"]
-        return {"delta": local.sgd(x) - x}, {}                                      # (1)
+        return {"delta": local.sgd(x) - x}, {}  # (1)
 
     def server(self, server, mean, round):
         D = mean["delta"]
-        m = self.beta1 * server["m"] + (1 - self.beta1) * D                         # (2)
-        v = self.beta2 * server["v"] + (1 - self.beta2) * D.square()                # (3)
+        m = self.beta1 * server["m"] + (1 - self.beta1) * D  # (2)
+        v = self.beta2 * server["v"] + (1 - self.beta2) * D.square()  # (3)
         return {"x": server["x"] + self.lr * m / (v.sqrt() + self.tau), "m": m, "v": v}  # (4)
 
 
@@ -78,5 +78,7 @@ class FedYogi(FedAdam):
     def server(self, server, mean, round):
         D = mean["delta"]
         m = self.beta1 * server["m"] + (1 - self.beta1) * D
-        v = server["v"] - (1 - self.beta2) * D.square() * torch.sign(server["v"] - D.square())  # (3)
+        v = server["v"] - (1 - self.beta2) * D.square() * torch.sign(
+            server["v"] - D.square()
+        )  # (3)
         return {"x": server["x"] + self.lr * m / (v.sqrt() + self.tau), "m": m, "v": v}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
+from fedsmu_ray.wire.codecs import Float32
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FedProx:
 
     def client(self, received, state, local):
         x = received["x"]
-        return {"delta": local.sgd(x, prox=self.mu) - x}, {}            # (1)
+        return {"delta": local.sgd(x, prox=self.mu) - x}, {}  # (1)
 
     def server(self, server, mean, round):
-        return {"x": server["x"] + self.lr * mean["delta"]}             # (2)
+        return {"x": server["x"] + self.lr * mean["delta"]}  # (2)

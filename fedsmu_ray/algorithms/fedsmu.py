@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32, Sign, Trit
-from fedsmu_ray.compressors import Quantiser, Scope, groups
+from fedsmu_ray.wire.codecs import Float32, Sign, Trit
+from fedsmu_ray.wire.compressors import Quantiser, Scope, groups
 
 ZeroRule = Literal["random", "plus", "zero"]
 TieRule = Literal["zero", "random"]
@@ -79,8 +79,16 @@ class FedSMU:
         stochastic = self.rounding == "stochastic"
         if self.bits == 1 and not stochastic:
             return {"u": Trit() if zero else Sign(self.zero_rule)}
-        return {"u": Quantiser(groups(self.group, setting.sizes), self.bits, zero and self.bits > 1, stochastic, self.scaled,
-                               "plus" if zero else self.zero_rule)}
+        return {
+            "u": Quantiser(
+                groups(self.group, setting.sizes),
+                self.bits,
+                zero and self.bits > 1,
+                stochastic,
+                self.scaled,
+                "plus" if zero else self.zero_rule,
+            )
+        }
 
     def downlink(self, setting):
         return {"x": Float32()}
@@ -99,16 +107,18 @@ class FedSMU:
         m = state["m"] if self.beta1 else torch.zeros_like(x)
         y = local.sgd(x)
         if isinstance(code, (Sign, Trit)):
-            u, m = local.momentum_sign(y, x, m, self.beta1, self.beta2, self.zero_rule)     # (1) to (4)
+            u, m = local.momentum_sign(
+                y, x, m, self.beta1, self.beta2, self.zero_rule
+            )  # (1) to (4)
         else:
-            delta = y - x                                                                   # (1)
-            u = code.compress(self.beta1 * m + (1 - self.beta1) * delta, local)             # (2), (3)
-            m = self.beta2 * m + (1 - self.beta2) * delta                                   # (4)
+            delta = y - x  # (1)
+            u = code.compress(self.beta1 * m + (1 - self.beta1) * delta, local)  # (2), (3)
+            m = self.beta2 * m + (1 - self.beta2) * delta  # (4)
         return {"u": u}, {"m": m} if self.beta1 else {}
 
     def server(self, server, mean, round):
         x, u = server["x"], mean["u"]
         gamma = self.gamma1 * self.decay ** (round.number - 1)
         if self.vote == "majority":
-            u = round.sign(u, self.tie_rule)                                                # (5)
-        return {"x": round.step(x, u, gamma, self.gamma2)}                                  # (6)
+            u = round.sign(u, self.tie_rule)  # (5)
+        return {"x": round.step(x, u, gamma, self.gamma2)}  # (6)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from fedsmu_ray.algorithms.fedsmu import TieRule, ZeroRule
-from fedsmu_ray.codecs import Float32, Sign, Trit
+from fedsmu_ray.wire.codecs import Float32, Sign, Trit
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,17 @@ class FedSMUMC:
 
     def client(self, received, state, local):
         x, M = received["x"], received["M"]
-        u, m = local.momentum_sign(local.sgd(x), x, M, self.beta1, self.beta2, self.zero_rule)  # (1) to (3)
+        u, m = local.momentum_sign(
+            local.sgd(x), x, M, self.beta1, self.beta2, self.zero_rule
+        )  # (1) to (3)
         return {"u": u, "m": m}, {}
 
     def server(self, server, mean, round):
         x, gamma = server["x"], self.gamma1 * self.decay ** (round.number - 1)
-        return {"M": mean["m"],                                                     # (4)
-                "x": round.step(x, mean["u"], gamma, self.gamma2)}                  # (5)
+        return {
+            "M": mean["m"],  # (4)
+            "x": round.step(x, mean["u"], gamma, self.gamma2),
+        }  # (5)
 
 
 @dataclass(frozen=True)
@@ -119,11 +123,11 @@ class FedLocalLion:
     def client(self, received, state, local):
         x, m = received["x"], state["m"]
         y = local.sgd(x)
-        u, m = local.momentum_sign(y, x, m, self.beta1, self.beta2, self.zero_rule) # (1) to (3)
-        return {"D": y + self.gamma1 * (u - self.gamma2 * y) - x}, {"m": m}         # (4)
+        u, m = local.momentum_sign(y, x, m, self.beta1, self.beta2, self.zero_rule)  # (1) to (3)
+        return {"D": y + self.gamma1 * (u - self.gamma2 * y) - x}, {"m": m}  # (4)
 
     def server(self, server, mean, round):
-        return {"x": server["x"] + self.lr * mean["D"]}                             # (5)
+        return {"x": server["x"] + self.lr * mean["D"]}  # (5)
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class FedGlobalLion:
     M is zero at first. Every coordinate moves by gamma1, unlike in FedSMU.
 
     State: none on clients; x and M on the server. Upload and download 32 d bits. Defaults: the paper's CIFAR-100
-    values. """
+    values."""
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -172,10 +176,10 @@ class FedGlobalLion:
 
     def client(self, received, state, local):
         x = received["x"]
-        return {"delta": local.sgd(x) - x}, {}                                      # (1)
+        return {"delta": local.sgd(x) - x}, {}  # (1)
 
     def server(self, server, mean, round):
         x, M, D = server["x"], server["M"], mean["delta"]
-        U = round.sign(self.beta1 * M + (1 - self.beta1) * D, self.zero_rule)       # (2)
-        M = self.beta2 * M + (1 - self.beta2) * D                                   # (3)
-        return {"x": round.step(x, U, self.gamma1, self.gamma2), "M": M}            # (4)
+        U = round.sign(self.beta1 * M + (1 - self.beta1) * D, self.zero_rule)  # (2)
+        M = self.beta2 * M + (1 - self.beta2) * D  # (3)
+        return {"x": round.step(x, U, self.gamma1, self.gamma2), "M": M}  # (4)

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
+from fedsmu_ray.wire.codecs import Float32
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,12 @@ class Scaffold:
 
     def client(self, received, state, local):
         x, c, c_i = received["x"], received["c"], state["c"]
-        y = local.sgd(x, correction=c - c_i)                            # (1)
-        c_new = c_i - c + (x - y) / (local.steps * local.lr)            # (2)
-        return {"delta": y - x, "gamma": c_new - c_i}, {"c": c_new}     # (3)
+        y = local.sgd(x, correction=c - c_i)  # (1)
+        c_new = c_i - c + (x - y) / (local.steps * local.lr)  # (2)
+        return {"delta": y - x, "gamma": c_new - c_i}, {"c": c_new}  # (3)
 
     def server(self, server, mean, round):
-        return {"x": server["x"] + self.lr * mean["delta"],             # (4)
-                "c": server["c"] + round.share * mean["gamma"]}         # (5)
+        return {
+            "x": server["x"] + self.lr * mean["delta"],  # (4)
+            "c": server["c"] + round.share * mean["gamma"],
+        }  # (5)

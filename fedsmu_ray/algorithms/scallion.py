@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from fedsmu_ray.codecs import Float32
-from fedsmu_ray.compressors import Quantiser, Scope, groups
+from fedsmu_ray.wire.codecs import Float32
+from fedsmu_ray.wire.compressors import Quantiser, Scope, groups
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scallion:
     dithering is this package's choice.
 
     Client state: c_i, zero at first, kept while absent. Server state: x, c. Upload bits * d + 32 per tensor, download
-    64 d. """
+    64 d."""
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4
@@ -47,7 +47,9 @@ class Scallion:
     lr: Annotated[float, Field(ge=0)] = 1.0
 
     def uplink(self, setting):
-        dithering = Quantiser(groups(self.group, setting.sizes), self.bits, stochastic=True, scaled=True)
+        dithering = Quantiser(
+            groups(self.group, setting.sizes), self.bits, stochastic=True, scaled=True
+        )
         return {"q": Float32() if self.bits == 32 else dithering}
 
     def downlink(self, setting):
@@ -64,12 +66,14 @@ class Scallion:
 
     def client(self, received, state, local):
         x, c, c_i = received["x"], received["c"], state["c"]
-        y = local.sgd(x, correction=c - c_i)                                    # (1)
-        delta = self.alpha * ((x - y) / (local.steps * local.lr) - c)           # (2)
-        q = self.uplink(local.setting)["q"].compress(delta, local)              # (3)
-        return {"q": q}, {"c": c_i + q}                                         # (4)
+        y = local.sgd(x, correction=c - c_i)  # (1)
+        delta = self.alpha * ((x - y) / (local.steps * local.lr) - c)  # (2)
+        q = self.uplink(local.setting)["q"].compress(delta, local)  # (3)
+        return {"q": q}, {"c": c_i + q}  # (4)
 
     def server(self, server, mean, round):
         x, c, q, setting = server["x"], server["c"], mean["q"], round.setting
-        return {"x": x - self.lr * setting.lr * setting.steps * (q + c),        # (5)
-                "c": c + round.share * q}                                       # (6)
+        return {
+            "x": x - self.lr * setting.lr * setting.steps * (q + c),  # (5)
+            "c": c + round.share * q,
+        }  # (6)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from fedsmu_ray.algorithms.fedsmu import TieRule, ZeroRule
-from fedsmu_ray.codecs import Float32, Sign, Trit
+from fedsmu_ray.wire.codecs import Float32, Sign, Trit
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class SignSGDMV:
 
     def client(self, received, state, local):
         x = received["x"]
-        h = x - local.sgd(x)                                            # (1)
-        m = self.beta * state.get("m", 0.0) + (1 - self.beta) * h       # (2)
+        h = x - local.sgd(x)  # (1)
+        m = self.beta * state.get("m", 0.0) + (1 - self.beta) * h  # (2)
         return {"u": local.sign(m, self.zero_rule)}, {"m": m} if self.beta else {}  # (3)
 
     def server(self, server, mean, round):
         x = server["x"]
         vote = round.sign(mean["u"], self.tie_rule)
-        return {"x": x - self.lr * (vote + self.weight_decay * x)}      # (4)
+        return {"x": x - self.lr * (vote + self.weight_decay * x)}  # (4)

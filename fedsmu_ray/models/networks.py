@@ -37,9 +37,18 @@ def lenet(shape: tuple[int, ...], classes: int, filters: int) -> nn.Module:
     channels, height, width = image_shape(shape, "lenet", least=16)
     h, w = (((side - 4) // 2 - 4) // 2 for side in (height, width))
     return nn.Sequential(
-        nn.Conv2d(channels, filters, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(filters, filters, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(filters * h * w, 384), nn.ReLU(), nn.Linear(384, 192), nn.ReLU(), nn.Linear(192, classes),
+        nn.Conv2d(channels, filters, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(filters, filters, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(filters * h * w, 384),
+        nn.ReLU(),
+        nn.Linear(384, 192),
+        nn.ReLU(),
+        nn.Linear(192, classes),
     )
 
 
@@ -53,8 +62,12 @@ def resnet18_gn(shape: tuple[int, ...], classes: int, stem: str, groups: int) ->
 
     channels = image_shape(shape, "resnet18_gn", least=8)[0]
     if 64 % groups:
-        raise ConfigError([f"model.groups = {groups}: the 64 channels of resnet18_gn's first layers cannot be cut into "
-                           f"{groups} equal groups; use a power of two up to 64"])
+        raise ConfigError(
+            [
+                f"model.groups = {groups}: the 64 channels of resnet18_gn's first layers cannot be cut into "
+                f"{groups} equal groups; use a power of two up to 64"
+            ]
+        )
     net = resnet18(num_classes=classes, norm_layer=partial(nn.GroupNorm, groups))
     if stem == "cifar":
         net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
@@ -72,12 +85,22 @@ def vit_s(shape: tuple[int, ...], classes: int, patch: int, image_size: int | No
     channels, height, width = image_shape(shape, "vit_s", least=patch)
     side = image_size or height
     if not image_size and height != width:
-        raise ConfigError([f"model.name = vit_s: the images are {height}x{width}, not square; set model.image_size to resize "
-                           "them"])
+        raise ConfigError(
+            [
+                f"model.name = vit_s: the images are {height}x{width}, not square; set model.image_size to resize "
+                "them"
+            ]
+        )
     if side % patch:
-        raise ConfigError([f"model.patch = {patch}: images of {side}x{side} pixels cannot be cut into patches of {patch}; use "
-                           f"a divisor of {side}, or set model.image_size"])
-    net = VisionTransformer(side, patch, num_layers=12, num_heads=6, hidden_dim=384, mlp_dim=1536, num_classes=classes)
+        raise ConfigError(
+            [
+                f"model.patch = {patch}: images of {side}x{side} pixels cannot be cut into patches of {patch}; use "
+                f"a divisor of {side}, or set model.image_size"
+            ]
+        )
+    net = VisionTransformer(
+        side, patch, num_layers=12, num_heads=6, hidden_dim=384, mlp_dim=1536, num_classes=classes
+    )
     return Adapted(net, channels, image_size)
 
 
@@ -104,20 +127,30 @@ class Adapted(nn.Module):
     def __init__(self, net: nn.Module, channels: int, image_size: int | None = None) -> None:
         super().__init__()
         if channels not in (1, 3):
-            raise ConfigError([f"model.name: the network takes images of 1 or 3 channels, but the data has {channels}"])
+            raise ConfigError(
+                [
+                    f"model.name: the network takes images of 1 or 3 channels, but the data has {channels}"
+                ]
+            )
         self.net, self.image_size = net, image_size
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-3] == 1:
             x = x.expand(*x.shape[:-3], 3, *x.shape[-2:])
         if self.image_size and x.shape[-2:] != (self.image_size, self.image_size):
-            x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", align_corners=False)
+            x = F.interpolate(
+                x, (self.image_size, self.image_size), mode="bilinear", align_corners=False
+            )
         return self.net(x)
 
 
 def image_shape(shape: tuple[int, ...], name: str, least: int) -> tuple[int, ...]:
     """channels, height, width of image data; raises ConfigError for anything else or smaller."""
     if len(shape) != 3 or min(shape[1:]) < least:
-        raise ConfigError([f"model.name: {name} needs images [channels, height, width] of at least {least}x{least} pixels, but "
-                           f"the data has {list(shape)}; use model.name=mlp"])
+        raise ConfigError(
+            [
+                f"model.name: {name} needs images [channels, height, width] of at least {least}x{least} pixels, but "
+                f"the data has {list(shape)}; use model.name=mlp"
+            ]
+        )
     return shape

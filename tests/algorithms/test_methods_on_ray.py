@@ -1,0 +1,65 @@
+"""Every method on actors: the same bits as in one process, replies to clients included."""
+
+import pytest
+
+from fedsmu_ray.algorithms.registry import METHODS
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.executors.inline import InlineExecutor
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.rounds import rounds
+
+CASES = [
+    *({"name": name} for name in METHODS),
+    {"name": "dlion", "relay": "all", "vote": "majority"},
+]
+
+
+def problem_of(algorithm):
+    return Problem.of(
+        parse(
+            {
+                "data": {"clients": 12},
+                "model": {"hidden": [16]},
+                "algorithm": algorithm,
+                "local": {"epochs": 1, "lr": 0.02},
+                "federation": {"rounds": 3, "cohort": 5, "eval_every": 2},
+                "compute": {"clients_per_task": 2, "cpus_per_actor": 0.25},
+            }
+        )
+    )
+
+
+def outcome(problem, executor):
+    keys = (
+        "cohort",
+        "train_loss",
+        "test_accuracy",
+        "test_loss",
+        "uplink_bytes",
+        "downlink_bytes",
+        "uniformity",
+    )
+    return [[getattr(r, k) for k in keys] for r in rounds(problem, executor)], executor.sha256()
+
+
+@pytest.fixture(
+    scope="module", params=[2, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 4))]
+)
+def executor(ray_cluster, request):
+    from fedsmu_ray.executors.ray_executor import RayExecutor
+
+    executor = RayExecutor(problem_of(CASES[0]).config.compute, request.param)
+    yield executor
+    executor.close()
+
+
+@pytest.mark.parametrize("algorithm", CASES, ids=str)
+def test_same_bits_on_actors(algorithm, executor):
+    problem = problem_of(algorithm)
+    inline = InlineExecutor(problem)
+    try:
+        expected = outcome(problem, inline)
+    finally:
+        inline.close()
+    executor.load(problem)
+    assert outcome(problem, executor) == expected

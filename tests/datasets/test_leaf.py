@@ -1,0 +1,128 @@
+"""LEAF's JSON files, of which Shakespeare is one: what they give, and what is said about broken ones."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers.dataset_files import write_leaf
+
+from fedsmu_ray.config.schema import DataConfig
+from fedsmu_ray.datasets.dataset import DeviceData
+from fedsmu_ray.datasets.leaf import ALPHABET
+from fedsmu_ray.datasets.registry import load_dataset
+from fedsmu_ray.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def test_leaf_text(tmp_path):
+    data = load_dataset(write_leaf(tmp_path))
+    assert (
+        data.train_x.shape == (40, 5)
+        and data.train_x.dtype == np.uint8
+        and data.train_y.dtype == np.int64
+    )
+    assert (data.classes, data.symbols, len(ALPHABET), len(set(ALPHABET))) == (80, 80, 80, 80)
+    assert "".join(ALPHABET[t] for t in data.train_x[0]) + ALPHABET[data.train_y[0]] == "To be,"
+    assert data.clients.tolist() == [0] * 22 + [1] * 18
+    inputs, _ = DeviceData(data, CPU).batch(torch.arange(4)[None])
+    assert inputs.shape == (1, 4, 5) and inputs.dtype == torch.int64
+
+
+def damaged(what):
+    def change(plain):
+        user = plain["user_data"]["GHOST"]
+        match what:
+            case "character":
+                user["x"][3] = "caf\u00e9s"
+            case "length":
+                user["x"][2] = "short text"
+            case "label":
+                user["y"] = ["ab"] * len(user["y"])
+            case "count":
+                user["x"].pop()
+            case "format":
+                del plain["user_data"]["GHOST"]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "what, message",
+    [
+        ("character", r"all.json, user GHOST, x\[3\]: character 'é' is not among the 80 symbols"),
+        ("length", r"user GHOST, x\[2\] = 'short text': expected 5 characters"),
+        ("label", r"user GHOST: y\[0\] = 'ab': expected one character"),
+        ("count", "user GHOST: 17 samples and 18 labels, but num_samples says 18"),
+        ("format", "all.json is not in LEAF's format: KeyError 'GHOST'"),
+    ],
+)
+def test_broken_leaf_files_name_file_and_user(tmp_path, what, message):
+    with pytest.raises(ConfigError, match=message):
+        load_dataset(write_leaf(tmp_path, damaged(what)))
+
+
+def test_half_a_leaf_file_and_none(tmp_path):
+    config = DataConfig("shakespeare", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"no folder train/ with LEAF's JSON files in"):
+        load_dataset(config)
+    write_leaf(tmp_path)
+    text = (tmp_path / "test/all.json").read_text()
+    (tmp_path / "test/all.json").write_text(text[: len(text) // 2])
+    with pytest.raises(ConfigError, match="test/all.json is not a whole JSON file"):
+        load_dataset(config)
+    shutil.rmtree(tmp_path / "test")
+    with pytest.raises(ConfigError, match="test has no .*json files"):
+        load_dataset(config)
+
+
+def test_leaf_numbers_and_other_alphabets(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        data = {
+            "a": {"x": [[0.5, 1.0], [0.0, 0.25]], "y": [0, 2]},
+            "b": {"x": [[0.1, 0.2]], "y": [1]},
+        }
+        plain = {"users": ["a", "b"], "num_samples": [2, 1], "user_data": data}
+        (tmp_path / split / "f.json").write_text(json.dumps(plain))
+    data = load_dataset(DataConfig("leaf", str(tmp_path)))
+    assert (data.train_x.dtype, data.classes, data.symbols) == (
+        np.float32,
+        3,
+        None,
+    ) and data.clients.tolist() == [0, 0, 1]
+    assert torch.equal(DeviceData(data, CPU).test_batch(0, 1)[0], torch.tensor([[0.5, 1.0]]))
+    with pytest.raises(ConfigError, match="reads only the option alphabet"):
+        load_dataset(DataConfig("leaf", str(tmp_path), options={"letters": "abc"}))
+    write_leaf(tmp_path / "text")
+    short = DataConfig(
+        "leaf", str(tmp_path / "text"), options={"alphabet": ALPHABET.replace("q", "")}
+    )
+    with pytest.raises(ConfigError, match="character 'q' is not among the 79"):
+        load_dataset(short)
+
+
+def test_shakespeare(data_root):  # oracle 33
+    if not ((data_root / "shakespeare" / "train").is_dir()):
+        pytest.skip(f"no shakespeare/train in {data_root}")
+    data = load_dataset(DataConfig("shakespeare", str(data_root)))
+    assert (
+        data.train_x.shape == (200_000, 80)
+        and data.test_x.shape == (40_000, 80)
+        and data.symbols == 80
+    )
+    assert (np.bincount(data.clients) == 2000).all()
+    assert (np.bincount(data.test_y).max() / 40_000) == pytest.approx(
+        0.1876
+    )  # the majority class: space
+    first = data.train_x.reshape(100, 2000, 80)
+    assert (
+        data.train_y.reshape(100, 2000)[:, :-1] == first[:, 1:, -1]
+    ).mean() == 1  # the next character ends the next window
+    for role, test in zip(first[:20], data.test_x.reshape(100, 400, 80)):
+        seen = {role[:, i : i + 40].tobytes() for i in (0, 40)} | {w[:40].tobytes() for w in role}
+        assert (
+            sum(w[:40].tobytes() in seen for w in test) <= 4
+        )  # no overlap beyond phrases that a role repeats

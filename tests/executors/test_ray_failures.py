@@ -1,0 +1,288 @@
+"""Processes and objects that are really lost under a running experiment: the bits are those of the undisturbed run."""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ClientError, LostError
+from fedsmu_ray.executors.inline import InlineExecutor
+from fedsmu_ray.experiment import run as experiment
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.rounds import Progress
+
+pytestmark = pytest.mark.slow
+
+
+def problem_of(algorithm="fedsmu", rounds=6, **federation):
+    return Problem.of(
+        parse(
+            {
+                "data": {"clients": 20},
+                "model": {"hidden": [32]},
+                "algorithm": {"name": algorithm},
+                "local": {"epochs": 1, "batch_size": 20},
+                "federation": {"rounds": rounds, "cohort": 6, "eval_every": 2, **federation},
+                "checkpoint": {"every": 2},
+                "compute": {"clients_per_task": 2, "cpus_per_actor": 0.25},
+            }
+        )
+    )
+
+
+def figures(history):
+    return [
+        (
+            r.round,
+            r.cohort,
+            r.train_loss,
+            r.test_accuracy,
+            r.test_loss,
+            r.uplink_bytes,
+            r.downlink_bytes,
+            r.dropped,
+        )
+        for r in history
+    ]
+
+
+def outcome(problem, executor, folder=None, disturb=None):
+    """Records and hash; disturb(record) is called between rounds."""
+    history = []
+    for record in experiment.resumable(problem, executor, Progress(), folder):
+        history.append(record)
+        if disturb:
+            disturb(record)
+    return figures(history), executor.sha256()
+
+
+def undisturbed(problem):
+    executor = InlineExecutor(problem)
+    try:
+        return outcome(problem, executor)
+    finally:
+        executor.close()
+
+
+@pytest.fixture
+def started(ray_cluster, monkeypatch):
+    """started(problem, actors): a loaded executor; `client_class` may be set before to have actors of a test's own."""
+    from fedsmu_ray.executors import ray_actors, ray_executor
+
+    made = []
+
+    def start(problem, count=2, client_class=None):
+        if client_class:
+            monkeypatch.setattr(ray_actors, "ClientActor", client_class)
+        made.append(ray_executor.RayExecutor(problem.config.compute, count))
+        made[-1].load(problem)
+        return made[-1]
+
+    yield start
+    for executor in made:
+        executor.close()
+
+
+def misbehaving(what, flag, round=3):
+    """A class of client actors, one of which does `what(result)` instead of answering, once: the flag file says it has."""
+    from ray import cloudpickle
+
+    from fedsmu_ray.executors.ray_actors import ClientActor
+
+    cloudpickle.register_pickle_by_value(
+        sys.modules[__name__]
+    )  # the actors cannot import this file
+
+    class Misbehaving(ClientActor):
+        def train(self, task, rows, broadcast, *shards):
+            result = super().train(task, rows, broadcast, *shards)
+            if task.round == round and task.position == 2 and not flag.exists():
+                flag.touch()
+                return what(result)
+            return result
+
+    return Misbehaving
+
+
+def dies(result):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hangs(result):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def raises(result):
+    raise OSError("a bad moment")
+
+
+def altered(result):
+    report, messages, *shards = result
+    messages[0, 40] ^= 1
+    return report, messages, *shards
+
+
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        (dies, "client actor 0 was lost; retry 1 of 3"),
+        (hangs, "no answer within 8 s"),
+        (raises, "OSError: a bad moment"),
+        (altered, "checksum mismatch"),
+    ],
+)
+def test_a_client_task_that_goes_wrong_once(what, said, started, tmp_path, caplog):
+    problem = problem_of(client_timeout_s=4.0)
+    executor = started(problem, 2, misbehaving(what, tmp_path / "flag"))
+    got = outcome(problem, executor)
+    assert (tmp_path / "flag").exists() and got == undisturbed(problem)
+    assert said.replace("client actor 0 was", "") in caplog.text.replace(
+        "client actor 0 was", ""
+    ).replace("client actor 1 was", "")
+
+
+def test_a_client_that_always_hangs_is_dropped_and_told_of(started, caplog):
+    from fedsmu_ray.executors.ray_actors import ClientActor
+
+    class Hanging(ClientActor):
+        def train(self, task, rows, broadcast, *shards):
+            if 4 in task.clients:
+                time.sleep(1000)
+            return super().train(task, rows, broadcast, *shards)
+
+    def until_hit(seed=0):
+        from fedsmu_ray.federation.rounds import sample_cohort
+
+        return next(t for t in range(1, 20) if 4 in sample_cohort(seed, t, 20, 6))
+
+    options = {"rounds": until_hit(), "client_timeout_s": 2.0, "client_retries": 0}
+    problem = problem_of(**options, on_client_failure="drop")
+    history, _ = outcome(problem, started(problem, 2, Hanging))
+    assert history[-1][-1] == 1 and "client 4 is dropped" in caplog.text
+    with pytest.raises(
+        ClientError, match="no answer within 4 s .federation.client_timeout_s = 2 for each client"
+    ):
+        outcome(problem_of(**options), started(problem_of(**options), 1, Hanging))
+
+
+@pytest.mark.parametrize("algorithm", ["fedsmu", "dlion"])
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_the_server_actor_is_killed(algorithm, checkpoints, started, tmp_path, caplog):
+    problem = problem_of(algorithm)
+    executor = started(problem)
+    pids = []
+
+    def disturb(record):
+        if record.round in (1, 4) and len(pids) < 2:
+            pids.append(pid_of(executor.server.actor))
+            os.kill(pids[-1], signal.SIGKILL)
+
+    got = outcome(problem, executor, tmp_path if checkpoints else None, disturb)
+    assert got == undisturbed(problem) and len(set(pids)) == 2
+    assert (
+        caplog.text.count("going back to") == 2
+        and ("the last checkpoint" if checkpoints else "round 1, since") in caplog.text
+    )
+
+
+def test_a_server_that_is_lost_again_and_again_ends_the_run(started, monkeypatch, caplog):
+    problem = problem_of(rounds=2)
+    executor = started(problem, 1)
+    recover = executor.recover
+    monkeypatch.setattr(
+        executor,
+        "recover",
+        lambda: (recover(), os.kill(pid_of(executor.server.actor), signal.SIGKILL)),
+    )
+    os.kill(pid_of(executor.server.actor), signal.SIGKILL)
+    with pytest.raises(LostError, match="round 1.*: the server actor was lost"):
+        outcome(problem, executor)
+    assert "3 of at most 3 times in a row" in caplog.text
+
+
+def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
+    """Every object lives as long as the process that owns it: states handed to another process are gone with that."""
+    import ray
+
+    class Owner:
+        def put(self, arrays):
+            return [ray.put(arrays)]
+
+    problem = problem_of()
+    executor, progress, owner, history = started(problem), Progress(), None, []
+    for record in experiment.resumable(problem, executor, progress, tmp_path):
+        history.append(record)
+        if record.round == 4 and not owner:
+            owner = ray.remote(Owner).options(num_cpus=0).remote()
+            moved = {
+                at.shard: ray.get(owner.put.remote(executor.fetch(at.shard)))[0]
+                for at in progress.states.values()
+            }
+            progress.states.update(
+                {
+                    client: replace(at, shard=moved[at.shard])
+                    for client, at in progress.states.items()
+                }
+            )
+            ray.kill(owner)
+            with pytest.raises(ray.exceptions.ObjectLostError):  # it takes Ray a moment
+                for _ in range(100):
+                    ray.get(next(iter(moved.values())), timeout=20)
+                    time.sleep(0.1)
+    assert owner and (figures(history), executor.sha256()) == undisturbed(problem)
+    assert (
+        "lost (OwnerDiedError" in caplog.text and "going back to the last checkpoint" in caplog.text
+    )
+
+
+def test_twenty_client_actors_killed_at_random_moments(started, caplog):
+    problem = problem_of(rounds=1000)  # a slow machine needs a while for twenty
+    expected, executor = undisturbed(problem), started(problem, 3)
+    kills, chance, stop = [], random.Random(1), threading.Event()
+
+    def killer():
+        while len(kills) < 20 and not stop.is_set():
+            time.sleep(chance.uniform(0.5, 2.0))
+            alive = [
+                p
+                for p in psutil.Process().children(recursive=True)
+                if title(p).startswith("ray::ClientActor")
+            ]
+            if alive:
+                victim = chance.choice(alive)
+                victim.kill()
+                kills.append(victim.pid)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        history = []
+        for record in experiment.resumable(problem, executor, Progress(), None):
+            history.append(record)
+            if len(kills) < 20:
+                time.sleep(0.2)  # so that the run outlasts the killer
+    finally:
+        stop.set()
+        thread.join()
+    assert len(set(kills)) == 20
+    assert (figures(history), executor.sha256()) == expected
+
+
+def title(process):
+    try:
+        return "".join(process.cmdline()[:1])
+    except psutil.Error:  # it has ended
+        return ""
+
+
+def pid_of(actor):
+    import ray
+
+    return ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))

@@ -1,0 +1,276 @@
+"""Checkpoint files: whole or not at all, incremental, and nothing damaged is loaded."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedsmu_ray.errors import CheckpointError
+from fedsmu_ray.experiment import checkpoint
+from fedsmu_ray.experiment.checkpoint import Checkpoint
+
+SHARDS = {
+    "a": {"m": np.arange(6, dtype=np.float32).reshape(2, 3)},
+    "b": {"m": np.full((1, 3), 7, np.float32)},
+}
+PLACES = {4: ("a", 0), 9: ("a", 1), 2: ("b", 0)}
+SERVER = {"x": np.linspace(0, 1, 3, dtype=np.float32)}
+
+
+def written(folder, round=5, places=PLACES, shards=SHARDS):
+    one = Checkpoint(folder)
+    one.save(round, {"round": round}, SERVER, places, shards.__getitem__)
+    return one
+
+
+def states(loaded):
+    return {
+        client: {k: v[row] for k, v in arrays.items()}
+        for arrays, rows, _ in loaded.shards()
+        for client, row in rows.items()
+    }
+
+
+def test_round_trip(tmp_path):
+    written(tmp_path)
+    loaded = Checkpoint(tmp_path).load()
+    assert loaded.progress == {"round": 5} and np.array_equal(loaded.server["x"], SERVER["x"])
+    got = states(loaded)
+    assert set(got) == set(PLACES)
+    for client, (shard, row) in PLACES.items():
+        assert np.array_equal(got[client]["m"], SHARDS[shard]["m"][row])
+
+
+def test_nothing_written_is_none(tmp_path):
+    assert Checkpoint(tmp_path).load() is None
+
+
+def test_only_what_changed_is_written_and_what_is_not_needed_goes(tmp_path):
+    one = written(tmp_path)
+    fetched = []
+    new = {**SHARDS, "c": {"m": np.zeros((1, 3), np.float32)}}
+    one.save(
+        6,
+        {"round": 6},
+        SERVER,
+        {**PLACES, 2: ("c", 0)},
+        lambda shard: fetched.append(shard) or new[shard],
+    )
+    assert fetched == ["c"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == [
+        "checkpoint.json",
+        "server-6.safetensors",
+        "states-5-0.safetensors",
+        "states-6-0.safetensors",
+    ]
+    assert np.array_equal(states(Checkpoint(tmp_path).load())[2]["m"], np.zeros(3))
+
+
+@pytest.mark.parametrize("fail_at", range(4))
+def test_a_failure_at_any_write_leaves_the_previous_one(tmp_path, monkeypatch, fail_at):
+    one = written(tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    calls = []
+    fsync = checkpoint.os.fsync
+
+    def full(fd):
+        calls.append(fd)
+        if len(calls) == 2 * fail_at + 1:  # every file is synced, then its folder
+            raise OSError(28, "No space left on device")
+        fsync(fd)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    new = {"d": {"m": np.ones((2, 3), np.float32)}, "e": {"m": np.ones((1, 3), np.float32)}}
+    with pytest.raises(OSError, match="No space left"):
+        one.save(6, {"round": 6}, SERVER, {4: ("d", 0), 9: ("d", 1), 2: ("e", 0)}, new.__getitem__)
+    monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert Checkpoint(tmp_path).load().progress == {"round": 5}
+    one.save(7, {"round": 7}, SERVER, PLACES, SHARDS.__getitem__)
+    assert Checkpoint(tmp_path).load().progress == {"round": 7}
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_altered_byte_is_refused(tmp_path, data):
+    written(tmp_path)
+    path = data.draw(st.sampled_from(sorted(tmp_path.iterdir())))
+    raw = bytearray(path.read_bytes())
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(raw)
+    try:
+        with pytest.raises(CheckpointError):
+            states(Checkpoint(tmp_path).load())
+    finally:
+        for leftover in tmp_path.iterdir():
+            leftover.unlink()
+
+
+def forge(folder, manifest, **files):
+    """Give a manifest a valid checksum, and name the SHA-256 of the files it is given."""
+    for name, raw in files.items():
+        (folder / f"{name}.safetensors").write_bytes(raw)
+    text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+    (folder / checkpoint.MANIFEST).write_text(
+        json.dumps({"sha256": checkpoint._sha256(text.encode()), "manifest": text})
+    )
+
+
+def real(folder):
+    written(folder)
+    return json.loads(json.loads((folder / checkpoint.MANIFEST).read_text())["manifest"])
+
+
+def shard(m, **changes):
+    return m | {"shards": [m["shards"][0] | changes]}
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda m: m | {"version": 1}, "version 1, this program reads version 2"),
+        (lambda m: m | {"version": "9" * 5000}, "version 9{20},"),
+        (lambda m: m | {"server": m["server"] | {"file": "../x"}}, "names a file that is none"),
+        (
+            lambda m: m | {"server": m["server"] | {"file": "/etc/passwd"}},
+            "names a file that is none",
+        ),
+        (
+            lambda m: m | {"server": m["server"] | {"file": ["server-5.safetensors"]}},
+            "server.file: .*string",
+        ),
+        (lambda m: m | {"server": "server-5.safetensors"}, "not a checkpoint manifest"),
+        (lambda m: m | {"progress": []}, "progress"),
+        (lambda m: m | {"shards": {}}, "shards"),
+        (lambda m: {k: v for k, v in m.items() if k != "shards"}, "shards: Field required"),
+        (
+            lambda m: shard(m, clients={"4": 2}),
+            "client 4 is row 2 of states-5-0.safetensors, which has 2",
+        ),
+        (lambda m: shard(m, clients={"4": -1}), "greater than or equal to 0"),
+        (lambda m: shard(m, clients={"4": True}), "valid integer"),
+        (lambda m: shard(m, clients={"four": 0}), "four"),
+        (lambda m: shard(m, clients={" 4": 0}), "pattern"),
+        (lambda m: {}, "not a checkpoint manifest"),
+        (lambda m: [], "not a checkpoint manifest"),
+        (lambda m: "[" * 100_000, "not a checkpoint manifest"),
+        (lambda m: "9" * 10_000, "not a checkpoint manifest"),
+    ],
+)
+def test_manifests_with_good_checksums_and_bad_contents(tmp_path, change, words):
+    forge(tmp_path, change(real(tmp_path)))
+    with pytest.raises(CheckpointError, match=words) as caught:
+        states(Checkpoint(tmp_path).load())
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"[" * 100_000,
+        b'{"manifest": "{}"}',
+        b'{"manifest": 3, "sha256": 3}',
+        b"\xff\xfe",
+        b"null",
+    ],
+)
+def test_files_that_are_no_manifest(tmp_path, raw):
+    (tmp_path / checkpoint.MANIFEST).write_bytes(raw)
+    with pytest.raises(CheckpointError, match="not a checkpoint manifest"):
+        Checkpoint(tmp_path).load()
+
+
+def header(size, **tensors):
+    text = json.dumps(tensors).encode()
+    return (len(text) if size is None else size).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\0" * 8,
+        header(2**62),
+        header(10**8),
+        header(None, x={"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}),
+        header(None, x={"dtype": "F32", "shape": [2**63, 2**63], "data_offsets": [0, 0]}),
+        header(None, x={"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}) + b"1234",
+        header(None, x={"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}) + b"1234",
+        header(None, x={"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}) + b"1234",
+        header(None, x={"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}) + b"1234",
+        (100_000).to_bytes(8, "little") + b"[" * 100_000,
+    ],
+)
+def test_array_files_that_lie_are_refused_and_allocate_nothing(tmp_path, raw):
+    manifest = real(tmp_path)
+    forge(
+        tmp_path,
+        manifest | {"server": {"file": "server-9.safetensors", "sha256": checkpoint._sha256(raw)}},
+        **{"server-9": raw},
+    )
+    with pytest.raises(CheckpointError, match="server-9.safetensors: not an array file"):
+        Checkpoint(tmp_path).load()
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    written(tmp_path)
+    (tmp_path / "server-5.safetensors").unlink()
+    os.mkfifo(tmp_path / "server-5.safetensors")
+    with pytest.raises(CheckpointError, match="server-5.safetensors: not a file"):
+        Checkpoint(tmp_path).load()
+    (tmp_path / checkpoint.MANIFEST).unlink()
+    (tmp_path / checkpoint.MANIFEST).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="not a file"):
+        Checkpoint(tmp_path).load()
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(["4", "server-5.safetensors"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(max_size=3) | st.sampled_from(["file", "sha256", "clients", "4", "9"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_manifest_with_a_good_checksum_loads_or_is_refused(tmp_path, data):
+    manifest = at = real(tmp_path)
+    while True:  # walk down somewhere, and put something else there
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        key = data.draw(st.sampled_from(keys))
+        if isinstance(at[key], (dict, list)) and at[key] and data.draw(st.booleans()):
+            at = at[key]
+            continue
+        at[key] = data.draw(JSON)
+        break
+    forge(tmp_path, manifest)
+    try:
+        loaded = Checkpoint(tmp_path).load()
+        states(loaded)
+    except CheckpointError:
+        return
+    assert isinstance(loaded.progress, dict) and set(loaded.server) == {"x"}
+
+
+def test_missing_and_cut_files_are_named(tmp_path):
+    written(tmp_path)
+    (tmp_path / "states-5-0.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"states-5-0.safetensors: cannot be read"):
+        states(Checkpoint(tmp_path).load())

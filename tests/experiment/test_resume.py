@@ -1,0 +1,259 @@
+"""Experiments that stop anywhere and go on to the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from fedsmu_ray import load_config, run
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import CheckpointError, ConfigError
+from fedsmu_ray.executors.inline import InlineExecutor
+from fedsmu_ray.experiment import run as experiment
+from fedsmu_ray.experiment.checkpoint import Checkpoint
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.rounds import Progress
+
+PLAIN = {
+    "data": {"clients": 20},
+    "model": {"hidden": [24]},
+    "local": {"epochs": 1, "batch_size": 20},
+    "federation": {"rounds": 9, "cohort": 5, "eval_every": 2},
+    "tracking": {"uri": None},
+    "compute": {"executor": "inline", "clients_per_task": 2},
+    "checkpoint": {"every": 1},
+}
+
+
+def problem_of(**changes):
+    return Problem.of(parse({**PLAIN, **changes}))
+
+
+def rounds_until(problem, folder, stop=None):
+    """Records up to (not with) the one after `stop`; the executor is thrown away, as a killed process would be."""
+    executor, records, progress = InlineExecutor(problem), [], Progress()
+    try:
+        for record in experiment.resumable(problem, executor, progress, folder):
+            records.append(record)
+            if record.round == stop:
+                break
+        return records, executor.sha256()
+    finally:
+        executor.close()
+
+
+def without_seconds(records):
+    return [
+        (
+            r.round,
+            r.cohort,
+            r.train_loss,
+            r.test_accuracy,
+            r.test_loss,
+            r.uplink_bytes,
+            r.downlink_bytes,
+            r.uniformity,
+        )
+        for r in records
+    ]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [{"name": "fedsmu"}, {"name": "fedavg"}, {"name": "scaffold"}, {"name": "dlion"}],
+    ids=lambda a: a["name"],
+)
+@pytest.mark.parametrize("stop", [1, 4, 8])
+def test_resumed_runs_have_the_bits_of_undisturbed_ones(tmp_path, algorithm, stop):
+    problem = problem_of(algorithm=algorithm)
+    whole, sha256 = rounds_until(problem, None)
+    first, _ = rounds_until(problem, tmp_path, stop)
+    second, resumed = rounds_until(problem, tmp_path)
+    assert resumed == sha256
+    assert [r for r in without_seconds(second) if r[3] is not None] == [
+        r for r in without_seconds(whole) if r[3] is not None
+    ]
+    known = {r.round for r in first}
+    assert without_seconds(first + [r for r in second if r.round not in known]) == without_seconds(
+        whole
+    )
+
+
+def test_more_rounds_may_be_asked_for_and_nothing_else_may_change(tmp_path):
+    short = {"federation": {**PLAIN["federation"], "rounds": 4}}
+    rounds_until(problem_of(**short), tmp_path)
+    _, longer = rounds_until(problem_of(), tmp_path)
+    assert longer == rounds_until(problem_of(), None)[1]
+    with pytest.raises(ConfigError, match=r"another experiment \(differs in local.lr\)"):
+        rounds_until(problem_of(local={**PLAIN["local"], "lr": 0.2}), tmp_path)
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, caplog):
+    problem = problem_of()
+    save, calls = Checkpoint.save, []
+
+    def sometimes(self, *arguments):
+        calls.append(1)
+        if len(calls) in (2, 3):
+            raise OSError(28, "No space left on device")
+        save(self, *arguments)
+
+    monkeypatch.setattr(Checkpoint, "save", sometimes)
+    _, sha256 = rounds_until(problem, tmp_path)
+    assert sha256 == rounds_until(problem, None)[1]
+    assert "No space left on device" in caplog.text and "the one before is kept" in caplog.text
+
+
+def test_a_damaged_checkpoint_is_never_trained_on(tmp_path):
+    rounds_until(problem_of(), tmp_path, 4)
+    (server,) = tmp_path.glob("server-*.safetensors")
+    raw = bytearray(server.read_bytes())
+    raw[-5] ^= 1
+    server.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=f"{server.name}: checksum mismatch"):
+        rounds_until(problem_of(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "forge, match",
+    [
+        (lambda p, a: p["progress"].update(round="4"), "progress is not what this program writes"),
+        (lambda p, a: p["progress"].pop("dropped"), "progress is not what this program writes"),
+        (
+            lambda p, a: p["progress"]["evaluated"][0].update(test_loss="low"),
+            "progress is not what this program writes",
+        ),
+        (lambda p, a: p.update(config=None), "progress is not what this program writes"),
+        (
+            lambda p, a: a.update(y=a.pop("x")),
+            r"state of the server does not fit this method and model .'x' is missing",
+        ),
+        (
+            lambda p, a: a.update(x=a["x"][:-1]),
+            r"state of the server does not fit .*'x' is float32 .\d+,",
+        ),
+        (lambda p, a: a.update(x=a["x"].astype("float64")), "'x' is float64"),
+    ],
+)
+def test_a_forged_checkpoint_is_never_trained_on(tmp_path, forge, match):
+    """One whose checksums are right, and whose contents this program would not have written."""
+    rounds_until(problem_of(), tmp_path, 4)
+    forged = Checkpoint(tmp_path)
+    loaded = forged.load()
+    progress, server = loaded.progress, dict(loaded.server)
+    forge(progress, server)
+    forged.save(4, progress, server, {}, None)
+    with pytest.raises(CheckpointError, match=match):
+        rounds_until(problem_of(), tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_train_command_resumes_in_its_run(tmp_path, home):
+    """SIGKILL of the driver in mid-run, over Ray; then --resume, against the undisturbed run in this process."""
+    plain = {
+        **PLAIN,
+        "name": "killed",
+        "compute": {"actors": 1, "cpus_per_actor": 0.5, "clients_per_task": 2},
+        "federation": {**PLAIN["federation"], "rounds": 120},
+        "tracking": {},
+        "checkpoint": {"every": 5, "folder": "runs"},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain))
+    command = [sys.executable, "-m", "fedsmu_ray.train"]
+    options = {
+        "cwd": tmp_path,
+        "env": {**os.environ, "HOME": str(home)},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    with subprocess.Popen([*command, "r.yaml"], **options) as process:
+        for _ in range(600):
+            if list(tmp_path.glob("runs/*/checkpoint.json")):
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGKILL)
+    (folder,) = tmp_path.glob("runs/*")
+    at = Checkpoint(folder).load().progress["progress"]["round"]
+    assert 5 <= at < 120
+    done = subprocess.run(
+        [*command, "--resume", str(folder), "--json"], **{**options, "stdout": subprocess.PIPE}
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    undisturbed = run(
+        load_config(
+            tmp_path / "r.yaml",
+            {"compute.executor": "inline", "tracking.uri": None, "checkpoint.every": None},
+        )
+    ).summary
+    assert {k: v for k, v in result.items() if k not in ("seconds", "run_id")} == {
+        k: v for k, v in undisturbed.items() if k not in ("seconds", "run_id")
+    }
+    from test_commands import points
+
+    assert [
+        m.step for m in points(f"sqlite:///{tmp_path}/mlflow.db", result["run_id"], "test/accuracy")
+    ] == list(range(2, 121, 2))
+
+
+@pytest.mark.slow
+def test_a_killed_trial_process_costs_no_bits_and_no_points(tmp_path, home):
+    """SIGKILL of a trial's process in mid-sweep: Tune starts it again, and it goes on from its checkpoint."""
+    import psutil
+    from test_commands import points
+
+    plain = {
+        **PLAIN,
+        "name": "sweep",
+        "compute": {"actors": 1, "cpus_per_actor": 0.5},
+        "tracking": {},
+        "federation": {**PLAIN["federation"], "rounds": 300},
+        "checkpoint": {"every": 20},
+        "tune": {"space": {"algorithm.gamma1": {"grid": [0.01]}}},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain))
+    with subprocess.Popen(
+        [sys.executable, "-m", "fedsmu_ray.tune", "r.yaml", "--json"],
+        cwd=tmp_path,
+        text=True,
+        env={**os.environ, "HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        for _ in range(900):
+            if list(tmp_path.glob("fedsmu_runs/*/checkpoint-000/checkpoint.json")):
+                break
+            time.sleep(0.1)
+        trials = [
+            p
+            for p in psutil.Process(process.pid).children(recursive=True)
+            if "".join(p.cmdline()[:1]).startswith("ray::ResourceTrainable")
+        ]
+        assert len(trials) == 1
+        trials[0].kill()
+        out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    result = json.loads(out.splitlines()[-1])
+    (trial,) = result["trials"]
+    undisturbed = run(
+        load_config(
+            tmp_path / "r.yaml",
+            {
+                "algorithm.gamma1": 0.01,
+                "compute.executor": "inline",
+                "tracking.uri": None,
+                "checkpoint.every": None,
+            },
+        )
+    ).summary
+    assert trial["model_sha256"] == undisturbed["model_sha256"]
+    assert [
+        m.step for m in points(result["tracking_uri"], trial["run_id"], "test/accuracy")
+    ] == list(range(2, 301, 2))

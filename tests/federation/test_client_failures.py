@@ -1,0 +1,203 @@
+"""Clients that raise, send what cannot be used or drop out: retried, then dropped or reported, in one process."""
+
+import pytest
+import torch
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ClientError, MessageError
+from fedsmu_ray.executors.inline import InlineExecutor
+from fedsmu_ray.federation import rounds as federation
+from fedsmu_ray.federation.client import ClientWorker
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.rounds import answering, rounds, sample_cohort
+from fedsmu_ray.numerics import streams
+from fedsmu_ray.wire import message
+
+BROKEN = 4  # the client that misbehaves
+ALWAYS = 10**9
+
+
+def problem_of(algorithm="fedsmu", group=1, **federation):
+    return Problem.of(
+        parse(
+            {
+                "data": {"clients": 12},
+                "model": {"hidden": [16]},
+                "algorithm": {"name": algorithm},
+                "local": {"epochs": 1, "batch_size": 20},
+                "federation": {"rounds": 4, "cohort": 6, "eval_every": 2, **federation},
+                "compute": {"executor": "inline", "clients_per_task": group},
+            }
+        )
+    )
+
+
+def outcome(problem):
+    executor = InlineExecutor(problem)
+    try:
+        history = list(rounds(problem, executor))
+        return history, executor.sha256()
+    finally:
+        executor.close()
+
+
+def raises(messages, row):
+    raise RuntimeError("no more data")
+
+
+def altered(messages, row):
+    messages[row, -1] ^= 1
+    return messages
+
+
+def truncated(messages, row):
+    return messages[:, :-3]
+
+
+@pytest.fixture
+def misbehave(monkeypatch):
+    """misbehave(how, times): the next `times` tasks with the broken client go wrong."""
+
+    def begin(how, times):
+        left = [times]
+
+        def train(self, round, clients, broadcast, states):
+            messages, report, shards = honest(self, round, clients, broadcast, states)
+            if BROKEN in clients and left[0]:
+                left[0] -= 1
+                messages = how(messages, clients.index(BROKEN))
+            return messages, report, shards
+
+        monkeypatch.setattr(ClientWorker, "train", train)
+        return left
+
+    honest = ClientWorker.train
+    return begin
+
+
+@pytest.mark.parametrize("how", [raises, altered, truncated])
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_passing_fault_costs_a_retry_and_no_bits(how, group, misbehave, caplog):
+    problem = problem_of(group=group, client_retries=2)
+    undisturbed = outcome(problem)[1]
+    left = misbehave(how, 2)
+    history, sha256 = outcome(problem)
+    assert sha256 == undisturbed and left == [0] and history[-1].dropped == 0
+    assert "retry 1 of 2" in caplog.text and "retry 2 of 2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "how, error, match",
+    [
+        (
+            raises,
+            ClientError,
+            rf"round 2, client {BROKEN}: RuntimeError: no more data \(.*test_failures.py:\d+\)",
+        ),
+        (altered, MessageError, rf"round 2, client {BROKEN}: checksum mismatch"),
+    ],
+)
+def test_a_lasting_fault_ends_the_run_and_names_the_client(how, error, match, misbehave):
+    misbehave(how, ALWAYS)
+    with pytest.raises(error, match=match):
+        outcome(problem_of())
+
+
+@pytest.mark.parametrize("how", [raises, altered])
+@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("algorithm", ["fedsmu", "fedavg", "scaffold", "dlion"])
+def test_a_dropped_client_leaves_no_trace(algorithm, group, how, misbehave, monkeypatch, caplog):
+    """The run without the broken client is the one in which it is never sampled: same bits, where nobody shares its group."""
+    problem = problem_of(algorithm, group, on_client_failure="drop")
+    misbehave(how, ALWAYS)
+    history, sha256 = outcome(problem)
+    assert outcome(problem)[1] == sha256
+    hit = [t for t in range(1, 5) if BROKEN in sample_cohort(0, t, 12, 6)]
+    assert hit and history[-1].dropped == len(hit)
+    assert f"client {BROKEN} is dropped from round {hit[0]}" in caplog.text
+    assert history[-1].uplink_bytes == (4 * 6 - len(hit)) * message.length(
+        problem.uplink, problem.dim
+    )
+    if group == 1:
+        monkeypatch.undo()
+        monkeypatch.setattr(
+            rounds,
+            "answering",
+            lambda seed, round, cohort, dropout: [c for c in cohort if c != BROKEN],
+        )
+        without, expected = outcome(problem)
+        assert sha256 == expected
+        for a, b in zip(history, without):
+            assert (a.train_loss, a.test_loss, a.downlink_bytes, a.dropped) == (
+                b.train_loss,
+                b.test_loss,
+                b.downlink_bytes,
+                b.dropped,
+            )
+
+
+def test_one_bad_client_of_a_group_does_not_take_the_others_with_it(misbehave, caplog):
+    misbehave(raises, ALWAYS)
+    history, _ = outcome(problem_of(group=6, on_client_failure="drop", client_retries=0))
+    assert "now its 6 clients one by one" in caplog.text and 1 <= history[-1].dropped <= 4
+
+
+def test_a_diverging_client_is_dropped(monkeypatch, caplog):
+    """NaN in a client's own training, which the client itself refuses to send."""
+    from fedsmu_ray.federation.local_training import Local
+
+    sgd = Local.sgd
+    monkeypatch.setattr(
+        Local,
+        "sgd",
+        lambda self, x, *more: (
+            self._check(
+                y := torch.where(
+                    (self.clients == BROKEN)[:, None], float("nan"), sgd(self, x, *more)
+                )
+            )
+            or y
+        ),
+    )
+    history, _ = outcome(problem_of(on_client_failure="drop", client_retries=0))
+    assert history[-1].dropped >= 1 and f"client {BROKEN}: local training diverged" in caplog.text
+
+
+def test_too_few_answers_end_the_run(misbehave):
+    misbehave(raises, ALWAYS)
+    with pytest.raises(
+        ClientError,
+        match=r"round \d: 5 of 6 clients answered, rounds.min_cohort = 6 are needed \(1 failed, the last one: round",
+    ):
+        outcome(problem_of(on_client_failure="drop", min_cohort=6))
+    with pytest.raises(
+        ClientError,
+        match=r"round \d: \d of 6 clients answered, rounds.min_cohort = 5 are needed \(\d dropped out\)",
+    ):
+        outcome(problem_of(dropout=0.9, min_cohort=5))
+
+
+def test_drop_out_is_drawn_from_the_seed_and_costs_the_download():
+    problem = problem_of(dropout=0.4, rounds=6)
+    history, sha256 = outcome(problem)
+    assert outcome(problem)[1] == sha256 != outcome(problem_of(rounds=6))[1]
+    answered = [len(answering(0, t, sample_cohort(0, t, 12, 6), 0.4)) for t in range(1, 7)]
+    one = message.length(problem.uplink, problem.dim)
+    assert history[-1].dropped == 36 - sum(answered) > 0
+    assert history[-1].uplink_bytes == sum(answered) * one
+    assert history[-1].downlink_bytes == 36 * message.length(problem.downlink, problem.dim)
+    grouped = outcome(problem_of(dropout=0.4, rounds=6, group=6))[0]
+    assert [r.dropped for r in grouped] == [r.dropped for r in history]
+
+
+def test_drop_outs_are_independent_and_as_many_as_asked_for():
+    cohort = list(range(200))
+    stayed = [set(answering(7, t, cohort, 0.25)) for t in range(1, 101)]
+    count = sum(map(len, stayed))
+    assert abs(count - 15000) < 5 * (20000 * 0.25 * 0.75) ** 0.5
+    assert len(set(map(frozenset, stayed))) == 100
+    alone = [c for c in cohort if answering(7, 3, [c], 0.25)]
+    assert set(alone) == stayed[2]  # whoever else was sampled
+    assert streams.keys(7, "dropout", 1, torch.tensor(0)) != streams.keys(
+        7, "batches", 1, torch.tensor(0)
+    )

@@ -1,0 +1,102 @@
+"""Search spaces."""
+
+import math
+
+import pytest
+
+from fedsmu_ray.config.loading import read
+from fedsmu_ray.config.validation import load_config, parse, quickstart
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.sweeps import space
+
+
+def config(**tune):
+    return parse({"tune": tune})
+
+
+def test_grid_is_every_combination_with_the_baselines_first():
+    found = space.trials(
+        config(
+            space={
+                "local.lr": {"grid": [0.1, 0.2]},
+                "algorithm.beta1, algorithm.beta2": {"grid": [0.5, 0.9]},
+                "seed": 3,
+            },
+            baselines=[{"algorithm": {"name": "fedavg"}}],
+        )
+    )
+    assert found[0] == {"algorithm.name": "fedavg"}
+    assert [
+        (t["local.lr"], t["algorithm.beta1, algorithm.beta2"], t["seed"]) for t in found[1:]
+    ] == [(a, b, 3) for a in (0.1, 0.2) for b in (0.5, 0.9)]
+
+
+def test_one_value_for_several_keys_reaches_all_of_them():
+    trial = space.configure(config(), {"algorithm.beta1, algorithm.beta2": 0.7})
+    assert trial.algorithm.beta1 == trial.algorithm.beta2 == 0.7
+
+
+def test_random_draws_are_a_function_of_the_configuration():
+    space = {
+        "local.lr": {"loguniform": [1e-4, 1]},
+        "algorithm.gamma1": {"uniform": [0.1, 0.2]},
+        "local.epochs": {"choice": [1, 2]},
+    }
+    one, two = (space.trials(config(search="random", samples=400, space=space)) for _ in range(2))
+    assert one == two and len(one) == 400
+    assert all(1e-4 <= t["local.lr"] <= 1 and 0.1 <= t["algorithm.gamma1"] <= 0.2 for t in one)
+    assert {t["local.epochs"] for t in one} == {1, 2}
+    below = sum(t["local.lr"] < 1e-2 for t in one)  # half of the logarithmic range
+    assert abs(below - 200) < 5 * math.sqrt(100)
+
+
+def test_nested_sections_are_dotted_keys():
+    assert (
+        space.normal({"local": {"lr": {"grid": [1]}}})
+        == space.normal({"local.lr": {"grid": [1]}})
+        == {"local.lr": ("grid", [1])}
+    )
+
+
+@pytest.mark.parametrize(
+    "tune, words",
+    [
+        ({"space": {"local.lr": {"gird": [1]}}}, "expected one of"),
+        ({"space": {"local.lr": {"grid": []}}}, "needs a list of values"),
+        ({"space": {"local.lr": {"loguniform": [0, 1]}}}, "0 < low < high"),
+        ({"space": {"local.lr": {"uniform": [2, 1]}}}, "low < high"),
+        ({"space": {"local.lr": {"grid": [0.1, -1]}}}, r"trial \{'local.lr': -1\}: local.lr = -1"),
+        ({"space": {"locl.lr": {"grid": [0.1]}}}, "locl: unknown key"),
+        ({"space": {"tracking.uri": {"grid": ["x"]}}}, "cannot be swept"),
+        ({"space": {"local.lr": {"uniform": [-1, 1]}}, "search": "optuna"}, "local.lr = -1"),
+        (
+            {
+                "space": {
+                    "algorithm.gamma1": {"grid": [0.1]},
+                    "algorithm.name": {"grid": ["fedavg"]},
+                }
+            },
+            "FedAvg has lr",
+        ),
+    ],
+)
+def test_every_trial_is_checked_before_anything_starts(tune, words):
+    with pytest.raises(ConfigError, match=words):
+        space.check(config(**tune))
+
+
+def test_profile_defaults_follow_a_swept_profile():
+    base = parse({"tune": {"space": {"algorithm.profile": {"grid": ["authors", "paper"]}}}})
+    assert [space.configure(base, t).local.weight_decay for t in space.trials(base)] == [0.001, 0.0]
+
+
+def test_quickstart_has_at_least_eight_valid_trials():
+    base = load_config()
+    space.check(base)
+    assert len(space.trials(base)) >= 8 and base.source == read(quickstart())
+
+
+def test_all_recipes_are_valid():
+    for recipe in quickstart().parent.glob("*.yaml"):
+        space.check(load_config(recipe))
+        assert recipe.read_text().startswith("# "), f"{recipe} must say what to expect"
