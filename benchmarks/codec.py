@@ -41,7 +41,7 @@ def table(title: str, lines: dict, repeat: int) -> None:
         )
 
 
-class Trained(Local):
+class TrainResult(Local):
     """A client whose local training is over."""
 
     def __init__(self, y: torch.Tensor) -> None:
@@ -61,7 +61,7 @@ def client(dim: int, repeat: int) -> None:
     source, target = np.ones(3 * dim // 2, np.float32), np.ones(3 * dim // 2, np.float32)
 
     def ours():
-        upload, _ = METHOD.client({"x": x}, {"m": m}, Trained(y))
+        upload, _ = METHOD.client({"x": x}, {"m": m}, TrainResult(y))
         Sign().encode(upload["u"])
 
     def plain():

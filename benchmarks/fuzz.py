@@ -21,7 +21,7 @@ import torch
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.codecs import Codec, Float32, Integers, Sign, Trit
-from fedsmu_ray.wire.compressors import GroupSign, HeavySign, Quantiser, Support, TopK
+from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Quantizer, Support, TopK
 
 SIZES = (9, 1, 20)
 DIM = sum(SIZES)
@@ -36,10 +36,10 @@ CODECS: dict[str, Codec] = {
     "TopK (mask)": TopK(Support(SIZES, 0.3, "mask")),
     "TopK (index32)": TopK(Support((DIM,), 0.1, "index32")),
     "HeavySign": HeavySign(Support(SIZES, 0.2, "min")),
-    "GroupSign": GroupSign(SIZES),
-    "Quantiser (mid-tread)": Quantiser(SIZES, 4, scaled=True),
-    "Quantiser (mid-rise)": Quantiser(SIZES, 3, False, scaled=True),
-    "Quantiser (no scale)": Quantiser(SIZES, 5),
+    "BlockSign": BlockSign(SIZES),
+    "Quantizer (mid-tread)": Quantizer(SIZES, 4, scaled=True),
+    "Quantizer (mid-rise)": Quantizer(SIZES, 3, False, scaled=True),
+    "Quantizer (no scale)": Quantizer(SIZES, 5),
 }
 SETS = {
     **{name: {"u": codec} for name, codec in CODECS.items()},

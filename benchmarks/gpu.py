@@ -89,7 +89,7 @@ class Federation:
             sample_cohort(config.seed, t, config.data.clients, config.federation.cohort),
             self.problem.group_size,
         )
-        sent = self.server.open(t, False)
+        sent = self.server.open_round(t, False)
         for i in range(0, len(cohort), size):
             group = cohort[i : i + size]
             messages, _, shards = self.worker.train(
@@ -107,7 +107,7 @@ class Federation:
         return time.perf_counter() - began
 
     def evaluation(self, t: int) -> float:
-        sent, began = self.server.open(t, False), time.perf_counter()
+        sent, began = self.server.open_round(t, False), time.perf_counter()
         self.worker.evaluate(t, sent, 0, len(self.problem.dataset.test_y))
         return time.perf_counter() - began
 

@@ -5,7 +5,7 @@ clients: tiny clients (a linear model of 650 parameters, 20 samples, one epoch o
 spill: clients of LeNet's size (a momentum of 3.2 MB each) with one sample, 100 a round of m = 200, 700 and 2,000, in an
 object store of 1.5 GB, so that Ray has to keep most momenta on disk.
 
-Each case runs in a fresh process. `driver` is the memory of the process that runs the rounds, without shared memory, after
+PerClient case runs in a fresh process. `driver` is the memory of the process that runs the rounds, without shared memory, after
 three rounds and after the last; inline that process is also all clients.
 """
 

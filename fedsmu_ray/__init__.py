@@ -1,33 +1,36 @@
 """fedsmu_ray: federated learning experiments with 1-bit uploads, over Ray and MLflow.
 
-from fedsmu_ray import load_config, run, sweep
+    from fedsmu_ray import load_config, run, sweep
 
-result = run(load_config("experiment.yaml", {"local.lr": 0.05}))
-result.summary["test_accuracy"], result.model()
+    result = run(load_config("experiment.yaml", {"local.lr": 0.05}))
+    result.summary["test_accuracy"], result.model()
 
-table = sweep(load_config())          # the quickstart sweep
+    outcome = sweep(load_config())          # the quickstart sweep
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedsmu_ray import environment
+
 if TYPE_CHECKING:
-    from fedsmu_ray.config.validation import load_config
+    from fedsmu_ray.config.loading import load_config
     from fedsmu_ray.experiment.run import run
     from fedsmu_ray.sweeps.sweep import sweep
 
 __all__ = ["load_config", "run", "sweep"]
 __version__ = "0.1.0"
-_HOME = {"load_config": "config.validation", "run": "experiment.run", "sweep": "sweeps.sweep"}
+
+environment.set_ray_defaults()
+_EXPORTS = {"load_config": "config.loading", "run": "experiment.run", "sweep": "sweeps.sweep"}
 
 
-def __getattr__(name: str) -> Any:
-    """Import on first use: torch and Ray take seconds, and `--help` needs neither."""
-    if name not in _HOME:
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the exports
+    """Import an export on first use: torch and Ray take seconds, and `--help` needs neither."""
+    if name not in _EXPORTS:
         raise AttributeError(f"module 'fedsmu_ray' has no attribute '{name}'")
-    from importlib import import_module
-
-    value = getattr(import_module(f"fedsmu_ray.{_HOME[name]}"), name)
+    value = getattr(import_module(f"fedsmu_ray.{_EXPORTS[name]}"), name)
     globals()[name] = value
     return value

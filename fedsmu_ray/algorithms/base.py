@@ -1,26 +1,40 @@
-"""What methods may know of the experiment beside their own options."""
+"""The contract of a federated method: the base class of all of them, and what it may know and ask for.
+
+A method is a frozen dataclass whose fields are the keys of the configuration section `algorithm`. It is
+written on the trailing axis of tensors: x is the flat model [P]; inside `client`, states and results are
+[C, P], one row per client of the group. State goes in and comes out; nothing is mutated.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
 
-import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from fedsmu_ray.numerics import streams
-from fedsmu_ray.numerics.parameters import LARGE, empty
+from fedsmu_ray.numerics import passes, streams
+from fedsmu_ray.wire.base import Draws, Fields, ZeroRule
+from fedsmu_ray.wire.codecs import Float32
+
+State = Mapping[str, Tensor]  # named tensors
+
+# Types of options that many methods share; `Annotated[Rate, Field(description=...)]` says what one means.
+Rate = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+TieRule = Literal["zero", "random"]  # what a tied vote becomes: 0, or a fair coin
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Fixed facts of an experiment."""
+    """The fixed facts of an experiment that a method may know."""
 
-    sizes: tuple[
-        int, ...
-    ]  # elements of each of the L parameter tensors, in the order of the flat vector
-    clients: int  # m
-    cohort: int  # n
+    sizes: tuple[int, ...]  # elements of each parameter tensor, in the order of the flat vector
+    clients: int  # m, clients of the federation
+    cohort: int  # n, clients sampled for a round
     steps: int  # K, local steps of the client with most samples
     lr: float  # eta, the local learning rate
 
@@ -32,33 +46,134 @@ class Setting:
 
 @dataclass(frozen=True)
 class Round:
-    """One round as its server step sees it."""
+    """One round as the server step sees it."""
 
     number: int  # from 1
-    clients: tuple[int, ...]  # whose uploads the mean is over, in cohort order
+    clients: tuple[int, ...]  # the participants, whose uploads the mean is over, in cohort order
     setting: Setting
     seed: int
 
     @property
     def share(self) -> float:
-        """The share n / m of the federation that took part."""
+        """n / m, the share of the federation that took part."""
         return len(self.clients) / self.setting.clients
 
     def step(self, x: Tensor, u: Tensor, rate: float, decay: float) -> Tensor:
         """x + rate (u - decay x), [P]: a step with decoupled weight decay."""
-        if len(x) < LARGE or x.dtype != torch.float32:
-            return x + rate * (u - decay * x)
-        from fedsmu_ray.numerics import kernels
+        return passes.decayed_step(x, u, rate, decay)
 
-        new = empty(x.shape, x)
-        kernels.decayed_step(x.numpy(), u.numpy(), np.float32(rate), np.float32(decay), new.numpy())
-        return new
-
-    def sign(self, votes: Tensor, tie_rule: str) -> Tensor:
-        """The sign of `votes` [P], in its dtype; a tie (0) stays 0 (`zero`) or is decided by a coin of the round (`random`)."""
+    def sign(self, votes: Tensor, tie_rule: TieRule) -> Tensor:
+        """The sign of `votes` [P], in its dtype; a tie (0) is decided by `tie_rule`."""
         sign = torch.sign(votes)
         if tie_rule == "random":
             key = streams.keys(self.seed, "ties", self.number, torch.tensor(0))
             coins = 2 * (streams.words(key, torch.arange(len(votes))) & 1) - 1
             sign = torch.where(votes == 0, coins.to(sign.dtype), sign)
         return sign
+
+
+class LocalSolver(Draws, Protocol):
+    """What a method may ask of the clients of its group; also the randomness of its compressors."""
+
+    @property
+    def setting(self) -> Setting:
+        """The fixed facts of the experiment."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """eta, the local learning rate."""
+        ...
+
+    @property
+    def steps(self) -> Tensor:
+        """K_i, the local steps of each client, float [C, 1]."""
+        ...
+
+    def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
+        """Local models [C, P] after local SGD from x.
+
+        x is [P], or [C, P] for clients with models of their own. `correction` [C, P] and prox (y - x)
+        are added to every gradient.
+        """
+        ...
+
+    def lion(
+        self, x: Tensor, momentum: Tensor, beta1: float, beta2: float
+    ) -> tuple[Tensor, Tensor]:
+        """Local Lion: the sum of the signs [C, P] that it subtracts (times lr) from x, and its last momentum."""
+        ...
+
+    def momentum_sign(
+        self, y: Tensor, x: Tensor, m: Tensor, beta1: float, beta2: float, zero_rule: ZeroRule
+    ) -> tuple[Tensor, Tensor]:
+        """Lion's sign and momentum of the update delta = y - x, both from the old m, [C, P].
+
+        The sign of beta1 m + (1 - beta1) delta, with exact zeros by `zero_rule`, and
+        beta2 m + (1 - beta2) delta.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A federated method. Only `uplink`, `client` and `server` have to be written.
+
+    The defaults are those of a method with stateless clients whose server keeps the model x and sends it
+    in full. A method whose server sends more names it in `downlink` and keeps it in its state under the
+    same name.
+    """
+
+    @abstractmethod
+    def uplink(self, setting: Setting) -> Fields:
+        """Fields of a client's message, in wire order, with the codec of each."""
+
+    def downlink(self, setting: Setting) -> Fields:
+        """Fields of the server's broadcast, likewise; by default the model."""
+        return {"x": Float32()}
+
+    def server_init(self, x: Tensor) -> State:
+        """Server state before round 1, from the initial model x [P]; "x" is the model that is evaluated."""
+        return {"x": x}
+
+    def client_init(self, x: Tensor) -> State:
+        """State of one client before its first round, named [P] tensors; empty for stateless clients."""
+        return {}
+
+    def broadcast(self, server: State) -> State:
+        """The values to send, with at least the fields of `downlink`; by default the server state itself."""
+        return server
+
+    @abstractmethod
+    def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
+        """One round of a group of C clients.
+
+        From the broadcast (named [P]) and the clients' states (named [C, P]) to the uploads (the fields
+        of `uplink`, [C, P]) and the new states.
+        """
+
+    @abstractmethod
+    def server(self, server: State, mean: State, round: Round) -> State:
+        """New server state from the mean [P] of each uploaded field over `round.clients`.
+
+        A field whose codec is `PerClient` is not averaged: its values are [n, P], in cohort order.
+        """
+
+    # Methods whose clients keep models of their own need the outcome of a round: the server's feedback.
+
+    def feedback(self, setting: Setting) -> Fields:
+        """Fields of the server's feedback after its step; empty (the default) for a method without any.
+
+        Here and in `apply_feedback`, `setting.cohort` is the number of participants of the round. The
+        values are the entries of the new server state with these names.
+        """
+        return {}
+
+    @property
+    def feedback_to(self) -> Literal["participants", "all"]:
+        """Which clients get the feedback: the participants of the round, or all clients."""
+        return "participants"
+
+    def apply_feedback(self, received: State, state: State, setting: Setting) -> State:
+        """New states [C, P] of clients that got the feedback `received` [P]."""
+        raise NotImplementedError(f"{type(self).__name__} has feedback but no apply_feedback")

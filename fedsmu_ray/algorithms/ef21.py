@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from fedsmu_ray.wire.codecs import Float32
-from fedsmu_ray.wire.compressors import Each, IndexCoding, Scope, error_feedback, groups
+from fedsmu_ray.wire.compressors import PerClient, IndexCoding, Scope, error_feedback, groups
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EF21:
         z = error_feedback(
             self.compressor, groups(self.group, setting.sizes), self.k_ratio, self.index
         )
-        return {"z": z if self.server_average == "all" else Each(z)}
+        return {"z": z if self.server_average == "all" else PerClient(z)}
 
     def downlink(self, setting):
         return {"x": Float32()}

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from fedsmu_ray.wire.codecs import Float32, Sign, Trit
-from fedsmu_ray.wire.compressors import Quantiser, Scope, groups
+from fedsmu_ray.wire.compressors import Quantizer, Scope, groups
 
 ZeroRule = Literal["random", "plus", "zero"]
 TieRule = Literal["zero", "random"]
@@ -80,7 +80,7 @@ class FedSMU:
         if self.bits == 1 and not stochastic:
             return {"u": Trit() if zero else Sign(self.zero_rule)}
         return {
-            "u": Quantiser(
+            "u": Quantizer(
                 groups(self.group, setting.sizes),
                 self.bits,
                 zero and self.bits > 1,

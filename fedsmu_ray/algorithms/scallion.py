@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from fedsmu_ray.wire.codecs import Float32
-from fedsmu_ray.wire.compressors import Quantiser, Scope, groups
+from fedsmu_ray.wire.compressors import Quantizer, Scope, groups
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Scallion:
     lr: Annotated[float, Field(ge=0)] = 1.0
 
     def uplink(self, setting):
-        dithering = Quantiser(
+        dithering = Quantizer(
             groups(self.group, setting.sizes), self.bits, stochastic=True, scaled=True
         )
         return {"q": Float32() if self.bits == 32 else dithering}

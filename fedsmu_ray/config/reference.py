@@ -85,7 +85,7 @@ def paper(cls: type) -> str:
 def _row(method: Method, setting: Setting) -> str:
     down = bits_per_parameter(method.downlink(setting), setting)
     if hasattr(method, "reply"):
-        down += bits_per_parameter(method.reply(setting), setting)
+        down += bits_per_parameter(method.feedback(setting), setting)
     x = torch.zeros(1)
     # What starts as one row that stands for every client becomes a row of each.
     state = [

@@ -16,7 +16,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True)
 class PartitionConfig:
-    """How training samples are dealt to clients. Each kind reads its own keys."""
+    """How training samples are dealt to clients. PerClient kind reads its own keys."""
 
     kind: Literal["dirichlet", "iid", "shards", "natural", "quantity_skew"] = "dirichlet"
     alpha: Annotated[float, Field(gt=0)] = (

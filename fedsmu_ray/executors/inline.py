@@ -10,7 +10,7 @@ import torch
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
-from fedsmu_ray.federation.tasks import Evaluate, Hear, Trained, placed, raised
+from fedsmu_ray.federation.tasks import Evaluate, ApplyFeedback, TrainResult, placed, raised
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +28,16 @@ class InlineExecutor:
         self.problem, self.server = problem, Server(problem)
         self.worker = ClientWorker(problem)
         self.open, self.step, self.reply, self.model = (
-            self.server.open,
+            self.server.open_round,
             self.server.step,
-            self.server.reply,
-            self.server.model,
+            self.server.feedback,
+            self.server.model_message,
         )
         self.params, self.sha256, self.export, self.restore = (
             self.server.params,
             self.server.sha256,
-            self.server.export,
-            self.server.restore,
+            self.server.export_state,
+            self.server.restore_state,
         )
 
     def run(self, sent, tasks):
@@ -49,8 +49,8 @@ class InlineExecutor:
                 {name: a[s.row] for name, a in s.shard.arrays.items()} if s else None
                 for s in task.states
             ]
-            if isinstance(task, Hear):
-                shards = self.worker.hear(task.round, task.answered, task.clients, sent, states)
+            if isinstance(task, ApplyFeedback):
+                shards = self.worker.apply_feedback(task.round, task.answered, task.clients, sent, states)
                 yield (
                     task,
                     placed(task.clients, [Shard(a) for a in shards], self.problem.shard_clients),
@@ -64,7 +64,7 @@ class InlineExecutor:
             self.server.receive(task.position, task.clients, messages)
             yield (
                 task,
-                Trained(
+                TrainResult(
                     report,
                     placed(task.clients, [Shard(a) for a in shards], self.problem.shard_clients),
                 ),

@@ -25,7 +25,7 @@ from fedsmu_ray.errors import LostError
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
-from fedsmu_ray.federation.tasks import Evaluate, Hear, Task, Train, raised, shards_of
+from fedsmu_ray.federation.tasks import Evaluate, ApplyFeedback, Task, Train, raised, shard_count
 
 GONE = (
     RayActorError,
@@ -51,7 +51,7 @@ class ClientActor:
         broadcast: Any,
         *shards: Any,
     ) -> tuple:
-        """The groups of several tasks. Returns what came of each (Report or Failed), with the seconds of all; their messages
+        """The groups of several tasks. Returns what came of each (Report or TaskFailure), with the seconds of all; their messages
         (None of one that failed); and all their new shards in order, as objects of their own (None likewise)."""
         began, outcomes, messages, new = time.perf_counter(), [], [], []
         for task, where in zip(tasks, rows):
@@ -61,7 +61,7 @@ class ClientActor:
                 report, sent, made = (
                     raised(task, error),
                     None,
-                    [None] * shards_of(task, self.worker.problem),
+                    [None] * shard_count(task, self.worker.problem),
                 )
             outcomes.append(report)
             messages.append(sent)
@@ -78,9 +78,9 @@ class ClientActor:
         return report, messages, *new
 
     def hear(
-        self, task: Hear, rows: list[tuple[int, int] | None], reply: Any, *shards: Any
+        self, task: ApplyFeedback, rows: list[tuple[int, int] | None], reply: Any, *shards: Any
     ) -> tuple:
-        return None, *self.worker.hear(
+        return None, *self.worker.apply_feedback(
             task.round, task.answered, task.clients, reply, _states(rows, shards)
         )
 

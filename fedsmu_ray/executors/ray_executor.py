@@ -28,15 +28,15 @@ from fedsmu_ray.executors.ray_cluster import free
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import (
     Evaluate,
-    Failed,
-    Hear,
+    TaskFailure,
+    ApplyFeedback,
     Task,
     Train,
-    Trained,
-    blame,
+    TrainResult,
+    client_error,
     describe,
     placed,
-    shards_of,
+    shard_count,
 )
 
 log = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class RayExecutor:
         ]
 
     def _results(self, flight: _Flight) -> list[Any] | BaseException:
-        """What became of every task: its result or Failed. Or the exception that took their actor away."""
+        """What became of every task: its result or TaskFailure. Or the exception that took their actor away."""
         task, refs = flight.tasks[0], flight.refs
         try:
             if not ray.wait(refs[:1], timeout=0)[0]:
@@ -281,8 +281,8 @@ class RayExecutor:
                     f"{describe(task)}: a client state or the broadcast was lost ({brief(error.cause)})"
                 ) from None
             if not isinstance(task, Train):
-                raise blame(task, error.cause, _place_of(error)) from None
-            return [Failed(blame(each, error.cause, _place_of(error))) for each in flight.tasks]
+                raise client_error(task, error.cause, _place_of(error)) from None
+            return [TaskFailure(client_error(each, error.cause, _place_of(error))) for each in flight.tasks]
         except ObjectLostError as error:
             raise LostError(f"{describe(task)}: its result was lost ({brief(error)})") from None
         except GONE as error:
@@ -294,17 +294,17 @@ class RayExecutor:
             self.pace = seconds / len(outcomes)
             self.server.receive([(task.position, task.clients) for task in flight.tasks], refs[1])
             shards = [
-                [next(made) for _ in range(shards_of(task, self.problem))] for task in flight.tasks
+                [next(made) for _ in range(shard_count(task, self.problem))] for task in flight.tasks
             ]
             return [
                 outcome
-                if isinstance(outcome, Failed)
-                else Trained(outcome, placed(task.clients, new, self.problem.shard_clients))
+                if isinstance(outcome, TaskFailure)
+                else TrainResult(outcome, placed(task.clients, new, self.problem.shard_clients))
                 for task, outcome, new in zip(flight.tasks, outcomes, shards)
             ]
         return [
             placed(task.clients, refs[1:], self.problem.shard_clients)
-            if isinstance(task, Hear)
+            if isinstance(task, ApplyFeedback)
             else result
         ]
 
@@ -325,10 +325,10 @@ class RayExecutor:
         shards = list(dict.fromkeys(at.shard for task in tasks for at in task.states if at))
         where = {shard: i for i, shard in enumerate(shards)}
         rows = [[(where[at.shard], at.row) if at else None for at in task.states] for task in tasks]
-        new = sum(shards_of(task, self.problem) for task in tasks)
+        new = sum(shard_count(task, self.problem) for task in tasks)
         # The references to old states stay behind: the actor gets the objects, and only the row numbers.
         bare = [replace(task, states=()) for task in tasks]
-        if isinstance(task, Hear):
+        if isinstance(task, ApplyFeedback):
             return actor.hear.options(num_returns=1 + new).remote(bare[0], rows[0], sent, *shards)
         return actor.train_all.options(num_returns=2 + new).remote(bare, rows, sent, *shards)
 
@@ -365,10 +365,10 @@ class RayExecutor:
             ray.kill(actor)
 
 
-def _give_up(task: Task, why: str) -> Failed:
+def _give_up(task: Task, why: str) -> TaskFailure:
     if not isinstance(task, Train):
         raise ExecutionError(f"{describe(task)}: {why}")
-    return Failed(ClientError(f"{describe(task)}: {why}"))
+    return TaskFailure(ClientError(f"{describe(task)}: {why}"))
 
 
 def _place_of(error: RayTaskError) -> str:

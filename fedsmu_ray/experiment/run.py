@@ -24,7 +24,7 @@ from fedsmu_ray.errors import CheckpointError, ConfigError, LostError
 from fedsmu_ray.experiment.checkpoint import Checkpoint
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import Progress, Record, rounds, sample_cohort
-from fedsmu_ray.federation.tasks import Executor, StateAt
+from fedsmu_ray.federation.tasks import Executor, StateRef
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.tracking import mlflow as tracking
 
@@ -85,7 +85,7 @@ def run(
                     shown.update(record)
                     if record.test_accuracy is not None and record.round > known:
                         tracker.log(run_id, tracking.metrics(record), record.round)
-                summary = summarise(
+                summary = summarize(
                     problem, progress, running.sha256(), time.perf_counter() - began
                 )
                 tracker.finish(
@@ -191,13 +191,13 @@ def _rounds(
                 f"{folder}: the checkpoint's progress is not what this program writes ({error!r})"
             ) from None
         _fits("server", loaded.server, problem.method.server_init(problem.initial()), folder)
-        running.restore(loaded.server)
+        running.restore_state(loaded.server)
         state = problem.method.client_init(problem.initial())
         for arrays, rows, written in loaded.shards():
             _fits("clients", arrays, state, folder)
-            shard = running.place(arrays)
+            shard = running.put_shard(arrays)
             store.written[shard] = written
-            progress.states.update({client: StateAt(shard, row) for client, row in rows.items()})
+            progress.states.update({client: StateRef(shard, row) for client, row in rows.items()})
         yield from list(progress.evaluated)
     saved = progress.round
     for record in rounds(problem, running, progress):
@@ -207,7 +207,7 @@ def _rounds(
             described = {"config": problem.config.flat(), "progress": _described(progress)}
             places = {client: (at.shard, at.row) for client, at in progress.states.items()}
             try:
-                store.save(progress.round, described, running.export(), places, running.fetch)
+                store.save(progress.round, described, running.export_state(), places, running.get_shard)
             except OSError as error:
                 log.warning(
                     "no checkpoint after round %d (%s); the one before is kept in %s",
@@ -327,7 +327,7 @@ def executor(problem: Problem, address: str | None) -> Iterator[tuple[Executor, 
             opened.close()
 
 
-def summarise(
+def summarize(
     problem: Problem, progress: Progress, sha256: str | None, seconds: float
 ) -> dict[str, Any]:
     """The figures a run is compared by. Accuracies are in [0, 1], bytes are totals over rounds and clients."""

@@ -120,9 +120,9 @@ class ClientWorker:
     ) -> list[dict[str, np.ndarray]]:
         """What the server's reply to `answered` clients makes of the states of a group, for a method that has one; in
         shards, like `train`."""
-        received = self._receive(round, self.problem.reply(answered), reply)
+        received = self._receive(round, self.problem.feedback_fields(answered), reply)
         setting = replace(self.problem.setting, cohort=answered)
-        return self._shards(self.method.hear(received, self._stack(states), setting), len(clients))
+        return self._shards(self.method.apply_feedback(received, self._stack(states), setting), len(clients))
 
     def evaluate(self, round: int, sent: np.ndarray, start: int, stop: int) -> tuple[int, float]:
         """Correct predictions and summed cross-entropy of the server's model on test samples start..stop.

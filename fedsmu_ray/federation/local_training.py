@@ -18,7 +18,7 @@ from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.errors import ClientError
 from fedsmu_ray.models import registry
 from fedsmu_ray.numerics import streams
-from fedsmu_ray.numerics.parameters import LARGE, Layout, blockwise, empty, finite
+from fedsmu_ray.numerics.parameters import LARGE, Layout, chunked, empty, finite
 
 
 def channels_last(inputs: Tensor) -> Tensor:
@@ -316,4 +316,4 @@ class Local:
             word = streams.words(key, torch.arange(first, first + v.shape[-1], device=v.device))
             return (((word >> 40) & ((1 << 24) - 1)).to(v.dtype) / (1 << 24),)
 
-        return blockwise(draw, v)[0]
+        return chunked(draw, v)[0]

@@ -107,7 +107,7 @@ class Problem:
 
     def reply(self, answered: int) -> Fields:
         """Fields of the server's reply after a round in which `answered` clients took part, for a method that has one."""
-        return self.method.reply(replace(self.setting, cohort=answered))
+        return self.method.feedback(replace(self.setting, cohort=answered))
 
     @cached_property
     def model_fields(self) -> Fields:

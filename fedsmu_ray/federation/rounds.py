@@ -17,13 +17,13 @@ from fedsmu_ray.federation.server import StepStats
 from fedsmu_ray.federation.tasks import (
     Evaluate,
     Executor,
-    Failed,
+    TaskFailure,
     Handle,
-    Hear,
-    StateAt,
+    ApplyFeedback,
+    StateRef,
     Task,
     Train,
-    Trained,
+    TrainResult,
 )
 from fedsmu_ray.numerics import streams
 
@@ -56,7 +56,7 @@ class Progress:
     """Where an experiment stands between two rounds: with the server state, all that a checkpoint holds."""
 
     round: int = 0  # rounds done
-    states: dict[int, StateAt] = field(
+    states: dict[int, StateRef] = field(
         default_factory=dict
     )  # where the latest state of each client that has one is kept
     waiting: Record | None = None  # the last round, if its evaluation is still to be done
@@ -83,7 +83,7 @@ def sample_cohort(seed: int, round: int, clients: int, cohort: int) -> list[int]
     return sorted(drawn.tolist())
 
 
-def answering(seed: int, round: int, cohort: list[int], dropout: float) -> list[int]:
+def drop_out(seed: int, round: int, cohort: list[int], dropout: float) -> list[int]:
     """The clients of a cohort that do not drop out; each does with chance `dropout`, independent of the others."""
     if not dropout:
         return cohort
@@ -113,14 +113,14 @@ def rounds(
         began = time.perf_counter()
         evaluated = t % config.eval_every == 0 or t == config.rounds
         cohort = sample_cohort(problem.config.seed, t, problem.config.data.clients, config.cohort)
-        asked = answering(problem.config.seed, t, cohort, config.dropout)
+        asked = drop_out(problem.config.seed, t, cohort, config.dropout)
         _enough(t, len(asked), config, f"{len(cohort) - len(asked)} dropped out")
-        broadcast = executor.open(t, evaluated)
+        broadcast = executor.open_round(t, evaluated)
         tasks, scores = train_tasks(t, asked, problem.group_size, states), {}
         if progress.waiting and broadcast_holds_model:
             tasks += evaluation_tasks(problem, t)
         elif progress.waiting:
-            scores = evaluate(problem, executor, t, executor.model())
+            scores = evaluate(problem, executor, t, executor.model_message())
         trained, more, stats = train(problem, executor, broadcast, tasks)
         scores |= more
         losses, zeros = {}, 0
@@ -132,16 +132,16 @@ def rounds(
         progress.uplink_bytes += stats.uplink_bytes
         progress.downlink_bytes += stats.downlink_bytes * len(cohort)
         progress.dropped += len(cohort) - len(answered)
-        if problem.replies:
+        if problem.has_feedback:
             listeners = (
                 answered
                 if problem.method.relay == "participants"
                 else list(range(problem.config.data.clients))
             )
-            hearing = hear_tasks(t, len(answered), listeners, problem.group_size, states)
-            for _, places in executor.run(executor.reply(), hearing):
+            hearing = feedback_tasks(t, len(answered), listeners, problem.group_size, states)
+            for _, places in executor.run(executor.feedback(), hearing):
                 states.update(places)
-            progress.downlink_bytes += stats.reply_bytes * len(listeners)
+            progress.downlink_bytes += stats.feedback_bytes * len(listeners)
         finished = [scored(progress, problem, scores)] if progress.waiting else []
         record = Record(
             t,
@@ -158,16 +158,16 @@ def rounds(
         yield from finished if evaluated else [*finished, record]
     if progress.waiting:
         t = progress.round + 1
-        broadcast = executor.open(t, False)
+        broadcast = executor.open_round(t, False)
         scores = evaluate(
-            problem, executor, t, broadcast if broadcast_holds_model else executor.model()
+            problem, executor, t, broadcast if broadcast_holds_model else executor.model_message()
         )
         yield scored(progress, problem, scores)
 
 
 def train(
     problem: Problem, executor: Executor, broadcast: Handle, tasks: list[Task]
-) -> tuple[list[tuple[Train, Trained]], dict[int, tuple[int, float]], StepStats]:
+) -> tuple[list[tuple[Train, TrainResult]], dict[int, tuple[int, float]], StepStats]:
     """Run the tasks of a round (training, and evaluation of the round before) and the server's step.
 
     A group that fails is retried as it is, so that a passing fault costs no bits; then, where clients may be dropped, one
@@ -175,7 +175,7 @@ def train(
     """
     config = problem.config.federation
     tries: Counter[tuple[int, ...]] = Counter()
-    trained: dict[int, tuple[Train, Trained]] = {}  # by cohort position
+    trained: dict[int, tuple[Train, TrainResult]] = {}  # by cohort position
     scores: dict[int, tuple[int, float]] = {}
     dropped: list[int] = []  # cohort positions
     asked = sum(len(task.clients) for task in tasks if isinstance(task, Train))
@@ -184,7 +184,7 @@ def train(
         for task, result in executor.run(broadcast, tasks):
             if isinstance(task, Evaluate):
                 scores[task.start] = result
-            elif isinstance(result, Failed):
+            elif isinstance(result, TaskFailure):
                 failed.append((task, result.error))
             else:
                 trained[task.position] = task, result
@@ -234,7 +234,7 @@ def alone(task: Train) -> list[Task]:
     ]
 
 
-def train_tasks(round: int, cohort: list[int], size: int, states: dict[int, StateAt]) -> list[Task]:
+def train_tasks(round: int, cohort: list[int], size: int, states: dict[int, StateRef]) -> list[Task]:
     """The cohort cut into groups of `size`, with the states its clients have."""
     return [
         Train(round, i, tuple(group := cohort[i : i + size]), tuple(states.get(c) for c in group))
@@ -242,11 +242,11 @@ def train_tasks(round: int, cohort: list[int], size: int, states: dict[int, Stat
     ]
 
 
-def hear_tasks(
-    round: int, answered: int, clients: list[int], size: int, states: dict[int, StateAt]
+def feedback_tasks(
+    round: int, answered: int, clients: list[int], size: int, states: dict[int, StateRef]
 ) -> list[Task]:
     return [
-        Hear(
+        ApplyFeedback(
             round,
             answered,
             tuple(group := clients[i : i + size]),

@@ -24,12 +24,12 @@ class StepStats:
     clients: int  # messages decoded
     uplink_bytes: int  # length of those messages
     downlink_bytes: int  # length of this round's broadcast to one client
-    reply_bytes: int  # length of the reply to one client, for a method that has one
+    feedback_bytes: int  # length of the reply to one client, for a method that has one
     uniformity: float | None  # magnitude uniformity of the decoded uploads, when asked for
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedMessages:
     """Groups whose messages could not be used, by cohort position; the server waits for others in their place."""
 
     errors: dict[int, MessageError]
@@ -102,14 +102,14 @@ class Server:
             self.clients += clients
             self.uplink_bytes += nbytes
 
-    def step(self, missing: Sequence[int] = ()) -> StepStats | Refused:
+    def step(self, missing: Sequence[int] = ()) -> StepStats | RejectedMessages:
         """Apply the method's server step to what was received, or say what was refused (and then make no step).
 
         missing: cohort positions that nothing will come for. Raises DivergenceError if the model is no longer finite.
         """
         if self.refused:
             refused, self.refused = self.refused, {}
-            return Refused(refused)
+            return RejectedMessages(refused)
         self._add_up(frozenset(missing))
         assert not self.early and self.clients, "step before all groups of the round arrived"
         mean = {name: total.mean() for name, total in self.totals.items()}
@@ -125,8 +125,8 @@ class Server:
         first = next(iter(self.totals.values()))
         answered = len(self.clients)
         reply = (
-            message.length(self.problem.reply(answered), self.problem.dim)
-            if self.problem.replies
+            message.length(self.problem.feedback_fields(answered), self.problem.dim)
+            if self.problem.has_feedback
             else 0
         )
         return StepStats(
@@ -139,7 +139,7 @@ class Server:
 
     def reply(self) -> np.ndarray:
         """The reply after the step, uint8 [1, bytes], for a method that has one."""
-        return self._encode(self.problem.reply(len(self.clients)), self.method.answer(self.state))
+        return self._encode(self.problem.feedback_fields(len(self.clients)), self.method.answer(self.state))
 
     def model(self) -> np.ndarray:
         """The model as a message, uint8 [1, bytes], to evaluate where the broadcast does not hold it."""

@@ -18,7 +18,7 @@ import numpy as np
 from fedsmu_ray.errors import ClientError, ExperimentError
 from fedsmu_ray.federation.client import Report
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.server import Refused, StepStats
+from fedsmu_ray.federation.server import RejectedMessages, StepStats
 
 Handle = Any
 
@@ -33,7 +33,7 @@ os.environ.setdefault(
 
 
 @dataclass(frozen=True)
-class StateAt:
+class StateRef:
     """Where a client's state is: row `row` of a shard (named arrays [R, P])."""
 
     shard: Handle
@@ -47,17 +47,17 @@ class Train:
     round: int
     position: int
     clients: tuple[int, ...]
-    states: tuple[StateAt | None, ...]
+    states: tuple[StateRef | None, ...]
 
 
 @dataclass(frozen=True)
-class Hear:
+class ApplyFeedback:
     """Give the server's reply to a group of clients."""
 
     round: int
     answered: int  # clients of the round whose uploads the reply is about
     clients: tuple[int, ...]
-    states: tuple[StateAt | None, ...]
+    states: tuple[StateRef | None, ...]
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,22 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """Result of a Train task, whose messages the executor has passed on to the server."""
 
     report: Report
-    states: dict[int, StateAt]
+    states: dict[int, StateRef]
 
 
 @dataclass(frozen=True)
-class Failed:
+class TaskFailure:
     """Result of a Train task that gave nothing to use: its clients raised, did not answer in time, or took their actor
     down with them. The error names round, clients and cause."""
 
     error: ExperimentError
 
 
-Task = Train | Hear | Evaluate
+Task = Train | ApplyFeedback | Evaluate
 
 
 class Executor(Protocol):
@@ -95,10 +95,10 @@ class Executor(Protocol):
         """Begin a round on the server; returns the handle of its broadcast."""
 
     def run(self, sent: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
-        """Run the tasks on a message of the server; yields each with its result as it finishes: Trained or Failed, new
-        places of states (Hear), or (correct, loss)."""
+        """Run the tasks on a message of the server; yields each with its result as it finishes: TrainResult or TaskFailure, new
+        places of states (ApplyFeedback), or (correct, loss)."""
 
-    def step(self, missing: Sequence[int]) -> StepStats | Refused:
+    def step(self, missing: Sequence[int]) -> StepStats | RejectedMessages:
         """Server step of the round, once all its groups have finished, but for the cohort positions in `missing`. If the
         server could not use all messages, no step is made."""
 
@@ -131,17 +131,17 @@ class Executor(Protocol):
         """Give everything back."""
 
 
-def shards_of(task: Train | Hear, problem: Problem) -> int:
+def shard_count(task: Train | ApplyFeedback, problem: Problem) -> int:
     """How many shards the new states of a task's clients make."""
     return -(-len(task.clients) // problem.shard_clients) if problem.shard_clients else 0
 
 
 def placed(
     clients: Sequence[int], shards: Sequence[Handle], rows: int | None
-) -> dict[int, StateAt]:
+) -> dict[int, StateRef]:
     """Where the states of a group's clients are, given the shards of `rows` clients its task returned."""
     return (
-        {client: StateAt(shards[i // rows], i % rows) for i, client in enumerate(clients)}
+        {client: StateRef(shards[i // rows], i % rows) for i, client in enumerate(clients)}
         if rows
         else {}
     )
@@ -155,13 +155,13 @@ def describe(task: Task) -> str:
     return f"round {task.round}, client{'s' * (len(task.clients) > 1)} {few}{more}"
 
 
-def raised(task: Task, error: Exception) -> Failed:
+def raised(task: Task, error: Exception) -> TaskFailure:
     """What an error means that is caught where the task ran."""
     at = traceback.extract_tb(error.__traceback__)[-1]
-    return Failed(blame(task, error, f"{at.filename}:{at.lineno}"))
+    return TaskFailure(client_error(task, error, f"{at.filename}:{at.lineno}"))
 
 
-def blame(task: Task, error: Exception, place: str) -> ExperimentError:
+def client_error(task: Task, error: Exception, place: str) -> ExperimentError:
     """What a client raised, as an error that names it; `place` is the line that raised it."""
     if isinstance(error, ExperimentError):
         return error

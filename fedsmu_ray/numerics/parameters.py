@@ -106,7 +106,7 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(shape, like[:0].numpy().dtype))
 
 
-def blockwise(step: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+def chunked(step: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
     """`step(first, *blocks)`, elementwise, on blocks of the columns of `tensors` ([P] or [C, P]), put together again.
 
     first: the column a block begins with. The bits are those of `step(0, *tensors)`, but on the CPU only the tensors

@@ -27,7 +27,7 @@ COMPLETED, FAILED, STOPPED = (
 log = logging.getLogger(__name__)
 
 
-class Book(tune.Callback):
+class SweepRecorder(tune.Callback):
     """Keeps the books: the sweep's folder, the MLflow runs, the display. Lives in the sweep's process."""
 
     def __init__(

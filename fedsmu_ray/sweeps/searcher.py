@@ -12,10 +12,10 @@ from ray.tune.search import Searcher
 
 from fedsmu_ray.config.validation import Config
 from fedsmu_ray.sweeps import space
-from fedsmu_ray.sweeps.recorder import Book
+from fedsmu_ray.sweeps.recorder import SweepRecorder
 
 
-class Plan(Searcher):
+class TrialSearcher(Searcher):
     """Hands Tune the planned trials in order, then asks Optuna (if there is a study) for `budget` more."""
 
     def __init__(
@@ -69,12 +69,12 @@ class Plan(Searcher):
         raise NotImplementedError("a sweep is resumed from its own records")
 
 
-def plan(config: Config, book: Book) -> Plan:
+def plan(config: Config, book: SweepRecorder) -> TrialSearcher:
     """What is left to do of the search."""
     settings = config.tune
     if settings.search != "optuna":
         waiting = [(i, p) for i, p in enumerate(space.trials(config)) if i not in book.rows]
-        return Plan(waiting, settings.metric, settings.mode)
+        return TrialSearcher(waiting, settings.metric, settings.mode)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -102,7 +102,7 @@ def plan(config: Config, book: Book) -> Plan:
     waiting = [(i, p) for i, p in enumerate(first) if i not in book.rows]
     waiting += [(i, p) for i, p in sorted(book.unfinished.items()) if i >= len(first)]
     budget = len(first) + settings.samples - len(begun | set(range(len(first))))
-    planned = Plan(waiting, settings.metric, settings.mode, budget, study, distributions)
+    planned = TrialSearcher(waiting, settings.metric, settings.mode, budget, study, distributions)
     planned.next_index = max([len(first) - 1, *begun]) + 1
     return planned
 

@@ -46,8 +46,8 @@ def sweep(
                 ray_cluster.check_actors(config.compute, address)
             stored = ray_cluster.store(dataset)
             del dataset  # the trials' copy is enough for a node
-            Book, fit = tune.result()
-            book = Book(config, folder, opening.result())
+            SweepRecorder, fit = tune.result()
+            book = SweepRecorder(config, folder, opening.result())
             try:
                 fit(config, book, folder, stored, where, display)
             except BaseException as error:
@@ -60,7 +60,7 @@ def sweep(
 
 
 def _tune() -> tuple[Any, Any]:
-    from fedsmu_ray.sweeps.recorder import Book
+    from fedsmu_ray.sweeps.recorder import SweepRecorder
     from fedsmu_ray.sweeps.tuner import fit
 
-    return Book, fit
+    return SweepRecorder, fit

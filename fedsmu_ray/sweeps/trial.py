@@ -80,7 +80,7 @@ class Trial(tune.Trainable):
         done = record.round == self.problem.config.federation.rounds
         # Before the end the server is already a round ahead of this record, so only the last one has a hash.
         sha256 = self.executor.sha256() if done else None
-        summary = experiment.summarise(
+        summary = experiment.summarize(
             self.problem, self.progress, sha256, time.perf_counter() - self.began
         )
         return {

@@ -10,7 +10,7 @@ from ray import tune
 
 from fedsmu_ray.config.validation import Config
 from fedsmu_ray.display.progress import SweepDisplay
-from fedsmu_ray.sweeps.recorder import Book
+from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.searcher import plan, scheduler
 from fedsmu_ray.sweeps.trial import Resources, Trial
 
@@ -20,7 +20,7 @@ TRIAL_RETRIES = (
 
 
 def fit(
-    config: Config, book: Book, folder: Path, dataset: list[Any], where: str, display: bool
+    config: Config, book: SweepRecorder, folder: Path, dataset: list[Any], where: str, display: bool
 ) -> None:
     """Have Tune run what is left of the sweep. dataset: the reference to the data set, as `cluster.store` gave it."""
     planned = plan(config, book)

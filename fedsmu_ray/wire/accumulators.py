@@ -24,7 +24,7 @@ class Accumulator(Protocol):
         """Add the C rows of `decode`'s result, in client order."""
 
     def mean(self) -> Tensor:
-        """Mean over everything added, float32 [P]; of a `Stack`, everything added, [n, P]."""
+        """Mean over everything added, float32 [P]; of a `PerClientRows`, everything added, [n, P]."""
 
     def uniformity(self) -> float:
         """Magnitude uniformity: the mean over coordinates of Jain's index, in [1/n, 1]."""
@@ -59,7 +59,7 @@ class OrderedMean:
         return float(jain.double().mean()) if len(jain) else 1.0
 
 
-class Stack(OrderedMean):
+class PerClientRows(OrderedMean):
     """The decoded rows themselves, float32 [n, P], for a server that keeps something of every client."""
 
     def __init__(self, codec: Codec, dim: int, uniformity: bool) -> None:

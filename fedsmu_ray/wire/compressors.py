@@ -4,7 +4,7 @@ Groups are the parameter tensors (`sizes` of the setting) or the whole model (`(
 of d in L groups, bits rounded up to whole bytes per section (values, scales, codes, indices):
 
     TopK        32 k + min(k ceil(log2 d), d)            HeavySign  k + 32 L + min(k ceil(log2 d), d)
-    GroupSign   d + 32 L                                 Quantiser  b d, and 32 L if scaled
+    BlockSign   d + 32 L                                 Quantizer  b d, and 32 L if scaled
 
 Which coordinates are kept is written as indices or as a mask of d bits, whichever the configuration says is smaller:
 message lengths do not depend on values.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.errors import MessageError
-from fedsmu_ray.wire.accumulators import Accumulator, OrderedMean, Stack
+from fedsmu_ray.wire.accumulators import Accumulator, OrderedMean, PerClientRows
 from fedsmu_ray.wire.codecs import Codec, Draws, Float32, pack, unpack
 
 IndexCoding = Literal["min", "index", "mask", "index32"]
@@ -209,7 +209,7 @@ class HeavySign:
 
 
 @dataclass(frozen=True)
-class GroupSign:
+class BlockSign:
     """The sign of every entry times the mean magnitude of its group."""
 
     code: ClassVar[int] = 7
@@ -243,7 +243,7 @@ class GroupSign:
 
 
 @dataclass(frozen=True)
-class Quantiser:
+class Quantizer:
     """b-bit codes of v / r, where r = max |v_j| over the group; decoded in units of r (`scaled`, r is sent) or of 1.
 
     mid-rise:  2^b levels +-1, +-3, ... over 2^b - 1, none of them 0; one bit is the sign
@@ -334,7 +334,7 @@ class Quantiser:
 
 
 @dataclass(frozen=True)
-class Each:
+class PerClient:
     """A codec whose values reach the server's step one by one, [n, P] in cohort order, instead of their mean."""
 
     codec: Codec
@@ -356,7 +356,7 @@ class Each:
         return self.codec.decode(rows, dim)
 
     def accumulator(self, dim: int, uniformity: bool) -> Accumulator:
-        return Stack(self.codec, dim, uniformity)
+        return PerClientRows(self.codec, dim, uniformity)
 
 
 def error_feedback(name: str, sizes: tuple[int, ...], ratio: float, coding: IndexCoding):
@@ -364,7 +364,7 @@ def error_feedback(name: str, sizes: tuple[int, ...], ratio: float, coding: Inde
     support = Support(sizes, ratio, coding)
     return {
         "topk": TopK(support),
-        "sign": GroupSign(sizes),
+        "sign": BlockSign(sizes),
         "heavy_sign": HeavySign(support),
         "none": Float32(),
     }[name]

@@ -60,7 +60,7 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import Progress, rounds
 from fedsmu_ray.federation.server import Server
 from fedsmu_ray.wire import message
-from fedsmu_ray.wire.compressors import Each
+from fedsmu_ray.wire.compressors import PerClient
 
 # (method, options, local learning rate, test accuracy to reach after 15 rounds of 5 clients with 3 local epochs)
 CASES = [
@@ -177,7 +177,7 @@ class Player:
 
     def train(self, round, clients):
         return self.worker.train(
-            round, clients, self.server.open(round, False), [self.states.get(c) for c in clients]
+            round, clients, self.server.open_round(round, False), [self.states.get(c) for c in clients]
         )
 
     def play(self, round, clients):
@@ -185,15 +185,15 @@ class Player:
         self.keep(clients, shards)
         self.server.receive(0, clients, messages)
         self.server.step()
-        if self.problem.replies:
+        if self.problem.has_feedback:
             heard = clients if self.method.relay == "participants" else range(10)
             self.keep(
                 heard,
-                self.worker.hear(
+                self.worker.apply_feedback(
                     round,
                     len(clients),
                     heard,
-                    self.server.reply(),
+                    self.server.feedback(),
                     [self.states.get(c) for c in heard],
                 ),
             )
@@ -251,7 +251,7 @@ def test_documented_size_is_the_length_of_the_messages(problem, player):
 def test_tasks_change_nothing_they_are_given(player):
     states = [player.states.get(c) for c in GROUP]
     copies = [{k: v.copy() for k, v in s.items()} if s else None for s in states]
-    broadcast = player.server.open(3, False)
+    broadcast = player.server.open_round(3, False)
     before, server = broadcast.copy(), {k: v.clone() for k, v in player.server.state.items()}
     one = player.worker.train(3, GROUP, broadcast, states)
     assert np.array_equal(broadcast, before)
@@ -276,7 +276,7 @@ def test_absent_clients_are_untouched(problem):
     player.play(1, (0, 1, 2, 3, 4))
     held = {i: {k: v.copy() for k, v in state.items()} for i, state in player.states.items()}
     player.play(2, (3, 4, 5, 6, 7))
-    hearing = problem.replies and problem.method.relay == "all"
+    hearing = problem.has_feedback and problem.method.relay == "all"
     for i in (0, 1, 2):
         for name in held.get(i, {}):
             assert np.array_equal(held[i][name], player.states[i][name]) or (
@@ -291,24 +291,24 @@ def test_the_server_steps_on_those_who_took_part(problem, player):
     before = server.state
     server.receive(1, three, messages)
     stats = server.step(missing=[0, 4])
-    after, reply = server.state, server.reply() if problem.replies else None
+    after, reply = server.state, server.feedback() if problem.has_feedback else None
     server.state = before
     assert stats.clients == 3 and stats.uplink_bytes == messages.nbytes
     decoded = message.decode(problem.uplink, messages, problem.dim, 3, three)
     mean = {
-        k: v if isinstance(problem.uplink[k], Each) else v.double().mean(0).float()
+        k: v if isinstance(problem.uplink[k], PerClient) else v.double().mean(0).float()
         for k, v in decoded.items()
     }
     expected = method.server(before, mean, Round(3, three, problem.setting, problem.config.seed))
     for name in expected:
         torch.testing.assert_close(after[name], expected[name], rtol=1e-5, atol=1e-6)
     if (
-        problem.replies and method.evaluated == "mean"
+        problem.has_feedback and method.evaluated == "mean"
     ):  # the clients make of the reply what the server thinks they make of it
         states = [
             {k: v[i] for k, v in shard.items()} for shard in shards for i in range(len(shard["x"]))
         ]
-        heard = player.worker.hear(3, 3, three, reply, states)
+        heard = player.worker.apply_feedback(3, 3, three, reply, states)
         models = after["models"][list(three)] if "models" in after else after["x"].expand(3, -1)
         assert np.array_equal(np.concatenate([shard["x"] for shard in heard]), models.numpy())
 

@@ -16,7 +16,7 @@ from helpers.quadratics import (
 
 from fedsmu_ray.algorithms.base import Round
 from fedsmu_ray.algorithms.registry import FedAvg, FedGlobalLion, FedLocalLion, FedSMU, FedSMUMC
-from fedsmu_ray.wire.compressors import Quantiser
+from fedsmu_ray.wire.compressors import Quantizer
 
 BETAS = {"beta1": 0.9, "beta2": 0.7}
 
@@ -68,7 +68,7 @@ def test_one_bit_of_the_quantiser_is_fedsmu():  # [14]
     v = normal(4, 7)
     v[0, :3] = 0.0
     local = Quadratics.random(4, sizes=(3, 4)).local(range(4))
-    u = Quantiser((3, 4), 1, zero_level=False, zero_rule="plus").compress(v, local)
+    u = Quantizer((3, 4), 1, zero_level=False, zero_rule="plus").compress(v, local)
     assert torch.equal(u, local.sign(v, "plus").to(F64))
 
 
@@ -76,7 +76,7 @@ def test_one_bit_of_the_quantiser_is_fedsmu():  # [14]
 def test_error_and_symmetry_of_the_quantiser(bits):  # [14]
     v = normal(4, 70)
     local = Quadratics.random(4).local(range(4))
-    code = Quantiser((30, 40), bits, zero_level=False, zero_rule="plus")
+    code = Quantizer((30, 40), bits, zero_level=False, zero_rule="plus")
     u = code.compress(v, local)
     r = torch.cat([g.abs().amax(-1, keepdim=True).expand_as(g) for g in v.split((30, 40), -1)], -1)
     # Half a cell of the input grid, and the levels are spread over [-1, 1] a little wider than the cells' centres.
@@ -84,7 +84,7 @@ def test_error_and_symmetry_of_the_quantiser(bits):  # [14]
     assert (u.abs().amax(-1) == 1).all()
     assert torch.equal(code.compress(-v, local), -u)
     assert code.size(70) == -(-70 * bits // 8)
-    tread = Quantiser((30, 40), bits, zero_level=True).compress(v, local)
+    tread = Quantizer((30, 40), bits, zero_level=True).compress(v, local)
     assert ((tread - v / r).abs() <= 0.5 / (2 ** (bits - 1) - 1) + 1e-12).all()
 
 
@@ -96,7 +96,7 @@ def test_stochastic_rounding_is_unbiased(zero_level, bits, scaled):
     v, draws = normal(1, 50).float(), 4000
     v[0, :3] = 0.0
     local = Quadratics.random(1).local([0])
-    code = Quantiser((20, 30), bits, zero_level, stochastic=True, scaled=scaled)
+    code = Quantizer((20, 30), bits, zero_level, stochastic=True, scaled=scaled)
     z = code.compress(v.expand(draws, -1), local)
     assert torch.equal(code.decode(code.encode(z), 50), z)
     r = torch.cat([g.abs().amax(-1, keepdim=True).expand_as(g) for g in v.split((20, 30), -1)], -1)

@@ -13,7 +13,7 @@ from helpers.quadratics import (
 )
 
 from fedsmu_ray.algorithms.registry import FedAvg, FedAvgM, FedDyn, FedProx, Scaffold, Scallion
-from fedsmu_ray.wire.compressors import Quantiser
+from fedsmu_ray.wire.compressors import Quantizer
 
 
 def means(trace, name):
@@ -99,7 +99,7 @@ def test_scallion_without_compression_is_scaffold():  # [20]
 def test_dithering_is_unbiased_and_on_its_grid(bits):  # [20]
     v, draws = normal(1, 50), 4000
     local = Quadratics.random(1).local([0])
-    code = Quantiser((20, 30), bits, stochastic=True, scaled=True)
+    code = Quantizer((20, 30), bits, stochastic=True, scaled=True)
     z = torch.cat([code.compress(v, local) for _ in range(draws)])
     q = 2 ** (bits - 1) - 1
     r = torch.cat([g.abs().amax(-1, keepdim=True).expand_as(g) for g in v.split((20, 30), -1)], -1)

@@ -14,7 +14,7 @@ from helpers.quadratics import (
 )
 
 from fedsmu_ray.algorithms.registry import EF21, FedAvg, FedCAMS, FedEF
-from fedsmu_ray.wire.compressors import GroupSign, HeavySign, Support, TopK
+from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Support, TopK
 
 COMPRESSORS = [
     {"compressor": "topk", "k_ratio": 0.3},
@@ -34,7 +34,7 @@ def test_fed_ef_without_compression_is_fedavg():  # [21]
 
 class PlusSigns(FedEF):
     def uplink(self, setting):
-        return {"z": GroupSign(setting.sizes, "plus")}
+        return {"z": BlockSign(setting.sizes, "plus")}
 
 
 @pytest.mark.parametrize("method", [*(FedEF(**c) for c in COMPRESSORS), FedCAMS(), PlusSigns()])
@@ -59,7 +59,7 @@ def test_errors_of_the_compressors():  # [22]
     v, local = normal(5, 40), Quadratics.random(5).local(range(5))
     norm = v.square().sum(-1)
     sizes = (15, 25)
-    z = GroupSign(sizes).compress(v, local)
+    z = BlockSign(sizes).compress(v, local)
     torch.testing.assert_close(
         error(z, v), norm - sum(g.abs().sum(-1) ** 2 / g.shape[-1] for g in v.split(sizes, -1))
     )
@@ -70,7 +70,7 @@ def test_errors_of_the_compressors():  # [22]
     )
     assert (error(TopK(support).compress(v, local), v) <= (1 - 10 / 40) * norm).all()
     dense = HeavySign(Support((40,), 1.0, "min")).compress(v, local)
-    torch.testing.assert_close(dense, GroupSign((40,)).compress(v, local))
+    torch.testing.assert_close(dense, BlockSign((40,)).compress(v, local))
 
 
 def test_top_k_keeps_exactly_k_and_the_lowest_index_of_equals():  # [22]

@@ -70,7 +70,7 @@ def test_bits_of_the_papers_formulas(name, options, up, down):
     method = METHODS[name](**options)
     received = {
         **method.downlink(SETTING),
-        **(method.reply(SETTING) if hasattr(method, "reply") else {}),
+        **(method.feedback(SETTING) if hasattr(method, "reply") else {}),
     }
     for sent, bits in ((method.uplink(SETTING), up), (received, down)):
         sections = 3 * len(sent)  # scales, codes and indices are each rounded up to whole bytes

@@ -16,7 +16,7 @@ from fedsmu_ray.errors import ClientError, DivergenceError
 from fedsmu_ray.executors.inline import InlineExecutor
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import rounds, sample_cohort
-from fedsmu_ray.federation.server import Refused, Server
+from fedsmu_ray.federation.server import RejectedMessages, Server
 from fedsmu_ray.wire import message
 
 METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name": "fedavg"}]
@@ -186,7 +186,7 @@ def test_server_takes_groups_in_any_order_and_adds_in_cohort_order():
     models = []
     for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
         server = Server(problem)
-        server.open(1, False)
+        server.open_round(1, False)
         for i in order:
             server.receive(*groups[i], upload(problem, groups[i][1]))
         assert server.step().clients == 5
@@ -203,7 +203,7 @@ def test_server_refuses_what_is_not_of_this_round_or_altered_and_takes_another_i
     )
     server, undisturbed = Server(problem), Server(problem)
     undisturbed.open(2, False)
-    server.open(2, False)
+    server.open_round(2, False)
     for bad, told in (
         (upload(problem, [3], round=1), "header says round 1, expected 2"),
         (altered, "client 3: checksum mismatch"),
@@ -213,7 +213,7 @@ def test_server_refuses_what_is_not_of_this_round_or_altered_and_takes_another_i
         server.receive(0, (3,), bad)
         refused = server.step()
         assert (
-            isinstance(refused, Refused)
+            isinstance(refused, RejectedMessages)
             and list(refused.errors) == [0]
             and re.search(told, str(refused.errors[0]))
         )
@@ -238,7 +238,7 @@ def test_server_goes_on_without_positions_that_are_missing():
 
 def test_server_refuses_a_model_that_is_not_finite():
     server = Server(problem := problem_of({"name": "fedavg", "lr": 1e38}))
-    server.open(1, False)
+    server.open_round(1, False)
     server.receive(
         0,
         (3,),

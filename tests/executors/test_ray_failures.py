@@ -91,7 +91,7 @@ def started(ray_cluster, monkeypatch):
 
 
 def misbehaving(what, flag, round=3):
-    """A class of client actors, one of which does `what(result)` instead of answering, once: the flag file says it has."""
+    """A class of client actors, one of which does `what(result)` instead of drop_out, once: the flag file says it has."""
     from ray import cloudpickle
 
     from fedsmu_ray.executors.ray_actors import ClientActor
@@ -222,7 +222,7 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
         if record.round == 4 and not owner:
             owner = ray.remote(Owner).options(num_cpus=0).remote()
             moved = {
-                at.shard: ray.get(owner.put.remote(executor.fetch(at.shard)))[0]
+                at.shard: ray.get(owner.put.remote(executor.get_shard(at.shard)))[0]
                 for at in progress.states.values()
             }
             progress.states.update(

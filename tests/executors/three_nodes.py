@@ -2,7 +2,7 @@
 
     python three_nodes.py CONFIGS.json NODES none|kill|stop ROUND
 
-Each node has its own raylet, object store and worker processes. After record ROUND the node that runs most client actors is killed,
+PerClient node has its own raylet, object store and worker processes. After record ROUND the node that runs most client actors is killed,
 or stopped (SIGSTOP) with all its processes, so that it hangs without a word.
 """
 

@@ -9,7 +9,7 @@ from fedsmu_ray.executors.inline import InlineExecutor
 from fedsmu_ray.federation import rounds as federation
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import answering, rounds, sample_cohort
+from fedsmu_ray.federation.rounds import drop_out, rounds, sample_cohort
 from fedsmu_ray.numerics import streams
 from fedsmu_ray.wire import message
 
@@ -122,7 +122,7 @@ def test_a_dropped_client_leaves_no_trace(algorithm, group, how, misbehave, monk
         monkeypatch.undo()
         monkeypatch.setattr(
             rounds,
-            "answering",
+            "drop_out",
             lambda seed, round, cohort, dropout: [c for c in cohort if c != BROKEN],
         )
         without, expected = outcome(problem)
@@ -181,7 +181,7 @@ def test_drop_out_is_drawn_from_the_seed_and_costs_the_download():
     problem = problem_of(dropout=0.4, rounds=6)
     history, sha256 = outcome(problem)
     assert outcome(problem)[1] == sha256 != outcome(problem_of(rounds=6))[1]
-    answered = [len(answering(0, t, sample_cohort(0, t, 12, 6), 0.4)) for t in range(1, 7)]
+    answered = [len(drop_out(0, t, sample_cohort(0, t, 12, 6), 0.4)) for t in range(1, 7)]
     one = message.length(problem.uplink, problem.dim)
     assert history[-1].dropped == 36 - sum(answered) > 0
     assert history[-1].uplink_bytes == sum(answered) * one
@@ -192,11 +192,11 @@ def test_drop_out_is_drawn_from_the_seed_and_costs_the_download():
 
 def test_drop_outs_are_independent_and_as_many_as_asked_for():
     cohort = list(range(200))
-    stayed = [set(answering(7, t, cohort, 0.25)) for t in range(1, 101)]
+    stayed = [set(drop_out(7, t, cohort, 0.25)) for t in range(1, 101)]
     count = sum(map(len, stayed))
     assert abs(count - 15000) < 5 * (20000 * 0.25 * 0.75) ** 0.5
     assert len(set(map(frozenset, stayed))) == 100
-    alone = [c for c in cohort if answering(7, 3, [c], 0.25)]
+    alone = [c for c in cohort if drop_out(7, 3, [c], 0.25)]
     assert set(alone) == stayed[2]  # whoever else was sampled
     assert streams.keys(7, "dropout", 1, torch.tensor(0)) != streams.keys(
         7, "batches", 1, torch.tensor(0)

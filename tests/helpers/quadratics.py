@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from fedsmu_ray.algorithms.base import Round, Setting
-from fedsmu_ray.wire.compressors import Each
+from fedsmu_ray.wire.compressors import PerClient
 
 F64 = torch.float64
 
@@ -135,13 +135,13 @@ def simulate(method, problem: Quadratics, x: torch.Tensor, rounds: int, cohorts=
         )
         keep(states, cohort, new)
         mean = {
-            k: v.to(F64) if isinstance(uplink[k], Each) else v.to(F64).mean(0)
+            k: v.to(F64) if isinstance(uplink[k], PerClient) else v.to(F64).mean(0)
             for k, v in upload.items()
         }
         server = dict(method.server(server, mean, Round(t, tuple(cohort), setting, 0)))
         if hasattr(method, "reply"):
             listeners = cohort if method.relay == "participants" else list(range(m))
-            heard = method.hear(
+            heard = method.apply_feedback(
                 method.answer(server),
                 stack(states, listeners),
                 replace(setting, cohort=len(cohort)),

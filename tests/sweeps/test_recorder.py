@@ -2,7 +2,7 @@
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.sweeps.folder import find_folder, open_folder
-from fedsmu_ray.sweeps.recorder import Book
+from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.tracking.mlflow import NoTracker
 
 
@@ -15,7 +15,7 @@ def test_a_full_disk_costs_the_record_of_an_event_and_not_the_sweep(tmp_path, ca
         }
     )
     folder = find_folder(config, None)
-    book = Book(config, folder, NoTracker())
+    book = SweepRecorder(config, folder, NoTracker())
     lines = folder / "trials.jsonl"
     book._write({"event": "start", "index": 0, "params": {"local.lr": 0.1}, "run_id": "a"})
     kept = lines.read_text()

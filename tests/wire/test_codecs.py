@@ -8,7 +8,7 @@ from helpers.quadratics import normal
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.numerics import streams
 from fedsmu_ray.wire.codecs import Float32, Integers, Sign, Trit, pack, unpack
-from fedsmu_ray.wire.compressors import GroupSign, HeavySign, Quantiser, Support, TopK
+from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Quantizer, Support, TopK
 
 SIZES = (40, 1, 300, 9)
 DIM = sum(SIZES)
@@ -43,17 +43,17 @@ CODECS = [
     HeavySign(support(0.05)),
     HeavySign(support(0.5)),
     HeavySign(support(0.05, sizes=(DIM,))),
-    GroupSign(SIZES),
-    GroupSign((DIM,)),
+    BlockSign(SIZES),
+    BlockSign((DIM,)),
     *(
-        Quantiser(SIZES, b, zero, scaled=scaled)
+        Quantizer(SIZES, b, zero, scaled=scaled)
         for b in (2, 3, 8)
         for zero in (True, False)
         for scaled in (True, False)
     ),
-    Quantiser(SIZES, 4, stochastic=True, scaled=True),
-    Quantiser(SIZES, 12, stochastic=True, scaled=True),
-    Quantiser(SIZES, 1, False),
+    Quantizer(SIZES, 4, stochastic=True, scaled=True),
+    Quantizer(SIZES, 12, stochastic=True, scaled=True),
+    Quantizer(SIZES, 1, False),
 ]
 
 
@@ -109,10 +109,10 @@ def test_documented_bits():
     assert TopK(support(0.05, "index32")).size(d) == 8 * k
     assert TopK(support(0.3)).size(d) == 4 * support(0.3).total + up(d)  # a mask is smaller
     assert HeavySign(support(0.05)).size(d) == 4 * layers + up(k) + up(k * log)
-    assert GroupSign(SIZES).size(d) == 4 * layers + up(d) and GroupSign((d,)).size(d) == 4 + up(d)
+    assert BlockSign(SIZES).size(d) == 4 * layers + up(d) and BlockSign((d,)).size(d) == 4 + up(d)
     assert (
-        Quantiser(SIZES, 3).size(d) == up(3 * d)
-        and Quantiser(SIZES, 3, scaled=True).size(d) == up(3 * d) + 4 * layers
+        Quantizer(SIZES, 3).size(d) == up(3 * d)
+        and Quantizer(SIZES, 3, scaled=True).size(d) == up(3 * d) + 4 * layers
     )
     assert Integers(50).size(d) == up(7 * d) and Integers(500).size(d) == up(
         10 * d
@@ -181,7 +181,7 @@ def test_top_k_refuses_impossible_supports():
 
 
 @pytest.mark.parametrize(
-    "codec", [GroupSign(SIZES), HeavySign(support(0.05)), Quantiser(SIZES, 4, scaled=True)]
+    "codec", [BlockSign(SIZES), HeavySign(support(0.05)), Quantizer(SIZES, 4, scaled=True)]
 )
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -1.0])
 def test_scales_must_be_finite_and_not_negative(codec, scale):
@@ -205,7 +205,7 @@ def test_nothing_to_send_uploads_nothing():
     for codec in (
         TopK(support(0.05)),
         HeavySign(support(0.05)),
-        GroupSign(SIZES),
-        Quantiser(SIZES, 4, scaled=True),
+        BlockSign(SIZES),
+        Quantizer(SIZES, 4, scaled=True),
     ):
         assert not codec.decode(codec.encode(codec.compress(zero, Draws())), DIM).any()

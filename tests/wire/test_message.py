@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.codecs import Float32, Integers, Sign, Trit
-from fedsmu_ray.wire.compressors import GroupSign, HeavySign, Quantiser, Support, TopK
+from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Quantizer, Support, TopK
 
 COUNTS = {"lenet10": (797_962, 99_746), "lenet100": (815_332, 101_917), "lstm": (133_520, 16_690)}
 
@@ -129,10 +129,10 @@ EVERY_KIND = [
     TopK(Support(SIZES, 0.3, "mask")),
     TopK(Support((30,), 0.1, "index32")),
     HeavySign(Support(SIZES, 0.2, "min")),
-    GroupSign(SIZES),
-    Quantiser(SIZES, 4, scaled=True),
-    Quantiser(SIZES, 3, False, scaled=True),
-    Quantiser(SIZES, 5),
+    BlockSign(SIZES),
+    Quantizer(SIZES, 4, scaled=True),
+    Quantizer(SIZES, 3, False, scaled=True),
+    Quantizer(SIZES, 5),
 ]
 
 
@@ -190,10 +190,10 @@ def test_behind_a_valid_checksum_only_what_an_encoder_writes_is_accepted(codec, 
         ),  # a kept zero in another place than an encoder's
         (HeavySign(Support((4,), 0.5, "index")), 4, 1),  # a sign for a magnitude of zero
         (HeavySign(Support((4,), 0.5, "index")), 3, 0x80),  # -0.0 for a magnitude
-        (GroupSign((4,)), 4, 15),
-        (GroupSign((4,)), 3, 0x80),
-        (Quantiser((4,), 2, scaled=True), 4, 0xAA),  # the levels of something, times zero
-        (Quantiser((4,), 3, scaled=True), 3, 0x3F),  # a scale that no entry reaches
+        (BlockSign((4,)), 4, 15),
+        (BlockSign((4,)), 3, 0x80),
+        (Quantizer((4,), 2, scaled=True), 4, 0xAA),  # the levels of something, times zero
+        (Quantizer((4,), 3, scaled=True), 3, 0x3F),  # a scale that no entry reaches
     ],
     ids=repr,
 )
@@ -205,7 +205,7 @@ def test_one_value_has_one_way_to_be_written(codec, at, byte):
 
 
 @pytest.mark.parametrize(
-    "codec", [Quantiser(SIZES, 4, scaled=True), Quantiser(SIZES, 8, False, scaled=True)], ids=repr
+    "codec", [Quantizer(SIZES, 4, scaled=True), Quantizer(SIZES, 8, False, scaled=True)], ids=repr
 )
 @pytest.mark.parametrize("scale", 10.0 ** np.arange(-45, -28))
 def test_tiny_values_are_what_the_server_decodes(codec, scale):

@@ -1,0 +1,60 @@
+"""Elementwise passes over all parameters that every message costs, compiled where that pays.
+
+This is the one place that decides between the compiled kernels and the same formulas in torch. Both give
+the same bits: neither fuses a product and a sum.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsmu_ray.numerics.parameters import empty
+
+COMPILED_FROM = 1 << 16  # parameters from which a pass through memory costs more than loading the compiler
+
+
+def is_compiled(dim: int, x: Tensor | None = None) -> bool:
+    """Whether passes over `dim` parameters (of tensors like `x`, if given) run compiled.
+
+    They do for models of COMPILED_FROM parameters and more, as float32 on the CPU.
+    """
+    fits = x is None or (x.device.type == "cpu" and x.dtype == torch.float32)
+    return fits and dim >= COMPILED_FROM
+
+
+def decayed_step(x: Tensor, u: Tensor, rate: float, decay: float) -> Tensor:
+    """x + rate (u - decay x), [P]."""
+    if not is_compiled(len(x), x):
+        return x + rate * (u - decay * x)
+    from fedsmu_ray.numerics import kernels
+
+    new = empty(x.shape, x)
+    kernels.decayed_step(x.numpy(), u.numpy(), np.float32(rate), np.float32(decay), new.numpy())
+    return new
+
+
+def momentum_sign(
+    y: Tensor, x: Tensor, m: Tensor, beta1: float, beta2: float
+) -> tuple[Tensor, Tensor, bool]:
+    """Lion's sign and momentum of the update delta = y - x, from the old m.
+
+    y: [C, P]; x, m: [P] or [C, P]. Returns sign(beta1 m + (1 - beta1) delta), int8 [C, P], with 0 for exact
+    zeros and NaN; beta2 m + (1 - beta2) delta, [C, P]; and whether any of the signs is 0.
+    """
+    if not is_compiled(y.shape[-1], y):
+        delta = y - x
+        u = torch.sign(beta1 * m + (1 - beta1) * delta).to(torch.int8)
+        return u, beta2 * m + (1 - beta2) * delta, not u.abs().amin()
+    from fedsmu_ray.numerics import kernels
+
+    betas = np.array([beta1, 1 - beta1, beta2, 1 - beta2], np.float32)
+    x, m = x.expand_as(y), m.expand_as(y)
+    u, new = torch.empty(y.shape, dtype=torch.int8), empty(y.shape, y)
+    rows = zip(y, x, m, u, new, strict=True)
+    zeros = [
+        kernels.momentum_sign(a.numpy(), b.numpy(), c.numpy(), *betas, d.numpy(), e.numpy())
+        for a, b, c, d, e in rows
+    ]
+    return u, new, any(zeros)

@@ -1,0 +1,90 @@
+"""What a tracker is. Trackers know neither configurations nor federations: runs reach them as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run to be created."""
+
+    name: str
+    params: Mapping[str, str]  # flat parameters
+    tags: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)  # artifacts: file name -> text
+    parent: str | None = None  # run id of the sweep that a trial belongs to
+
+
+class Tracker(Protocol):
+    """Where runs are recorded."""
+
+    @property
+    def uri(self) -> str | None:
+        """Where the runs are, as a user would open it; None if they are not tracked."""
+        ...
+
+    def start(self, run: NewRun) -> str:
+        """Create a run and return its id."""
+        ...
+
+    def resume(self, run_id: str) -> None:
+        """Continue an interrupted run. Rounds that it already has are not logged again."""
+        ...
+
+    def log(self, run_id: str, metrics: Mapping[str, float], round: int) -> None:
+        """Log the metrics of a round (from 1). A round that the run already has is ignored."""
+        ...
+
+    def finish(
+        self,
+        run_id: str,
+        status: RunStatus = "FINISHED",
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """End a run with its final metrics and tags."""
+        ...
+
+
+class NoTracker:
+    """Tracking turned off (tracking.uri=null)."""
+
+    uri = None
+
+    def start(self, run: NewRun) -> str:
+        """Nothing is created; the id is empty."""
+        return ""
+
+    def resume(self, run_id: str) -> None:
+        """Nothing to continue."""
+
+    def log(self, run_id: str, metrics: Mapping[str, float], round: int) -> None:
+        """Nothing is logged."""
+
+    def finish(
+        self,
+        run_id: str,
+        status: RunStatus = "FINISHED",
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Nothing to end."""
+
+
+def open_tracker(uri: str | None, experiment: str, folder: str | Path = ".") -> Tracker:
+    """The tracker for a tracking URI: MLflow, or none for None.
+
+    Creates the store and the experiment if they do not exist. folder: where a file is left with what the
+    store could not be given. Raises ConfigError when the store cannot be opened.
+    """
+    if uri is None:
+        return NoTracker()
+    from fedsmu_ray.tracking.mlflow import MLflowTracker
+
+    return MLflowTracker(uri, experiment, folder)

@@ -1,0 +1,105 @@
+"""The one list of what is measured and tracked: names, units, and which values are final and best.
+
+To add a metric, give `federation.records.Record` a field, set it where it is measured, and add a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One tracked quantity of a round."""
+
+    name: str  # in the tracker
+    field: str  # of a record; also its key in the summary of a run
+    unit: str
+    meaning: str
+    direction: Literal["max", "min"] | None = None  # of improvement; a sweep may optimize it
+    final: bool = False  # the last value is part of the summary and tracked as `final/<field>`
+    best: bool = False  # the best value and its round are too, as `best/<field>` and `best/round`
+    omit_zero: bool = False  # tracked only from the first value that is not 0
+
+    def value(self, record: object) -> float | None:
+        """The value in a record, or None where it was not measured."""
+        value = getattr(record, self.field)
+        return None if value is None or (self.omit_zero and not value) else float(value)
+
+
+METRICS = (
+    Metric(
+        "test/accuracy",
+        "test_accuracy",
+        "0 to 1",
+        "share of the test set that the server's model classifies correctly",
+        direction="max",
+        final=True,
+        best=True,
+    ),
+    Metric(
+        "test/loss",
+        "test_loss",
+        "nats",
+        "mean cross-entropy of the server's model on the test set",
+        direction="min",
+        final=True,
+    ),
+    Metric(
+        "train/loss",
+        "train_loss",
+        "nats",
+        "mean over the participants of their mean local training loss",
+        direction="min",
+        final=True,
+    ),
+    Metric(
+        "comm/uplink_bytes",
+        "uplink_bytes",
+        "bytes",
+        "uploaded by all clients so far",
+        final=True,
+    ),
+    Metric(
+        "comm/downlink_bytes",
+        "downlink_bytes",
+        "bytes",
+        "downloaded by all clients so far",
+        final=True,
+    ),
+    Metric("time/round_s", "seconds", "seconds", "wall time of the round"),
+    Metric(
+        "mu/upload",
+        "uniformity",
+        "1/n to 1",
+        "magnitude uniformity of the uploads: Jain's index, averaged over coordinates",
+    ),
+    Metric(
+        "clients/dropped",
+        "dropped",
+        "clients",
+        "sampled clients without a usable answer so far",
+        omit_zero=True,
+    ),
+)
+SWEEPABLE = tuple(metric.name for metric in METRICS if metric.direction)  # values of `tune.metric`
+
+
+def tracked(record: object) -> dict[str, float]:
+    """A record as tracked metrics, name -> value; what was not measured is left out."""
+    values = {metric.name: metric.value(record) for metric in METRICS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The scalars at the end of a run, by which a run table can be sorted."""
+    finals = {f"final/{m.field}": summary[m.field] for m in METRICS if m.final}
+    bests = {f"best/{m.field}": summary[f"best_{m.field}"] for m in METRICS if m.best}
+    return {
+        **finals,
+        "final/seconds": summary["seconds"],
+        **bests,
+        "best/round": summary["best_round"],
+    }

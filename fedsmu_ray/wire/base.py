@@ -1,0 +1,81 @@
+"""The protocols of the wire: what a codec and an accumulator are.
+
+A codec encodes the rows of a [C, P] tensor (one row per client) into uint8 [C, size(P)]; decoding is
+the exact inverse on the values it can carry. `compress` turns any tensor into such values: they are what
+the server will decode, and so what a client's residuals and shifts are computed from. Every codec names
+the accumulator that turns received rows into the mean the server works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from torch import Tensor
+
+ZeroRule = Literal["random", "plus", "zero"]  # the sign of an exact zero: a fair coin, +1, or 0
+
+
+class Draws(Protocol):
+    """The randomness of a group of clients: a pure function of (seed, round, client)."""
+
+    def sign(self, v: Tensor, zero_rule: ZeroRule) -> Tensor:
+        """Signs of v [C, P], int8, with exact zeros by `zero_rule`."""
+        ...
+
+    def uniform(self, v: Tensor) -> Tensor:
+        """One draw from [0, 1) for every element of v [C, P], in v's dtype."""
+        ...
+
+
+class Accumulator(Protocol):
+    """Adds up the encoded rows of several clients."""
+
+    def decode(self, rows: np.ndarray) -> Any:  # noqa: ANN401 - each accumulator has a form of its own
+        """Check uint8 [C, size] rows and return them in the form that `add` takes; raises MessageError."""
+        ...
+
+    def add(self, values: Any) -> None:  # noqa: ANN401
+        """Add the C rows of `decode`'s result, in client order."""
+        ...
+
+    def mean(self) -> Tensor:
+        """Mean over everything added, float32 [P]; of a `PerClient` codec, everything added, [n, P]."""
+        ...
+
+    def uniformity(self) -> float:
+        """Magnitude uniformity: the mean over coordinates of Jain's index, in [1/n, 1]."""
+        ...
+
+
+class Codec(Protocol):
+    """Tensors to bytes and back. Implementations are frozen dataclasses."""
+
+    @property
+    def code(self) -> int:
+        """Identifies the codec on the wire, 1 to 255."""
+        ...
+
+    def size(self, dim: int) -> int:
+        """Bytes of one client's payload for `dim` coordinates."""
+        ...
+
+    def compress(self, v: Tensor, draws: Draws) -> Tensor:
+        """[C, P] to [C, P]: the value the receiver will decode instead of v; the identity on such values."""
+        ...
+
+    def encode(self, value: Tensor) -> np.ndarray:
+        """[C, P] to uint8 [C, size(P)]."""
+        ...
+
+    def decode(self, rows: np.ndarray, dim: int) -> Tensor:
+        """uint8 [C, size(dim)] to [C, dim]; raises MessageError for bytes that no encoder produces."""
+        ...
+
+    def accumulator(self, dim: int, uniformity: bool) -> Accumulator:
+        """A fresh accumulator; `uniformity` says whether `uniformity()` will be asked for."""
+        ...
+
+
+Fields = Mapping[str, Codec]  # name of a message's field (at most five ASCII characters) -> its codec
