@@ -2,13 +2,28 @@
 
 from fedsmu_ray.algorithms.base import (
     Beta,
+    Fraction,
     LocalSolver,
     Method,
+    Positive,
     Rate,
     Round,
     Setting,
     State,
     TieRule,
+    sign_codec,
 )
 
-__all__ = ["Beta", "LocalSolver", "Method", "Rate", "Round", "Setting", "State", "TieRule"]
+__all__ = [
+    "Beta",
+    "Fraction",
+    "LocalSolver",
+    "Method",
+    "Positive",
+    "Rate",
+    "Round",
+    "Setting",
+    "State",
+    "TieRule",
+    "sign_codec",
+]

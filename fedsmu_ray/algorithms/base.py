@@ -17,15 +17,36 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsmu_ray.numerics import passes, streams
-from fedsmu_ray.wire.base import Draws, Fields, ZeroRule
-from fedsmu_ray.wire.codecs import Float32
+from fedsmu_ray.wire.base import Codec, Draws, Fields, ZeroRule
+from fedsmu_ray.wire.codecs import Float32, Sign, Trit
 
 State = Mapping[str, Tensor]  # named tensors
 
 # Types of options that many methods share; `Annotated[Rate, Field(description=...)]` says what one means.
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
 TieRule = Literal["zero", "random"]  # what a tied vote becomes: 0, or a fair coin
+
+# Options that mean the same in every method that has them.
+ServerRate = Annotated[Rate, Field(description="server learning rate (eta_g)")]
+SignBeta = Annotated[Beta, Field(description="weight of the momentum in the sign (beta_1)")]
+MomentumBeta = Annotated[Beta, Field(description="decay of the momentum (beta_2)")]
+UploadedZero = Annotated[
+    ZeroRule,
+    Field(
+        description="what an exact zero uploads: a fair coin (`random`), +1 (`plus`), or 0 (`zero`)"
+    ),
+]
+TiedVote = Annotated[
+    TieRule, Field(description="what a tied majority vote is: 0 (`zero`) or a fair coin (`random`)")
+]
+
+
+def sign_codec(zero_rule: ZeroRule) -> Codec:
+    """The codec of signs: one bit each, or ternary digits where the rule lets a sign be 0."""
+    return Trit() if zero_rule == "zero" else Sign(zero_rule)
 
 
 @dataclass(frozen=True)
@@ -55,11 +76,11 @@ class Round:
 
     @property
     def share(self) -> float:
-        """n / m, the share of the federation that took part."""
+        """The share of the federation that took part, n / m."""
         return len(self.clients) / self.setting.clients
 
     def step(self, x: Tensor, u: Tensor, rate: float, decay: float) -> Tensor:
-        """x + rate (u - decay x), [P]: a step with decoupled weight decay."""
+        """A step with decoupled weight decay: x + rate (u - decay x), [P]."""
         return passes.decayed_step(x, u, rate, decay)
 
     def sign(self, votes: Tensor, tie_rule: TieRule) -> Tensor:

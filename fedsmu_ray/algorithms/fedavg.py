@@ -3,51 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
-
+from fedsmu_ray.algorithms.base import LocalSolver, Method, Round, ServerRate, Setting, State
+from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
 
+class FedAvgClient(Method):
+    """FedAvg's client, which many methods with a server of their own share: delta_i = LocalSGD(x) - x, sent in full."""
+
+    def uplink(self, setting: Setting) -> Fields:
+        return {"delta": Float32()}
+
+    def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
+        x = received["x"]
+        return {"delta": local.sgd(x) - x}, {}
+
+
 @dataclass(frozen=True)
-class FedAvg:
+class FedAvg(FedAvgClient):
     """McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data" (AISTATS 2017).
 
-        delta_i = LocalSGD(x) - x
-        x      <- x + lr * mean(delta_i)
+        delta_i = LocalSGD(x) - x                               (1)
+        x      <- x + lr * mean(delta_i)                        (2)
 
-    The mean is unweighted over the cohort, as in the FedSMU paper's comparison; for clients of equal size that is
-    McMahan's weighting. lr = 1 is the original.
-
-    | here  | symbol  | what |
-    |-------|---------|------|
-    | lr    | eta_g   | server learning rate |
-    | delta | Delta_i | local displacement   |
+    The mean is unweighted over the participants, as in the FedSMU paper's comparison; for clients of equal size that
+    is McMahan's weighting. lr = 1 is the original.
 
     State: none on clients, x on the server. Upload 32 d bits, download 32 d bits.
     """
 
-    lr: Annotated[float, Field(ge=0)] = 1.0
+    lr: ServerRate = 1.0
 
-    def uplink(self, setting):
-        return {"delta": Float32()}
-
-    def downlink(self, setting):
-        return {"x": Float32()}
-
-    def server_init(self, x):
-        return {"x": x}
-
-    def client_init(self, x):
-        return {}
-
-    def broadcast(self, server):
-        return {"x": server["x"]}
-
-    def client(self, received, state, local):
-        x = received["x"]
-        return {"delta": local.sgd(x) - x}, {}
-
-    def server(self, server, mean, round):
-        return {"x": server["x"] + self.lr * mean["delta"]}
+    def server(self, server: State, mean: State, round: Round) -> State:
+        return {"x": server["x"] + self.lr * mean["delta"]}  # (2)

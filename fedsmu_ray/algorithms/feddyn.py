@@ -7,12 +7,15 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
+from fedsmu_ray.algorithms.base import LocalSolver, Method, Positive, Round, Setting, State
+from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
 
 @dataclass(frozen=True)
-class FedDyn:
+class FedDyn(Method):
     """Acar et al., "Federated Learning Based on Dynamic Regularization" (ICLR 2021), Algorithm 1.
 
         y_i     = LocalSGD(x), every gradient minus g_i plus alpha (y - x)      (1)
@@ -23,13 +26,12 @@ class FedDyn:
 
     | here  | symbol | what |
     |-------|--------|------|
-    | alpha | alpha  | weight of the dynamic regulariser |
     | g_i   | grad L_i(theta_i) | the client's linear term |
     | h     | h      | minus alpha times the summed displacements over m; (5) is mean(theta_i) - h / alpha |
     | round.share | n / m | participants of the round over clients of the federation |
 
     Sources: signs and averages checked against the authors' code, which keeps -g_i / alpha for every client and adds
-    their mean over all m to the mean of the participants' models: (4) and (5). The theory minimises the local
+    their mean over all m to the mean of the participants' models: (4) and (5). The theory minimizes the local
     objective exactly, the code by SGD, as here. The code divides alpha by the client's share of the data, which is the
     same for clients of equal size, and also reports the plain mean of the participants; here the broadcast model is
     evaluated.
@@ -37,30 +39,26 @@ class FedDyn:
     Client state: g_i, zero at first, kept while absent. Server state: x, h. Upload and download 32 d bits.
     """
 
-    alpha: Annotated[float, Field(gt=0)] = 0.01
+    alpha: Annotated[Positive, Field(description="weight of the dynamic regularizer (alpha)")] = (
+        0.01
+    )
 
-    def uplink(self, setting):
+    def uplink(self, setting: Setting) -> Fields:
         return {"delta": Float32()}
 
-    def downlink(self, setting):
-        return {"x": Float32()}
-
-    def server_init(self, x):
+    def server_init(self, x: Tensor) -> State:
         return {"x": x, "h": torch.zeros_like(x)}
 
-    def client_init(self, x):
+    def client_init(self, x: Tensor) -> State:
         return {"g": torch.zeros_like(x)}
 
-    def broadcast(self, server):
-        return {"x": server["x"]}
-
-    def client(self, received, state, local):
+    def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, g = received["x"], state["g"]
         y = local.sgd(x, correction=-g, prox=self.alpha)  # (1)
         delta = y - x  # (2)
         return {"delta": delta}, {"g": g - self.alpha * delta}  # (3)
 
-    def server(self, server, mean, round):
+    def server(self, server: State, mean: State, round: Round) -> State:
         delta = mean["delta"]
         h = server["h"] - self.alpha * round.share * delta  # (4)
         return {"x": server["x"] + delta - h / self.alpha, "h": h}  # (5)

@@ -7,12 +7,23 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
+from fedsmu_ray.algorithms.base import (
+    Beta,
+    LocalSolver,
+    Method,
+    MomentumBeta,
+    Round,
+    Setting,
+    State,
+)
+from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32, Integers
 
 
 @dataclass(frozen=True)
-class FedLion:
+class FedLion(Method):
     """Tang & Chang, "FedLion: Faster Adaptive Federated Optimization with Fewer Communication" (ICASSP 2024,
     arXiv 2402.09941).
 
@@ -24,8 +35,6 @@ class FedLion:
 
     | here     | symbol | what |
     |----------|--------|------|
-    | beta1    | beta_1 | weight of the momentum in the step |
-    | beta2    | beta_2 | decay of the momentum |
     | local.lr | eta    | local learning rate; the displacement (x - y) / eta is the integer R_i, |R_i| <= K |
 
     The authors' script averages weights and momenta in memory; sending R_i as integers is the paper's point. Hence no
@@ -40,30 +49,22 @@ class FedLion:
     64 d. Defaults: those of the authors' script; their learning rate is 0.001.
     """
 
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta1: Annotated[Beta, Field(description="weight of the momentum in the step (beta_1)")] = 0.9
+    beta2: MomentumBeta = 0.9
 
-    def uplink(self, setting):
+    def uplink(self, setting: Setting) -> Fields:
         return {"R": Integers(setting.steps), "mu": Float32()}
 
-    def downlink(self, setting):
+    def downlink(self, setting: Setting) -> Fields:
         return {"x": Float32(), "M": Float32()}
 
-    def server_init(self, x):
+    def server_init(self, x: Tensor) -> State:
         return {"x": x, "M": torch.zeros_like(x)}
 
-    def client_init(self, x):
-        return {}
-
-    def broadcast(self, server):
-        return {"x": server["x"], "M": server["M"]}
-
-    def client(self, received, state, local):
+    def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         R, mu = local.lion(received["x"], received["M"], self.beta1, self.beta2)  # (1)
         return {"R": R, "mu": mu}, {}
 
-    def server(self, server, mean, round):
-        return {
-            "x": server["x"] - round.setting.lr * mean["R"],  # (2)
-            "M": mean["mu"],
-        }  # (3)
+    def server(self, server: State, mean: State, round: Round) -> State:
+        x = server["x"] - round.setting.lr * mean["R"]  # (2)
+        return {"x": x, "M": mean["mu"]}  # (3)

@@ -1,13 +1,16 @@
-"""Federated methods, one file per paper. `METHODS` is the one mapping from config name to class.
-
-A method is a frozen dataclass whose fields are the keys of the YAML section `algorithm`. It is written on the
-trailing axis of tensors: x is the flat model [P]; inside `client`, states and results are [C, P], one row per
-client of the group. State goes in and comes out; nothing is mutated. See docs/architecture.md.
-"""
+"""The methods by name: `METHODS` maps names of the configuration to classes, and `find` also loads the user's own."""
 
 from __future__ import annotations
 
-from fedsmu_ray.algorithms.base import Round, Setting
+import difflib
+import re
+from dataclasses import MISSING, fields
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+
+from fedsmu_ray import plugins
+from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.algorithms.dlion import DLion
 from fedsmu_ray.algorithms.ef21 import EF21
 from fedsmu_ray.algorithms.fed_ef import FedEF
@@ -23,9 +26,9 @@ from fedsmu_ray.algorithms.fedsmu_variants import FedGlobalLion, FedLocalLion, F
 from fedsmu_ray.algorithms.scaffold import Scaffold
 from fedsmu_ray.algorithms.scallion import Scallion
 from fedsmu_ray.algorithms.signsgd_mv import SignSGDMV
-from fedsmu_ray.wire.codecs import Codec
+from fedsmu_ray.errors import ConfigError
 
-METHODS: dict[str, type] = {
+METHODS: dict[str, type[Method]] = {
     "fedsmu": FedSMU,
     "fedsmu_mc": FedSMUMC,
     "fed_local_lion": FedLocalLion,
@@ -46,3 +49,85 @@ METHODS: dict[str, type] = {
     "fedyogi": FedYogi,
     "feddyn": FedDyn,
 }
+
+IMPORT_FORM = r"import:\w+(\.\w+)*:\w+"
+RESERVED = ("name", "profile")  # keys of the section `algorithm` that are not options of a method
+
+
+def find(name: str) -> type[Method]:
+    """The class of a method: by its name in METHODS, or the user's own by `import:package.module:Class`.
+
+    Raises ConfigError, which names `algorithm.name`, for an unknown name and for a class that is not a method.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if not name.startswith("import:"):
+        close = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(
+            [f"algorithm.name = {name[:100]!r}: must be one of {', '.join(METHODS)}{meant}"]
+        )
+    if not re.fullmatch(IMPORT_FORM, name):
+        raise ConfigError(
+            [f"algorithm.name = {name}: must have the form import:package.module:Class"]
+        )
+    found = _load(name)
+    problems = _class_problems(found)
+    if problems:
+        label = getattr(found, "__name__", str(found))
+        raise ConfigError([f"algorithm.name = {name}: {label} {problem}" for problem in problems])
+    method: type[Method] = found  # type: ignore[assignment] # _class_problems has checked it
+    return method
+
+
+def _load(name: str) -> object:
+    try:
+        return plugins.load("algorithm.name", name)
+    except ConfigError as error:
+        if "cannot inherit non-frozen dataclass" not in str(error):
+            raise
+        cure = "put @dataclass(frozen=True) above the class"
+        raise ConfigError([f"{problem}; {cure}" for problem in error.problems]) from error
+
+
+def _class_problems(found: object) -> list[str]:
+    """What keeps an imported object from being a method's class, with the cure."""
+    if not isinstance(found, type) or not issubclass(found, Method):
+        return ["is not a subclass of fedsmu_ray.algorithms.Method; derive it from Method"]
+    if "__dataclass_params__" not in vars(
+        found
+    ):  # inherited ones do not know the fields of the class
+        return ["is not a dataclass; put @dataclass(frozen=True) above it"]
+    problems = []
+    if found.__abstractmethods__:
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        problems.append(f"does not define {missing}; write what is missing (see Method)")
+    return problems + _option_problems(found)
+
+
+def _option_problems(method: type[Method]) -> list[str]:
+    try:
+        hints = get_type_hints(method, include_extras=True)
+    except Exception as error:
+        return [f"has a type annotation that cannot be evaluated ({error}); import what it names"]
+    problems = []
+    for option in fields(method):
+        where = f"has an option {option.name}"
+        if option.name in RESERVED:
+            problems.append(f"{where}, which is a key of the section `algorithm` itself; rename it")
+        if option.default is MISSING and option.default_factory is MISSING:
+            problems.append(f"{where} without a default; give it one")
+        if not _is_readable(hints[option.name]):
+            problems.append(
+                f"{where} of a type that a configuration cannot hold ({option.type}); "
+                "use bool, int, float, str, Literal or tuples of them"
+            )
+    return problems
+
+
+def _is_readable(hint: Any) -> bool:
+    try:
+        TypeAdapter(hint)
+    except Exception:
+        return False
+    return True

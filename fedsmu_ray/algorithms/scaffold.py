@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
+from torch import Tensor
 
+from fedsmu_ray.algorithms.base import LocalSolver, Method, Round, ServerRate, Setting, State
+from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
 
 @dataclass(frozen=True)
-class Scaffold:
+class Scaffold(Method):
     """Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning" (ICML 2020), Option II.
 
         y_i     = LocalSGD(x), every gradient plus c - c_i      (1)
@@ -23,44 +24,38 @@ class Scaffold:
 
     | here  | symbol | what |
     |-------|--------|------|
-    | lr    | eta_g  | server learning rate |
     | local.lr, local.steps | eta, K_i | local learning rate and number of local steps |
     | round.share | n / m | participants of the round over clients of the federation |
 
     Sources: Option II as in the released codes of FedDyn and FedSMU. c = mean(c_i) over all clients, at all times. The
     correction enters before clipping and local weight decay, as in those codes, which add <y, c - c_i> to the loss;
-    c_i absorbs what these two do. The size of the round's real cohort is used in (5); the FedSMU code uses the nominal
-    participation rate.
+    c_i absorbs what these two do. The number of the round's participants is used in (5); the FedSMU code uses the
+    nominal participation rate.
 
     Client state: c_i, zero at first, kept while absent. Server state: x, c. Upload 64 d bits (delta_i and gamma_i; one
     of them would do, since each follows from the other and c), download 64 d bits, as the paper counts.
     """
 
-    lr: Annotated[float, Field(ge=0)] = 1.0
+    lr: ServerRate = 1.0
 
-    def uplink(self, setting):
+    def uplink(self, setting: Setting) -> Fields:
         return {"delta": Float32(), "gamma": Float32()}
 
-    def downlink(self, setting):
+    def downlink(self, setting: Setting) -> Fields:
         return {"x": Float32(), "c": Float32()}
 
-    def server_init(self, x):
+    def server_init(self, x: Tensor) -> State:
         return {"x": x, "c": torch.zeros_like(x)}
 
-    def client_init(self, x):
+    def client_init(self, x: Tensor) -> State:
         return {"c": torch.zeros_like(x)}
 
-    def broadcast(self, server):
-        return {"x": server["x"], "c": server["c"]}
-
-    def client(self, received, state, local):
+    def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, c, c_i = received["x"], received["c"], state["c"]
         y = local.sgd(x, correction=c - c_i)  # (1)
         c_new = c_i - c + (x - y) / (local.steps * local.lr)  # (2)
         return {"delta": y - x, "gamma": c_new - c_i}, {"c": c_new}  # (3)
 
-    def server(self, server, mean, round):
-        return {
-            "x": server["x"] + self.lr * mean["delta"],  # (4)
-            "c": server["c"] + round.share * mean["gamma"],
-        }  # (5)
+    def server(self, server: State, mean: State, round: Round) -> State:
+        x = server["x"] + self.lr * mean["delta"]  # (4)
+        return {"x": x, "c": server["c"] + round.share * mean["gamma"]}  # (5)

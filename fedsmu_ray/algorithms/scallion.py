@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
+from fedsmu_ray.algorithms.base import Fraction, LocalSolver, Round, Setting, State
+from fedsmu_ray.algorithms.scaffold import Scaffold
+from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
-from fedsmu_ray.wire.compressors import Quantizer, Scope, groups
+from fedsmu_ray.wire.compressors import Quantizer, Scope, block_sizes
 
 
 @dataclass(frozen=True)
-class Scallion:
+class Scallion(Scaffold):
     """Huang, Li & Li, "Stochastic Controlled Averaging for Federated Learning with Communication Compression"
     (ICLR 2024, arXiv 2308.08165).
+
+    States and broadcast are SCAFFOLD's:
 
         y_i     = LocalSGD(x), every gradient plus c - c_i              (1)
         delta_i = alpha ((x - y_i) / (K eta) - c)                       (2)
@@ -24,12 +28,12 @@ class Scallion:
         x      <- x - lr eta K (mean(q_i) + c)                          (5)
         c      <- c + (n / m) mean(q_i)                                 (6)  both from the old c
 
-    | here  | symbol  | what |
-    |-------|---------|------|
-    | alpha | alpha   | damping of the compressed increment, in (0, 1]; not divided out of (5) |
-    | bits  |         | of Q, unbiased: r = max |v| of the tensor times stochastically rounded v / r; 32: no compression |
-    | lr    | eta_g   | server learning rate |
+    | here  | symbol | what |
+    |-------|--------|------|
     | local.lr, local.steps | eta, K | local learning rate and number of local steps |
+    | round.share | n / m | participants of the round over clients of the federation |
+
+    Q is unbiased: r = max |v| of the block times the stochastically rounded v / r.
 
     Sources: the paper's abstract (SCAFFOLD with one uploaded vector, unbiased compression) and a public implementation
     that a later method was compared with, which agrees in (1) to (6), but for a server rate that takes in eta K; the
@@ -38,42 +42,38 @@ class Scallion:
     that of the largest client. The FedSMU paper does not name its Q and alpha: any unbiased Q fits the analysis, 4-bit
     dithering is this package's choice.
 
-    Client state: c_i, zero at first, kept while absent. Server state: x, c. Upload bits * d + 32 per tensor, download
-    64 d."""
+    Client state: c_i, zero at first, kept while absent. Server state: x, c. Upload bits * d + 32 per block, download
+    64 d.
+    """
 
-    alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
-    bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4
-    group: Scope = "tensor"
-    lr: Annotated[float, Field(ge=0)] = 1.0
+    alpha: Annotated[
+        Fraction,
+        Field(
+            description="damping of the compressed increment (alpha); not divided out of the server step"
+        ),
+    ] = 1.0
+    bits: Annotated[
+        Literal[2, 3, 4, 5, 6, 7, 8, 32],
+        Field(description="bits of each entry of q_i; 32: no compression"),
+    ] = 4
+    group: Annotated[
+        Scope, Field(description="blocks of Q: every parameter `tensor`, or the whole `model`")
+    ] = "tensor"
 
-    def uplink(self, setting):
-        dithering = Quantizer(
-            groups(self.group, setting.sizes), self.bits, stochastic=True, scaled=True
-        )
-        return {"q": Float32() if self.bits == 32 else dithering}
+    def uplink(self, setting: Setting) -> Fields:
+        if self.bits == 32:
+            return {"q": Float32()}
+        blocks = block_sizes(self.group, setting.sizes)
+        return {"q": Quantizer(blocks, self.bits, stochastic=True, scaled=True)}
 
-    def downlink(self, setting):
-        return {"x": Float32(), "c": Float32()}
-
-    def server_init(self, x):
-        return {"x": x, "c": torch.zeros_like(x)}
-
-    def client_init(self, x):
-        return {"c": torch.zeros_like(x)}
-
-    def broadcast(self, server):
-        return {"x": server["x"], "c": server["c"]}
-
-    def client(self, received, state, local):
+    def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, c, c_i = received["x"], received["c"], state["c"]
         y = local.sgd(x, correction=c - c_i)  # (1)
         delta = self.alpha * ((x - y) / (local.steps * local.lr) - c)  # (2)
         q = self.uplink(local.setting)["q"].compress(delta, local)  # (3)
         return {"q": q}, {"c": c_i + q}  # (4)
 
-    def server(self, server, mean, round):
+    def server(self, server: State, mean: State, round: Round) -> State:
         x, c, q, setting = server["x"], server["c"], mean["q"], round.setting
-        return {
-            "x": x - self.lr * setting.lr * setting.steps * (q + c),  # (5)
-            "c": c + round.share * q,
-        }  # (6)
+        x = x - self.lr * setting.lr * setting.steps * (q + c)  # (5)
+        return {"x": x, "c": c + round.share * q}  # (6)

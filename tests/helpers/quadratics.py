@@ -1,12 +1,14 @@
-"""Methods on small exact problems: float64, no bytes, no Ray. What the oracles of the literature are stated for."""
+"""Methods on small exact problems in float64, without messages or Ray: what the oracles of the literature hold for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
-from fedsmu_ray.algorithms.base import Round, Setting
+from fedsmu_ray.algorithms.base import LocalSolver, Method, Round, Setting, State
+from fedsmu_ray.wire.base import Fields, ZeroRule
 from fedsmu_ray.wire.compressors import PerClient
 
 F64 = torch.float64
@@ -16,8 +18,8 @@ F64 = torch.float64
 class Quadratics:
     """m clients with F_i(y) = sum_j a_ij (y_j - b_ij)^2 / 2; the local solver takes `steps` full-gradient steps."""
 
-    a: torch.Tensor  # [m, P]
-    b: torch.Tensor  # [m, P]
+    a: Tensor  # [m, P]
+    b: Tensor  # [m, P]
     lr: float = 0.05
     steps: int = 1
     weight_decay: float = 0.0
@@ -27,55 +29,52 @@ class Quadratics:
 
     @staticmethod
     def random(m: int, dim: int = 7, seed: int = 0, **options) -> Quadratics:
+        """Random curvatures in [0.5, 1.5] and optima."""
         g = torch.Generator().manual_seed(seed)
-        a, b = (
-            torch.rand(m, dim, generator=g, dtype=F64),
-            torch.randn(m, dim, generator=g, dtype=F64),
-        )
+        a = torch.rand(m, dim, generator=g, dtype=F64)
+        b = torch.randn(m, dim, generator=g, dtype=F64)
         return Quadratics(0.5 + a, b, **options)
 
-    def gradient(self, clients, y):
+    def gradient(self, clients: list[int], y: Tensor) -> Tensor:
         return self.a[clients] * (y - self.b[clients])
 
-    def setting(self, cohort):
+    def setting(self, cohort: int) -> Setting:
         return Setting(self.sizes or (self.a.shape[1],), len(self.a), cohort, self.steps, self.lr)
 
-    def local(self, clients, cohort=None):
-        return QuadraticLocal(self, list(clients), self.setting(cohort or len(clients)))
+    def local(self, clients, cohort: int | None = None) -> QuadraticSolver:
+        return QuadraticSolver(self, list(clients), self.setting(cohort or len(clients)))
 
 
 @dataclass
-class QuadraticLocal:
-    """`algorithms.Local` for a group of quadratic clients."""
+class QuadraticSolver:
+    """`algorithms.base.LocalSolver` for a group of quadratic clients."""
 
     problem: Quadratics
     clients: list[int]
     setting: Setting
 
     @property
-    def lr(self):
+    def lr(self) -> float:
         return self.problem.lr
 
     @property
-    def steps(self):
+    def steps(self) -> Tensor:
         return torch.full((len(self.clients), 1), self.problem.steps, dtype=F64)
 
-    def sgd(self, x, correction=None, prox=0.0):
-        p = self.problem
+    def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
+        p, extra = self.problem, 0 if correction is None else correction
         x = x.expand(len(self.clients), -1)
         y = x.clone()
         for _ in range(p.steps):
-            h = (
-                p.gradient(self.clients, y)
-                + prox * (y - x)
-                + (0 if correction is None else correction)
-            )
+            h = p.gradient(self.clients, y) + prox * (y - x) + extra
             if p.clip_norm is not None:
                 h = h * (p.clip_norm / (h.norm(dim=-1, keepdim=True) + 1e-6)).clamp(max=1)
             y = y - p.lr * (h + p.weight_decay * y)
         return y
 
-    def lion(self, x, momentum, beta1, beta2):
+    def lion(
+        self, x: Tensor, momentum: Tensor, beta1: float, beta2: float
+    ) -> tuple[Tensor, Tensor]:
         p = self.problem
         y, mu = (t.expand(len(self.clients), -1).clone() for t in (x, momentum))
         total = torch.zeros_like(y)
@@ -86,15 +85,14 @@ class QuadraticLocal:
             y, total = y - p.lr * w, total + w
         return total, mu
 
-    def uniform(self, v):
-        return torch.rand(v.shape, generator=self.problem.coins, dtype=v.dtype)
+    def momentum_sign(
+        self, y: Tensor, x: Tensor, m: Tensor, beta1: float, beta2: float, zero_rule: ZeroRule
+    ) -> tuple[Tensor, Tensor]:
+        delta = y - x
+        u = self.sign(beta1 * m + (1 - beta1) * delta, zero_rule)
+        return u, beta2 * m + (1 - beta2) * delta
 
-    def momentum_sign(self, y, x, m, beta1, beta2, zero_rule):
-        return self.sign(beta1 * m + (1 - beta1) * (y - x), zero_rule), beta2 * m + (1 - beta2) * (
-            y - x
-        )
-
-    def sign(self, v, zero_rule):
+    def sign(self, v: Tensor, zero_rule: ZeroRule) -> Tensor:
         u = torch.sign(v)
         if zero_rule == "plus":
             u = torch.where(v == 0, torch.ones_like(u), u)
@@ -103,19 +101,31 @@ class QuadraticLocal:
             u = torch.where(v == 0, coin.to(u.dtype), u)
         return u.to(torch.int8)
 
+    def uniform(self, v: Tensor) -> Tensor:
+        return torch.rand(v.shape, generator=self.problem.coins, dtype=v.dtype)
+
+
+States = dict[int, State]  # of every client
+
 
 @dataclass
 class Trace:
     """Everything a test may look at: x[t] before round t + 1, and per round the uploads and states of all clients."""
 
-    x: list[torch.Tensor]
-    uploads: list[dict[int, dict[str, torch.Tensor]]]
-    states: list[dict[int, dict[str, torch.Tensor]]]
-    servers: list[dict[str, torch.Tensor]]
+    x: list[Tensor]
+    uploads: list[dict[int, State]]
+    states: list[States]
+    servers: list[State]
 
 
-def simulate(method, problem: Quadratics, x: torch.Tensor, rounds: int, cohorts=None) -> Trace:
-    """Run the method through its contract; cohorts: clients of every round, default everyone.
+def simulate(
+    method: Method,
+    problem: Quadratics,
+    x: Tensor,
+    rounds: int,
+    cohorts: list[list[int]] | None = None,
+) -> Trace:
+    """Run the method through its contract; cohorts: the participants of every round, by default all clients.
 
     Where cohorts are of unlike sizes, the largest is the configured one and the others lost some of their clients.
     """
@@ -126,46 +136,70 @@ def simulate(method, problem: Quadratics, x: torch.Tensor, rounds: int, cohorts=
     trace = Trace([x], [], [dict(states)], [server])
     for t in range(1, rounds + 1):
         cohort = cohorts[t - 1] if cohorts else list(range(m))
-        upload, new = method.client(
-            method.broadcast(server), stack(states, cohort), problem.local(cohort, setting.cohort)
-        )
-        uplink = method.uplink(setting)
-        assert set(upload) == set(uplink) and set(method.broadcast(server)) == set(
-            method.downlink(setting)
-        )
+        received = select(method.broadcast(server), method.downlink(setting))
+        local: LocalSolver = problem.local(cohort, setting.cohort)
+        upload, new = method.client(received, stack(states, cohort), local)
         keep(states, cohort, new)
-        mean = {
-            k: v.to(F64) if isinstance(uplink[k], PerClient) else v.to(F64).mean(0)
-            for k, v in upload.items()
-        }
+        mean = means(upload, method.uplink(setting))
         server = dict(method.server(server, mean, Round(t, tuple(cohort), setting, 0)))
-        if hasattr(method, "reply"):
-            listeners = cohort if method.relay == "participants" else list(range(m))
-            heard = method.apply_feedback(
-                method.answer(server),
-                stack(states, listeners),
-                replace(setting, cohort=len(cohort)),
-            )
-            keep(states, listeners, heard)
+        give_feedback(method, server, states, cohort, replace(setting, cohort=len(cohort)))
         trace.x.append(server["x"])
-        trace.uploads.append(
-            {i: {k: v[row] for k, v in upload.items()} for row, i in enumerate(cohort)}
-        )
+        trace.uploads.append({i: row_of(upload, row) for row, i in enumerate(cohort)})
         trace.states.append(dict(states))
         trace.servers.append(server)
     return trace
 
 
-def stack(states, clients):
+def select(values: State, fields: Fields) -> State:
+    """The values that a message with these fields carries."""
+    return {name: values[name] for name in fields}
+
+
+def means(upload: State, uplink: Fields) -> State:
+    """What the server's step gets: the mean of every field, or its rows where the codec is `PerClient`."""
+    assert set(upload) == set(uplink)
+    values = {name: value.to(F64) for name, value in upload.items()}
+    return {k: v if isinstance(uplink[k], PerClient) else v.mean(0) for k, v in values.items()}
+
+
+def give_feedback(
+    method: Method, server: State, states: States, cohort: list[int], setting: Setting
+) -> None:
+    """The feedback after a round, for a method that has any; setting.cohort is the number of participants."""
+    fields = method.feedback(setting)
+    if fields:
+        receivers = cohort if method.feedback_to == "participants" else list(states)
+        received = select(server, fields)
+        keep(states, receivers, method.apply_feedback(received, stack(states, receivers), setting))
+
+
+def stack(states: States, clients: list[int]) -> State:
     return {k: torch.stack([states[i][k] for i in clients]) for k in states[clients[0]]}
 
 
-def keep(states, clients, new):
+def row_of(values: State, row: int) -> State:
+    return {name: value[row] for name, value in values.items()}
+
+
+def keep(states: States, clients: list[int], new: State) -> None:
     for row, i in enumerate(clients):
-        states[i] = {k: v[row] for k, v in new.items()}
+        states[i] = row_of(new, row)
 
 
-def lion(problem, x, rounds, lr, weight_decay, beta1, beta2):
+def mean_over_clients(trace: Trace, name: str) -> list[Tensor]:
+    """The mean over all clients of one of their states, after every round."""
+    return [torch.stack([s[name] for s in states.values()]).mean(0) for states in trace.states]
+
+
+def lion(
+    problem: Quadratics,
+    x: Tensor,
+    rounds: int,
+    lr: float,
+    weight_decay: float,
+    beta1: float,
+    beta2: float,
+) -> list[Tensor]:
     """Chen et al.'s Lion on the first client's full gradient: x before every step, and after the last."""
     m, xs = torch.zeros_like(x), [x]
     for _ in range(rounds):
@@ -177,7 +211,7 @@ def lion(problem, x, rounds, lr, weight_decay, beta1, beta2):
     return xs
 
 
-def same(one, other, rtol=1e-12, atol=1e-13):
+def same(one: list[Tensor], other: list[Tensor], rtol: float = 1e-12, atol: float = 1e-13) -> None:
     """Two trajectories, equal up to rounding."""
     assert len(one) == len(other)
     for a, b in zip(one, other):
@@ -199,13 +233,13 @@ def ragged_cohorts(m: int, n: int, rounds: int, seed: int = 2) -> list[list[int]
     return [list(range(n)), *left]
 
 
-def start(dim: int = 7, seed: int = 3, scale: float = 1.0) -> torch.Tensor:
-    return scale * torch.randn(dim, generator=torch.Generator().manual_seed(seed), dtype=F64)
+def start(dim: int = 7, seed: int = 3) -> Tensor:
+    return torch.randn(dim, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-def normal(*shape: int, seed: int = 5) -> torch.Tensor:
+def normal(*shape: int, seed: int = 5) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-def signs(*shape: int, seed: int = 5) -> torch.Tensor:
+def signs(*shape: int, seed: int = 5) -> Tensor:
     return torch.sign(normal(*shape, seed=seed))

@@ -1,0 +1,144 @@
+"""Check what a method declares (fields, states, options of its feedback) before an experiment begins."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedsmu_ray.algorithms.base import Method, Setting
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.wire.base import Codec
+
+MAX_NAME_LENGTH = 5  # of a field's name, in ASCII characters
+DIM = 7  # parameters of the vector that the states are tried on
+
+
+def check_method(name: str, method: Method, setting: Setting) -> None:
+    """Call the hooks that declare fields and initial states, and check what they return.
+
+    name: `algorithm.name`, for the message. Raises ConfigError for the first mistake; it names the class, the hook
+    and the cure, and for an exception in a hook also the file and line.
+    """
+    checks = _Checks(name, method)
+    if not checks.fields("uplink", setting):
+        raise checks.error("uplink", "has no fields", "return at least one field with its codec")
+    downlink = checks.fields("downlink", setting)
+    feedback = checks.feedback(setting)
+    checks.server_state(set(downlink), feedback)
+    # An experiment measures client states on a tensor without data ("meta"), and creates them on one with data.
+    for x in (torch.zeros(DIM), torch.zeros(DIM, device="meta")):
+        for key, value in checks.tensors("client_init", x).items():
+            checks.shape("client_init", key, value, x)
+
+
+@dataclass(frozen=True)
+class _Checks:
+    name: str
+    method: Method
+
+    def error(self, hook: str, problem: str, cure: str) -> ConfigError:
+        label = f"algorithm.name = {self.name}: {type(self.method).__name__}.{hook}"
+        return ConfigError([f"{label} {problem}; {cure}"])
+
+    def call(self, hook: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self.method, hook)(*arguments)
+        except Exception as error:
+            problem = f"raised {type(error).__name__}: {error} ({self._line(error)})"
+            raise self.error(hook, problem, "correct the code there") from error
+
+    def _line(self, error: Exception) -> str:
+        """File and line of the innermost frame in a file that defines the method or a class it derives from."""
+        sources = {inspect.getfile(cls) for cls in type(self.method).__mro__[:-1]}
+        frames = traceback.extract_tb(error.__traceback__)
+        frame = next((frame for frame in reversed(frames) if frame.filename in sources), frames[-1])
+        return f"{frame.filename}:{frame.lineno}"
+
+    def fields(self, hook: str, setting: Setting) -> Mapping[str, Codec]:
+        found = self.call(hook, setting)
+        if not isinstance(found, Mapping):
+            raise self.error(
+                hook, f"returned a {type(found).__name__}", "return a dict of codecs by field name"
+            )
+        for key, codec in found.items():
+            if not isinstance(key, str) or not key.isascii() or not 0 < len(key) <= MAX_NAME_LENGTH:
+                raise self.error(
+                    hook,
+                    f"names a field {key!r}",
+                    f"use 1 to {MAX_NAME_LENGTH} ASCII characters",
+                )
+            if isinstance(codec, type) or not _is_codec(codec):
+                raise self.error(
+                    hook,
+                    f"gives the field {key!r} the codec {codec!r}",
+                    "use an instance of a codec such as Float32() (fedsmu_ray.wire)",
+                )
+        return found
+
+    def feedback(self, setting: Setting) -> set[str]:
+        """Names of the feedback's fields, for any number of participants."""
+        names = set()
+        for participants in {1, setting.cohort}:
+            names |= set(self.fields("feedback", replace(setting, cohort=participants)))
+        if not names:
+            return names
+        if type(self.method).apply_feedback is Method.apply_feedback:
+            raise self.error(
+                "apply_feedback", "is not defined, but there is feedback", "define what it does"
+            )
+        if self.method.feedback_to not in ("participants", "all"):
+            raise self.error(
+                "feedback_to",
+                f"is {self.method.feedback_to!r}",
+                "return 'participants' or 'all'",
+            )
+        return names
+
+    def server_state(self, downlink: set[str], feedback: set[str]) -> None:
+        x = torch.zeros(DIM)
+        state = self.tensors("server_init", x)
+        sent = self.tensors("broadcast", state) if downlink else {}
+        for hook, held, needed in (
+            ("server_init", state, {"x"} | feedback),
+            ("broadcast", sent, downlink),
+        ):
+            for key in sorted(needed):
+                if key not in held:
+                    raise self.error(
+                        hook, f"returned no {key!r}", f"return it with shape {[*x.shape]}"
+                    )
+                self.shape(hook, key, held[key], x)
+
+    def tensors(self, hook: str, argument: Any) -> Mapping[str, Tensor]:
+        found = self.call(hook, argument)
+        if not isinstance(found, Mapping):
+            raise self.error(
+                hook, f"returned a {type(found).__name__}", "return a dict of tensors by name"
+            )
+        for key, value in found.items():
+            if not isinstance(key, str) or not isinstance(value, Tensor):
+                raise self.error(
+                    hook,
+                    f"returned {type(value).__name__} as {key!r}",
+                    "return torch tensors by name",
+                )
+        return found
+
+    def shape(self, hook: str, key: str, value: Tensor, x: Tensor) -> None:
+        if value.shape != x.shape:
+            raise self.error(
+                hook,
+                f"returned {key!r} with shape {[*value.shape]} for x with shape {[*x.shape]}",
+                "give it the shape of x, for example with torch.zeros_like(x)",
+            )
+
+
+def _is_codec(value: object) -> bool:
+    parts = ("code", "size", "compress", "encode", "decode", "accumulator")
+    return all(hasattr(value, part) for part in parts)
