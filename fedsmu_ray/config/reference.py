@@ -1,19 +1,32 @@
-"""The table of methods, generated from the classes: `python -m fedsmu_ray.train --list-methods`, docs/methods.md."""
+"""Tables for the documentation, generated from the classes: methods with their bits and options, keys of a configuration.
+
+`python -m fedsmu_ray.train --list-methods` prints `methods_table`, which is docs/methods.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
-from fedsmu_ray.algorithms.base import Setting
-from fedsmu_ray.algorithms.registry import METHODS, Method
-from fedsmu_ray.config.schema import PROFILES, ModelConfig
-from fedsmu_ray.models import registry
+from fedsmu_ray.algorithms.base import Method, Setting
+from fedsmu_ray.algorithms.registry import METHODS
+from fedsmu_ray.config.plain_data import flatten_keys
+from fedsmu_ray.config.schema import PROFILES, SECTIONS, Config, declared_keys
+from fedsmu_ray.config.validation import (
+    DEFAULT_METHOD,
+    DEFAULT_MODEL,
+    DEFAULT_PROFILE,
+    model_options,
+    parse,
+)
+from fedsmu_ray.config.values import CHOICES
+from fedsmu_ray.models.networks import LeNet
+from fedsmu_ray.models.registry import MODELS, build
 from fedsmu_ray.numerics.parameters import Layout
-from fedsmu_ray.wire.message import Fields
+from fedsmu_ray.wire.base import Fields
 
 # Options that change what is sent or kept; the first row of every method has its defaults.
 VARIANTS: dict[str, tuple[Mapping[str, Any], ...]] = {
@@ -30,11 +43,14 @@ VARIANTS: dict[str, tuple[Mapping[str, Any], ...]] = {
     "dlion": ({"vote": "majority"}, {"evaluated": "shadow"}),
     "signsgd_mv": ({"beta": 0.0},),
 }
+_TYPES = {tuple: "list", Mapping: "mapping", str: "text", bool: "true, false"}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # attributes of pydantic's bounds
+_NO_BOUND = (2**31, 2**63)  # upper bounds that only keep integers in their machine types
 
 
 def lenet_setting() -> Setting:
     """The setting that bits are counted for: FedSMU's LeNet on CIFAR-10, 10 of 100 clients, 50 local steps."""
-    sizes = Layout.of(registry.build(ModelConfig("lenet"), (3, 32, 32), 10, 0)).sizes
+    sizes = Layout.of(build("lenet", LeNet(), (3, 32, 32), 10, seed=0)).sizes
     return Setting(sizes, clients=100, cohort=10, steps=50, lr=0.1)
 
 
@@ -44,7 +60,7 @@ def bits_per_parameter(sent: Fields, setting: Setting) -> float:
 
 
 def methods_table() -> str:
-    """The methods as Markdown."""
+    """The methods as Markdown: bits and state of each, then its paper and options."""
     setting = lenet_setting()
     lines = [
         "# Methods",
@@ -61,31 +77,58 @@ def methods_table() -> str:
         for options in ({}, *VARIANTS.get(name, ())):
             lines.append(f"| `{name}` | {_options(options)} | {_row(cls(**options), setting)} |")
     for name, cls in METHODS.items():
-        lines += [
-            "",
-            f"## {name}",
-            "",
-            paper(cls),
-            "",
-            "| option | default | values |",
-            "|---|---|---|",
-        ]
-        lines += [
-            f"| `{f.name}` | {_plain(f.default)} | {_values(hint)} |"
-            for f, hint in zip(fields(cls), get_type_hints(cls, include_extras=True).values())
-        ]
+        lines += ["", f"## {name}", "", paper(cls), ""]
+        lines += ["| option | default | values | meaning |", "|---|---|---|---|"]
+        hints = get_type_hints(cls, include_extras=True)
+        for f in fields(cls):
+            hint = hints[f.name]
+            lines.append(
+                f"| `{f.name}` | {_plain(f.default)} | {_values(hint)} | {_meaning(hint)} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def keys_table() -> str:
+    """The keys of a configuration as Markdown, with the defaults of a configuration without any key."""
+    defaults = flatten_keys(parse({}).to_dict())
+    lines = ["| key | default | values | meaning |", "|---|---|---|---|"]
+    for key, default, values, meaning in [*_named_keys(), *_section_keys(defaults)]:
+        lines.append(f"| `{key}` | {default} | {values} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
 def paper(cls: type) -> str:
-    """The citation a method's docstring begins with, on one line."""
-    return " ".join(cls.__doc__.split("\n\n")[0].split())
+    """The citation that a method's docstring begins with, on one line."""
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def _named_keys() -> Iterator[tuple[str, str, str, str]]:
+    """Rows of the sections `algorithm` and `model`, whose keys depend on a name."""
+    yield "algorithm.name", DEFAULT_METHOD, _choices("algorithm.name"), "method"
+    profile = "defaults of algorithm.decay, local.weight_decay and local.clip_norm: of the authors' code or the paper"
+    yield "algorithm.profile", DEFAULT_PROFILE, _choices("algorithm.profile"), profile
+    yield "algorithm.<option>", "the method's", "", "option of the method: see `--list-methods`"
+    yield "model.name", DEFAULT_MODEL, _choices("model.name"), "model"
+    for option, users in model_options().items():
+        cls = MODELS[users[0]]
+        hint = get_type_hints(cls, include_extras=True)[option]
+        default = _plain(getattr(cls, option))
+        meaning = f"{', '.join(f'`{name}`' for name in users)}: {_meaning(hint)}"
+        yield f"model.{option}", default, _values(hint), meaning
+
+
+def _section_keys(defaults: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Rows of all other keys."""
+    single = [(key, hint) for key, hint in declared_keys(Config) if key in ("name", "seed")]
+    sections = [entry for name, cls in SECTIONS.items() for entry in declared_keys(cls, f"{name}.")]
+    for key, hint in [*single, *sections]:
+        values = _choices(key) if key in CHOICES else _values(hint)
+        yield key, _plain(defaults.get(key, {})), values, _meaning(hint)
 
 
 def _row(method: Method, setting: Setting) -> str:
     down = bits_per_parameter(method.downlink(setting), setting)
-    if hasattr(method, "reply"):
-        down += bits_per_parameter(method.feedback(setting), setting)
+    down += bits_per_parameter(method.feedback(setting), setting)
     x = torch.zeros(1)
     # What starts as one row that stands for every client becomes a row of each.
     state = [
@@ -103,33 +146,56 @@ def _options(options: Mapping[str, Any]) -> str:
     return ", ".join(f"`{key}: {_plain(value)}`" for key, value in options.items()) or "defaults"
 
 
-def _plain(value: Any) -> str:
-    """As YAML would have it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+def _choices(key: str) -> str:
+    return ", ".join(_cell(f"`{name}`") for name in CHOICES[key])
+
+
+def _plain(value: object) -> str:
+    """A default as YAML would have it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_plain, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _values(hint: Any) -> str:
-    """What a field's type allows."""
-    words = [
-        word
-        for part in (hint, *get_args(hint))
-        for word in get_args(part)
-        if isinstance(word, (str, int))
-    ]
-    if words:
-        return ", ".join(dict.fromkeys(map(str, words))) + (
-            ", null" if type(None) in get_args(hint) else ""
-        )
-    if hint is bool:
-        return "true, false"
-    bounds = [m for field in getattr(hint, "__metadata__", ()) for m in field.metadata]
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    limits = [
-        f"{sign} {getattr(bound, key):g}"
+    """The values that an annotated type allows, as far as there are bounds or choices."""
+    parts = list(_type_parts(hint))
+    words = [part for part in parts if isinstance(part, (str, int))]
+    words += [word for kind, word in _TYPES.items() if kind in map(_kind, parts)]
+    bounds = [bound for part in parts for bound in getattr(part, "metadata", ())]
+    words += [
+        f"{sign} {getattr(bound, name):g}"
         for bound in bounds
-        for key, sign in signs.items()
-        if hasattr(bound, key)
+        for name, sign in _BOUNDS.items()
+        if getattr(bound, name, None) not in (None, *_NO_BOUND)
     ]
-    return ", ".join(limits)
+    words += ["null"] if type(None) in parts else []
+    return ", ".join(dict.fromkeys(map(str, words)))
+
+
+def _type_parts(hint: Any) -> Iterator[Any]:
+    """An annotated type and what it is made of: members of unions, choices of literals, metadata."""
+    yield hint
+    if _kind(hint) is not Mapping:
+        for part in get_args(hint):
+            yield from _type_parts(part)
+
+
+def _kind(hint: Any) -> Any:
+    return get_origin(hint) or hint
+
+
+def _meaning(hint: Any) -> str:
+    """The description of a key: the outermost in its annotated type."""
+    descriptions = [
+        getattr(part, "description", None) for part in getattr(hint, "__metadata__", ())
+    ]
+    return _cell(next((text for text in reversed(descriptions) if text), ""))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

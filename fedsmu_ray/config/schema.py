@@ -1,210 +1,304 @@
-"""The sections of a configuration: a frozen dataclass each, whose fields are the keys, with their types and defaults."""
+"""The keys of a configuration: a frozen dataclass for each section, whose fields are its keys.
+
+Two sections have keys of their own kind: `algorithm` holds the options of the method, `model` those of the model.
+Their keys are the fields of the method's and the model's class.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import Field as DataclassField
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
+import yaml
 from pydantic import Field
 
-Positive = Annotated[int, Field(ge=1, lt=2**31)]
+from fedsmu_ray import environment
+from fedsmu_ray.algorithms.base import Method
+from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
+from fedsmu_ray.datasets.partition import PartitionConfig
+from fedsmu_ray.models.base import Model, Positive
+
 NonNegative = Annotated[float, Field(ge=0)]
+PositiveNumber = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
-class PartitionConfig:
-    """How training samples are dealt to clients. PerClient kind reads its own keys."""
+class ExecutorTraits:
+    """What an executor can do, for the checks of a configuration."""
 
-    kind: Literal["dirichlet", "iid", "shards", "natural", "quantity_skew"] = "dirichlet"
-    alpha: Annotated[float, Field(gt=0)] = (
-        0.25  # Dirichlet concentration (dirichlet, quantity_skew); smaller is more skewed
-    )
-    sigma: NonNegative = 0.0  # spread of log-normal client sizes (dirichlet); 0: equal sizes
-    shards: Positive = 2  # label-sorted shards of each client (shards)
+    stops_clients: bool  # whether it can end a client task that exceeds its time limit
+    uses_gpus: bool
 
 
-DATASETS = (
-    "digits",
-    "mnist",
-    "fashion_mnist",
-    "cifar10",
-    "cifar100",
-    "tiny_imagenet",
-    "image_folder",
-    "shakespeare",
-    "leaf",
-    "npz",
-    "synthetic",
-)
-DATASET_FORMS = ("hf:<name or path>", "import:<package.module>:<function>")
+EXECUTORS = {
+    "inline": ExecutorTraits(stops_clients=False, uses_gpus=False),
+    "ray": ExecutorTraits(stops_clients=True, uses_gpus=True),
+}
 
-
-@dataclass(frozen=True)
-class DataConfig:
-    dataset: str = "digits"  # one of DATASETS or DATASET_FORMS
-    root: str | None = (
-        None  # folder (npz: file) of the data; default: $FEDSMU_DATA, else a folder in the user's cache
-    )
-    download: bool = False  # whether a missing data set may be downloaded
-    clients: Positive = 100
-    augment: bool = False  # random flips and shifted crops of training images
-    options: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # arguments of synthetic, leaf, hf:... and import:... data sets
-    partition: PartitionConfig = field(default_factory=PartitionConfig)
-
-    def folder(self) -> Path:
-        """Where the data is looked for."""
-        root = self.root or os.environ.get("FEDSMU_DATA") or "~/.cache/fedsmu_ray"
-        return Path(root).expanduser()
-
-
-# The options of every model, with their defaults. An option of another model is an error, not a dead letter.
-MODELS: dict[str, dict[str, Any]] = {
-    "linear": {},
-    "mlp": {"hidden": (200, 200)},
-    "lenet": {"filters": 64},
-    "resnet18_gn": {"stem": "imagenet", "groups": 2},
-    "vit_s": {"patch": 4, "image_size": None},
-    "char_lstm": {},
-    "torchvision:<name>": {"groups": 2, "image_size": None, "options": None},
-    "import:<package.module>:<function>": {"options": None},
+PROFILES: dict[str, dict[str, Any]] = {
+    # What the code released by FedSMU's authors adds to the text of the paper: a decaying server step, and weight decay
+    # and gradient clipping in local training. `paper` is the text.
+    "authors": {"algorithm.decay": 0.9988, "local.weight_decay": 0.001, "local.clip_norm": 10.0},
+    "paper": {"algorithm.decay": 1.0, "local.weight_decay": 0.0, "local.clip_norm": None},
 }
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A model and its options; an option left out has the default of MODELS."""
+class DataConfig:
+    """The data and how it is split."""
 
-    name: str = "mlp"  # one of MODELS
-    hidden: tuple[Positive, ...] | None = None  # mlp: widths of the hidden layers
-    filters: Positive | None = None  # lenet: filters of both convolutions
-    stem: Literal["imagenet", "cifar"] | None = (
-        None  # resnet18_gn: 7x7 stride 2 and max-pool, or 3x3
+    dataset: Annotated[str, Field(description="name of the data set")] = "digits"
+    root: Annotated[
+        str | None,
+        Field(
+            description="folder of the data (npz: the file); null: $FEDSMU_DATA, else ~/.cache/fedsmu_ray"
+        ),
+    ] = None
+    download: Annotated[bool, Field(description="download the data set if it is missing")] = False
+    clients: Annotated[Positive, Field(description="clients of the federation")] = 100
+    augment: Annotated[bool, Field(description="flip and crop training images at random")] = False
+    options: Annotated[Mapping[str, Any], Field(description="options of the data set")] = field(
+        default_factory=dict
     )
-    groups: Positive | None = (
-        None  # resnet18_gn, torchvision: groups of the GroupNorm in place of batch norm
-    )
-    patch: Positive | None = None  # vit_s: side of a patch, pixels
-    image_size: Positive | None = (
-        None  # vit_s, torchvision: side that images are resized to; null: as they are
-    )
-    options: Mapping[str, Any] | None = (
-        None  # torchvision, import: arguments of the model's function
-    )
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
 
-    def __post_init__(self) -> None:
-        for key, default in self.known().items():
-            if getattr(self, key) is None:
-                object.__setattr__(self, key, default)
-
-    def known(self) -> Mapping[str, Any]:
-        """The options of this model with their defaults; empty for a model there is not."""
-        form = f"{self.name.split(':')[0]}:"
-        return MODELS.get(self.name) or next(
-            (o for n, o in MODELS.items() if ":" in self.name and n.startswith(form)), {}
-        )
-
-    def unused(self) -> list[str]:
-        """Options that are set and that this model does not read."""
-        return [
-            f.name
-            for f in fields(self)
-            if f.name not in ("name", *self.known()) and getattr(self, f.name) is not None
-        ]
+    def folder(self) -> Path:
+        """The folder (npz: the file) of the data."""
+        return Path(self.root).expanduser() if self.root else environment.data_root()
 
 
 @dataclass(frozen=True)
 class LocalConfig:
     """Local SGD of a client in one round."""
 
-    epochs: Positive = 5
-    batch_size: Positive = 50
-    lr: NonNegative = 0.1
-    weight_decay: NonNegative = 0.0  # default set by algorithm.profile
-    clip_norm: Annotated[float, Field(gt=0)] | None = (
-        None  # global gradient norm; default set by algorithm.profile
-    )
+    epochs: Annotated[Positive, Field(description="passes over the client's samples")] = 5
+    batch_size: Annotated[Positive, Field(description="samples of a mini-batch")] = 50
+    lr: Annotated[NonNegative, Field(description="learning rate")] = 0.1
+    weight_decay: Annotated[
+        NonNegative, Field(description="weight decay; its default is that of algorithm.profile")
+    ] = 0.0
+    clip_norm: Annotated[
+        PositiveNumber | None,
+        Field(
+            description="largest norm of a gradient, null: not clipped; its default is that of algorithm.profile"
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class FederationConfig:
-    rounds: Positive = 100
-    cohort: Positive = 10  # clients per round
-    eval_every: Positive = (
-        1  # rounds between evaluations on the test set; the last round is always evaluated
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = (
-        0.0  # chance that a sampled client does not answer, drawn from the seed
-    )
-    client_timeout_s: Annotated[float, Field(gt=0)] | None = (
-        None  # for one client's task; null waits for ever
-    )
-    client_retries: Annotated[int, Field(ge=0)] = (
-        1  # of a client that raises, hangs, or sends what cannot be used
-    )
-    on_client_failure: Literal["fail", "drop"] = (
-        "fail"  # then: end the run, or go on without it in this round
-    )
-    min_cohort: Positive = 1  # fewer answers in a round end the run
+    """Rounds, cohorts, and what happens when clients fail."""
+
+    rounds: Annotated[Positive, Field(description="rounds of the experiment")] = 100
+    cohort: Annotated[Positive, Field(description="clients sampled for a round")] = 10
+    eval_every: Annotated[
+        Positive,
+        Field(
+            description="rounds between evaluations on the test set; the last round is always evaluated"
+        ),
+    ] = 1
+    dropout: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="probability that a sampled client does not take part, drawn from the seed",
+        ),
+    ] = 0.0
+    client_timeout_s: Annotated[
+        PositiveNumber | None,
+        Field(description="time limit in seconds for one client's task; null: none"),
+    ] = None
+    client_retries: Annotated[
+        int,
+        Field(
+            ge=0, description="retries of a client that raises, hangs or sends an invalid message"
+        ),
+    ] = 1
+    on_client_failure: Annotated[
+        Literal["fail", "drop"],
+        Field(
+            description="after the retries: end the run, or continue the round without the client"
+        ),
+    ] = "fail"
+    min_cohort: Annotated[
+        Positive, Field(description="fewest participants of a round; with fewer the run ends")
+    ] = 1
 
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    executor: Literal["inline", "ray"] = "ray"
-    actors: Positive | None = (
-        None  # client actors; default: as many as fit the cluster (train), 1 per trial (tune)
-    )
-    cpus_per_actor: Annotated[float, Field(gt=0)] = 1.0
-    gpus_per_actor: NonNegative = 0.0  # fraction of a GPU, or whole GPUs; 0 trains on the CPU
-    clients_per_task: Positive | None = (
-        None  # clients of one client task; default chosen from model and device
-    )
-    precision: Literal["float32", "tf32", "bfloat16"] = (
-        "float32"  # of matrix products and convolutions in local training
-    )
+    """Where clients are trained."""
+
+    executor: Annotated[
+        str, Field(description="where client tasks run: in this process, or on Ray actors")
+    ] = "ray"
+    actors: Annotated[
+        Positive | None,
+        Field(
+            description="client actors; null: as many as fit the cluster (train), 1 per trial (tune)"
+        ),
+    ] = None
+    cpus_per_actor: Annotated[PositiveNumber, Field(description="CPUs of a client actor")] = 1.0
+    gpus_per_actor: Annotated[
+        NonNegative,
+        Field(
+            description="GPUs of a client actor, a fraction or a whole number; 0 trains on the CPU"
+        ),
+    ] = 0.0
+    clients_per_task: Annotated[
+        Positive | None,
+        Field(
+            description="clients trained together in one task; null: chosen from model and device"
+        ),
+    ] = None
+    precision: Annotated[
+        Literal["float32", "tf32", "bfloat16"],
+        Field(description="precision of matrix products and convolutions in local training"),
+    ] = "float32"
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every: Positive | None = None  # rounds between checkpoints; null writes none
-    folder: str = (
-        "fedsmu_runs"  # where `train` makes a run's folder; a sweep's trials use the sweep's
-    )
+    """Checkpoints of an experiment."""
+
+    every: Annotated[
+        Positive | None, Field(description="rounds between checkpoints; null: no checkpoints")
+    ] = None
+    folder: Annotated[
+        str,
+        Field(
+            description="folder for the runs of `train`; the trials of a sweep are in tune.storage"
+        ),
+    ] = "fedsmu_runs"
 
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    uri: str | None = "sqlite:///mlflow.db"  # null turns tracking off
-    experiment: str = "fedsmu"
+    """MLflow."""
+
+    uri: Annotated[
+        str | None, Field(description="MLflow tracking URI; null turns tracking off")
+    ] = "sqlite:///mlflow.db"
+    experiment: Annotated[str, Field(description="MLflow experiment")] = "fedsmu"
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """A sweep: every combination of the grids, `samples` times, plus the baselines."""
+    """A sweep: every combination of the grids, `samples` times, and the baselines."""
 
-    metric: Literal["test/accuracy", "test/loss", "train/loss"] = "test/accuracy"
-    mode: Literal["max", "min"] = "max"
-    samples: Positive = (
-        1  # draws of choice / uniform / loguniform per grid point; trials in all for optuna
+    metric: Annotated[str, Field(description="metric by which trials are compared")] = (
+        "test/accuracy"
     )
-    search: Literal["grid", "random", "optuna"] = "grid"
-    scheduler: Literal["none", "asha"] = "none"
-    concurrent: Positive | None = None  # trials at once; default: as many as the resources allow
-    storage: str = (
-        "fedsmu_runs"  # folder of the sweep's state, for --resume; shared by all nodes of a cluster
-    )
-    # dotted key -> {grid|choice: [...]} or {uniform|loguniform: [low, high]}
-    space: Mapping[str, Any] = field(default_factory=dict)
-    baselines: tuple[Mapping[str, Any], ...] = ()  # further trials, each a mapping of dotted keys
+    mode: Annotated[
+        Literal["max", "min"], Field(description="whether a larger or a smaller value is better")
+    ] = "max"
+    samples: Annotated[
+        Positive,
+        Field(
+            description="repetitions of the grid with new random values; random, optuna: number of trials"
+        ),
+    ] = 1
+    search: Annotated[
+        Literal["grid", "random", "optuna"],
+        Field(description="how trials are chosen from tune.space"),
+    ] = "grid"
+    scheduler: Annotated[
+        Literal["none", "asha"], Field(description="whether ASHA stops the worst trials early")
+    ] = "none"
+    concurrent: Annotated[
+        Positive | None,
+        Field(description="trials at the same time; null: as many as the resources allow"),
+    ] = None
+    storage: Annotated[
+        str, Field(description="folder of sweeps, for --resume; on a cluster shared by all nodes")
+    ] = "fedsmu_runs"
+    space: Annotated[
+        Mapping[str, Any],
+        Field(
+            description="dotted key: {grid or choice: [...]} or {uniform or loguniform: [low, high]}"
+        ),
+    ] = field(default_factory=dict)
+    baselines: Annotated[
+        tuple[Mapping[str, Any], ...],
+        Field(description="further trials, each a mapping of dotted keys to values"),
+    ] = ()
 
 
-PROFILES: dict[str, dict[str, Any]] = {
-    # What the FedSMU authors' released code does beside the paper's text: a decayed server step, weight decay and
-    # gradient clipping in the local solver. `paper` is the text as it stands.
-    "authors": {"algorithm.decay": 0.9988, "local.weight_decay": 0.001, "local.clip_norm": 10.0},
-    "paper": {"algorithm.decay": 1.0, "local.weight_decay": 0.0, "local.clip_norm": None},
-}
+@dataclass(frozen=True)
+class Config:
+    """One experiment, and the sweep around it. Build it with `load_config`."""
+
+    algorithm: Method
+    method_name: str  # `algorithm.name` as written
+    profile: str  # `algorithm.profile`
+    model: Model
+    model_name: str  # `model.name` as written
+    name: Annotated[
+        str, Field(description="name of the experiment; folders are named after it")
+    ] = "experiment"
+    seed: Annotated[
+        int,
+        Field(
+            ge=0,
+            lt=2**63,
+            description="decides the split, the initial model, cohorts, batches and all other draws",
+        ),
+    ] = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    local: LocalConfig = field(default_factory=LocalConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    # The nested mapping that was parsed, without the defaults.
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested mapping that `parse` turns into this configuration again, with every default written out."""
+        sections = {name: asdict(getattr(self, name)) for name in SECTIONS}
+        method = {"name": self.method_name, "profile": self.profile, **asdict(self.algorithm)}
+        plain: dict[str, Any] = deep_copy(
+            {
+                "name": self.name,
+                "seed": self.seed,
+                "data": sections.pop("data"),
+                "model": {"name": self.model_name, **asdict(self.model)},
+                **sections,
+                "algorithm": method,
+            }
+        )
+        return plain
+
+    def to_yaml(self) -> str:
+        """`to_dict` as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def flat(self) -> dict[str, Any]:
+        """The settings that identify a run, by dotted key: all but those of `tune` and `tracking`."""
+        flat = flatten_keys(self.to_dict())
+        return {k: v for k, v in flat.items() if k.split(".")[0] not in ("tune", "tracking")}
+
+
+def subsection(f: DataclassField[Any]) -> type | None:
+    """The class of a field that is a section itself; None for a key."""
+    factory: Any = f.default_factory
+    return factory if isinstance(factory, type) and is_dataclass(factory) else None
+
+
+# The sections whose keys do not depend on a name, as those of `algorithm` and `model` do.
+SECTIONS = {f.name: cls for f in fields(Config) if (cls := subsection(f))}
+
+
+def declared_keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and annotated type of every key that a section's class declares, subsections included."""
+    hints = get_type_hints(cls, include_extras=True)
+    for f in fields(cls):
+        if inner := subsection(f):
+            yield from declared_keys(inner, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", hints[f.name]

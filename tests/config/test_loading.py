@@ -1,4 +1,4 @@
-"""Whatever is written into a configuration or on a command line: a Config, or a ConfigError that names what is wrong."""
+"""Whatever is in a file or on a command line: a Config, or a ConfigError that says what is wrong."""
 
 import datetime
 import json
@@ -6,153 +6,33 @@ import os
 import signal
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedsmu_ray import train, tune
-from fedsmu_ray.config import validation
-from fedsmu_ray.config.validation import Config, load_config, parse
+from fedsmu_ray.config.loading import load_config
+from fedsmu_ray.config.schema import Config
+from fedsmu_ray.config.validation import known_keys, parse
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.sweeps import space
 
-KEYS = validation._dotted_keys(validation.METHODS["fedsmu"]) + [
-    "tune.space.local.lr",
-    "algorithm",
-    "data",
-    "tune.space",
-    "data.options",
-    "tune",
-]
+# fmt: off
+KEYS = known_keys() + ["tune.space.local.lr", "algorithm", "data", "tune.space", "data.options", "tune"]
 SECTIONS = sorted({k.split(".")[0] for k in KEYS})
-ODD = st.sampled_from(
-    [
-        None,
-        True,
-        False,
-        0,
-        -1,
-        1,
-        2**31,
-        2**63,
-        -(2**63),
-        10**4000,
-        1e308,
-        5e-324,
-        float("nan"),
-        float("inf"),
-        "",
-        " ",
-        "a" * 10_000,
-        "\0",
-        "\ud800",
-        "~nobody/x",
-        "../..",
-        "a/b",
-        "null",
-        "é",
-        "\u202e",
-        datetime.date(2020, 1, 1),
-        b"raw",
-        {1, 2},
-        (),
-        [],
-        {},
-        {1: 2},
-        {None: None},
-        [[]],
-        {"a": {}},
-        object,
-        1j,
-        "import:.:f",
-        "import:..x:f",
-        "torchvision:",
-        "hf:",
-        "fedavg",
-        "fedsmu",
-        "paper",
-        "inline",
-        {"grid": []},
-        {"grid": [float("nan")]},
-        {"uniform": [1, 0]},
-    ]
-)
-LEAVES = (
-    ODD
-    | st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=8)
-    | st.binary(max_size=4)
-)
+ODD = st.sampled_from([
+    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**4000, 1e308, 5e-324, float("nan"), float("inf"), "", " ", "a" * 10_000, "\0", "\ud800", "~nobody/x",
+    "../..", "a/b", "null", "é", "\u202e", datetime.date(2020, 1, 1), b"raw", {1, 2}, (), [], {}, {1: 2}, {None: None}, [[]], {"a": {}}, object, 1j,
+    "import:.:f", "import:..x:f", "torchvision:", "hf:", "fedavg", "fedsmu", "paper", "inline", {"grid": []}, {"grid": [float("nan")]}, {"uniform": [1, 0]}])
+LEAVES = ODD | st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4)
 NAMES = st.sampled_from(SECTIONS + [k.rsplit(".", 1)[-1] for k in KEYS]) | st.text(max_size=4)
-VALUES = st.recursive(
-    LEAVES,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(NAMES | st.integers() | st.none(), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-YAML = st.lists(
-    st.sampled_from(
-        [
-            *SECTIONS,
-            *(k.rsplit(".", 1)[-1] for k in KEYS),
-            ": ",
-            ":\n  ",
-            "\n",
-            "\n  ",
-            "- ",
-            "[",
-            "]",
-            "{",
-            "}",
-            ", ",
-            "? ",
-            "&a ",
-            "*a",
-            "<<: ",
-            "!!int ",
-            "!!float ",
-            "!!timestamp ",
-            "!!binary ",
-            "!!set ",
-            "!!map ",
-            "!!omap ",
-            "!!bool ",
-            "!!str ",
-            "!x ",
-            "!!python/object:os.system ",
-            "''",
-            '"\\ud800"',
-            "|\n ",
-            ">",
-            "#",
-            "%YAML 9.9\n",
-            "---\n",
-            "...\n",
-            "\t",
-            "\0",
-            "=",
-            "1e999",
-            ".nan",
-            "0x",
-            "0b",
-            "1:2:3",
-            "2020-99-99",
-            "~",
-            "1_0",
-            "9" * 5000,
-            "grid: ",
-            "fedavg",
-            "\r",
-            "\ufeff",
-        ]
-    )
-    | st.text(max_size=3),
-    max_size=12,
-).map("".join)
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.integers() | st.none(), inner, max_size=3), max_leaves=8)
+YAML = st.lists(st.sampled_from([
+    *SECTIONS, *(k.rsplit(".", 1)[-1] for k in KEYS), ": ", ":\n  ", "\n", "\n  ", "- ", "[", "]", "{", "}", ", ", "? ", "&a ", "*a", "<<: ", "!!int ", "!!float ",
+    "!!timestamp ", "!!binary ", "!!set ", "!!map ", "!!omap ", "!!bool ", "!!str ", "!x ", "!!python/object:os.system ", "''", '"\\ud800"', "|\n ", ">", "#", "%YAML 9.9\n",
+    "---\n", "...\n", "\t", "\0", "=", "1e999", ".nan", "0x", "0b", "1:2:3", "2020-99-99", "~", "1_0", "9" * 5000, "grid: ", "fedavg", "\r", "\ufeff"])
+    | st.text(max_size=3), max_size=12).map("".join)
+# fmt: on
 
 fast = settings(
     max_examples=80,
@@ -174,7 +54,7 @@ def configured(make, names=()):
         assert not names or any(name in text for name in names), text
         return None
     assert isinstance(made, Config) and json.dumps(made.flat(), allow_nan=False)
-    assert parse(validation.yaml.safe_load(made.to_yaml())) == made
+    assert parse(yaml.safe_load(made.to_yaml())) == made
     return made
 
 
@@ -253,17 +133,20 @@ def test_any_arguments(arguments):
         ("data: {options: {a: 2020-01-01}}", "data.options.a = datetime.date.*must be text"),
         ("data: {options: {a: !!binary YQ==}}", "data.options.a = b'a': must be text"),
         ("data: {options: {1: 2}}", "data.options: the key 1 must be text"),
-        ("? !!set {a}\n: 1", "plain word"),
+        ("? !!set {a}\n: 1", "a key must be text"),
         ('name: "a\\0b"', "name = .*control characters"),
         ('name: "\\ud800"', "name = .*control characters"),
         ("name: ../../etc", "name = '../../etc': must begin with"),
         ("name: ''", "name = '': must begin with"),
-        ("checkpoint: {folder: ~nobody-here/x}", "checkpoint.folder = .*no such home"),
+        (
+            "checkpoint: {folder: ~nobody-here/x}",
+            "checkpoint.folder = .*home directory cannot be determined",
+        ),
         ("data: {root: ''}", "data.root = '': must be a folder"),
         ("federation: {rounds: 99999999999}", "federation.rounds = 99999999999: .*less than"),
         ("local: {lr: .inf}", "local.lr = inf: must be a finite number"),
         ("data: {dataset: 'import:..x:f'}", "data.dataset = 'import:..x:f': must be one of"),
-        ("x" * 300_000, "more than 200,000 bytes"),
+        ("x" * 300_000, "at most 200,000 bytes"),
         ("\n".join(f"key{i}: 1" for i in range(1000)), "980 more"),
     ],
 )
@@ -276,7 +159,7 @@ def test_what_is_wrong_is_said(tmp_path, text, words):
 
 @pytest.mark.parametrize("path", ["", "\0", "\ud800", "x" * 5000, "/dev/zero", "/", "missing.yaml"])
 def test_paths_that_are_no_configuration(path):
-    with pytest.raises(ConfigError, match="cannot be read|none"):
+    with pytest.raises(ConfigError, match="cannot be read|at most 200,000 bytes"):
         load_config(path)
 
 
@@ -333,9 +216,8 @@ FLAGS = [
     argv=st.lists(st.sampled_from(FLAGS) | st.text(max_size=6), max_size=5),
 )
 def test_any_command_line_is_a_run_or_a_message_and_code_2(tmp_path, module, argv):
-    import fedsmu_ray.sweeping.sweep
-
-    import fedsmu_ray.experiment
+    import fedsmu_ray.experiment.run
+    import fedsmu_ray.sweeps.sweep
 
     began = []
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -347,7 +229,7 @@ def test_any_command_line_is_a_run_or_a_message_and_code_2(tmp_path, module, arg
             began.append(config)
             raise ConfigError(["stopped: here"])
 
-        patch.setattr(fedsmu_ray.experiment, "run", stop)
+        patch.setattr(fedsmu_ray.experiment.run, "run", stop)
         patch.setattr(fedsmu_ray.sweeps.sweep, "sweep", stop)
         try:
             code = module.main(argv)

@@ -1,0 +1,84 @@
+"""Values of a configuration that are valid by themselves and impossible together or on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsmu_ray.config.plain_data import format_value
+from fedsmu_ray.config.schema import EXECUTORS, ComputeConfig, DataConfig, FederationConfig
+
+
+def check(values: Mapping[str, Any]) -> list[str]:
+    """The problems of the sections together; values: fields of `Config` by name, `name` and `seed` if valid."""
+    data, federation, compute = values["data"], values["federation"], values["compute"]
+    return [
+        *_unusable_name(values.get("name", "experiment")),
+        *_unusable_folder("data.root", data.root),
+        *_unusable_folder("checkpoint.folder", values["checkpoint"].folder),
+        *_unusable_folder("tune.storage", values["tune"].storage),
+        *_impossible_cohorts(data, federation),
+        *_impossible_compute(compute, federation),
+    ]
+
+
+def _unusable_name(name: str) -> Iterator[str]:
+    if not re.fullmatch(r"\w[\w .,=+()@-]{0,99}", name):
+        yield (
+            f"name = {format_value(name)}: must begin with a letter or digit and hold up to 100 letters, digits, "
+            "spaces and .,=+()@_-, since folders are named after it"
+        )
+
+
+def _unusable_folder(key: str, folder: str | None) -> Iterator[str]:
+    if folder == "":
+        yield f"{key} = '': must be a folder"
+    try:
+        Path(folder or ".").expanduser()
+    except RuntimeError:
+        yield (
+            f"{key} = {format_value(folder)}: the home directory cannot be determined; write the full path"
+        )
+
+
+def _impossible_cohorts(data: DataConfig, federation: FederationConfig) -> Iterator[str]:
+    cohort = federation.cohort
+    if cohort > data.clients:
+        yield (
+            f"federation.cohort = {cohort}: only data.clients = {data.clients} clients exist; "
+            "lower the cohort or raise data.clients"
+        )
+    if federation.min_cohort > cohort:
+        yield (
+            f"federation.min_cohort = {federation.min_cohort}: only federation.cohort = {cohort} "
+            "clients are sampled for a round; lower it"
+        )
+
+
+def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) -> Iterator[str]:
+    timeout, gpus, name = federation.client_timeout_s, compute.gpus_per_actor, compute.executor
+    executor = EXECUTORS[name]
+    if timeout is not None and not executor.stops_clients:
+        able = " or ".join(n for n, other in EXECUTORS.items() if other.stops_clients)
+        yield (
+            f"federation.client_timeout_s = {timeout}: compute.executor={name} cannot stop a "
+            f"client that hangs; use compute.executor={able} or remove it"
+        )
+    if gpus > 1 and gpus != int(gpus):
+        yield (
+            f"compute.gpus_per_actor = {gpus}: above 1 GPU must be a whole number; "
+            "a client actor uses one GPU or a fraction of one"
+        )
+    if gpus and not executor.uses_gpus:
+        able = " or ".join(n for n, other in EXECUTORS.items() if other.uses_gpus)
+        yield (
+            f"compute.gpus_per_actor = {gpus}: compute.executor={name} trains on the CPU only; "
+            f"use compute.executor={able}"
+        )
+    if compute.precision == "tf32" and not gpus:
+        yield (
+            "compute.precision = tf32: only GPUs have it, and compute.gpus_per_actor = 0; set gpus_per_actor, or "
+            "use float32 or bfloat16"
+        )

@@ -1,0 +1,96 @@
+"""Single keys and values of a configuration: whether they are valid, and the messages for those that are not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from fedsmu_ray import plugins
+from fedsmu_ray.algorithms.base import Method
+from fedsmu_ray.algorithms.registry import METHODS
+from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
+from fedsmu_ray.config.schema import EXECUTORS, PROFILES
+from fedsmu_ray.datasets.registry import DATASETS
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.models.registry import MODELS
+from fedsmu_ray.tracking.metrics import SWEEPABLE
+
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+# Keys whose value is one of some names, or has one of some forms.
+CHOICES: dict[str, Mapping[str, object]] = {
+    "algorithm.name": {**METHODS, "import:<package.module>:<Class>": Method},
+    "algorithm.profile": PROFILES,
+    "data.dataset": DATASETS,
+    "model.name": MODELS,
+    "compute.executor": EXECUTORS,
+    "tune.metric": dict.fromkeys(SWEEPABLE),
+}
+
+
+def check_value(cls: type, name: str, key: str, value: object, problems: list[str]) -> Any:
+    """The value of the field `name` of a section's class, e.g. a list as a tuple; a problem is added to `problems`."""
+    if key in CHOICES:
+        check_choice(key, value, problems)
+        return value
+    adapter = _adapter(cls, name)
+    if isinstance(value, list):
+        with suppress(ValidationError):
+            return adapter.validate_python(value)  # of a key whose type is a list
+        value = tuple(value)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        problems.append(f"{key} = {format_value(value)}: {_explain(value, error.errors())}")
+        return None
+
+
+@cache
+def _adapter(cls: type, name: str) -> TypeAdapter[Any]:
+    hint = get_type_hints(cls, include_extras=True)[name]
+    try:
+        return TypeAdapter(hint, config=_STRICT)
+    except PydanticUserError:  # a dataclass, which cannot be given a configuration
+        return TypeAdapter(hint)
+
+
+def check_choice(key: str, value: object, problems: list[str]) -> bool:
+    """Whether a value is one of the names in CHOICES; a problem is added to `problems`."""
+    try:
+        plugins.lookup(key, value, CHOICES[key])
+    except ConfigError as error:
+        problems += error.problems
+        return False
+    return True
+
+
+def unknown_key(key: str, known: Iterable[str], more: str = "") -> str:
+    """The message for an unknown key, with the nearest valid one: by the whole key, else by its last part."""
+    known, key = list(known), key[:MAX_VALUE_LENGTH]
+    close = difflib.get_close_matches(key, known, n=1)
+    last = key.rsplit(".", 1)[-1]
+    close = close or [k for k in known if k.rsplit(".", 1)[-1] == last]
+    close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"{key}: unknown key{meant}" + (f" ({more})" if more else "")
+
+
+def _explain(value: object, errors: list[ErrorDetails]) -> str:
+    """What a value must be, in pydantic's words and on one line."""
+    # For a union pydantic reports every branch; the first that is not None says what is wanted.
+    wanted = [error for error in errors if error["type"] != "none_required"]
+    message = wanted[0]["msg"].replace("Input should be", "must be").replace("'", "")
+    if len(wanted) < len(errors):
+        message += " (or null)"
+    expected = wanted[0].get("ctx", {}).get("expected")
+    names = re.findall(r"'([^']*)'", expected) if isinstance(expected, str) else []
+    close = difflib.get_close_matches(format_value(value), names)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"{message[0].lower()}{message[1:]}{meant}"

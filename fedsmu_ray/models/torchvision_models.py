@@ -1,0 +1,75 @@
+"""Classification models of torchvision, from scratch: `model.name: torchvision:<name>`."""
+
+# ruff: noqa: D102 - `build` is documented in base.py
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+from torch import nn
+
+from fedsmu_ray import plugins
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.models.base import Model, Positive, Shape
+from fedsmu_ray.models.networks import ImageSize, RGBInput, image_shape
+
+
+@dataclass(frozen=True)
+class TorchvisionModel(Model):
+    """Any classification model of torchvision, with GroupNorm in place of batch norm."""
+
+    groups: Annotated[
+        Positive, Field(description="groups of every GroupNorm (in place of batch norm)")
+    ] = 2
+    image_size: ImageSize = None
+    options: Annotated[
+        Mapping[str, Any] | None, Field(description="keyword arguments of the model's function")
+    ] = None
+
+    def build(self, name: str, shape: Shape, classes: int, symbols: int | None) -> nn.Module:
+        from torchvision import models
+
+        function = name.removeprefix("torchvision:")
+        known = models.list_models(module=models)
+        if function not in known:
+            raise ConfigError(
+                [
+                    f"model.name = {name}: torchvision has no classification model {function}; it has "
+                    f"{', '.join(known)}"
+                ]
+            )
+        channels = image_shape(shape, name, least=1)[0]
+        options = {"num_classes": classes, **(self.options or {})}
+        with warnings.catch_warnings():
+            # Two old models announce that their initialization will change.
+            warnings.simplefilter("ignore", FutureWarning)
+            net = plugins.call(
+                "model.name", name, models.get_model, function, weights=None, **options
+            )
+        _replace_batch_norm(net, self.groups, name)
+        return RGBInput(net, channels, self.image_size)
+
+
+def _replace_batch_norm(net: nn.Module, groups: int, name: str) -> None:
+    """Put a GroupNorm in the place of every batch norm.
+
+    The running statistics of batch norm are buffers, not parameters: averaging the clients' models would leave them
+    out.
+    """
+    for parent in list(net.modules()):
+        for key, child in parent.named_children():
+            if not isinstance(child, nn.modules.batchnorm._BatchNorm):
+                continue
+            if child.num_features % groups:
+                raise ConfigError(
+                    [
+                        f"model.name = {name}: its layer {key} has {child.num_features} channels, which do not form "
+                        f"{groups} groups, so its batch norm cannot become a group norm; set model.groups to "
+                        "a divisor"
+                    ]
+                )
+            setattr(parent, key, nn.GroupNorm(groups, child.num_features, child.eps))
