@@ -1,53 +1,39 @@
-"""What a person sees: one progress display on stderr, then tables on stdout.
-
-On a terminal the display is live; piped to a file it is a line now and then.
-"""
+"""Progress displays on stderr: live bars on a terminal, a line now and then where stderr is piped."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from fedsmu_ray.config.validation import Config
-from fedsmu_ray.federation.rounds import Record
+from fedsmu_ray.display.formatting import dropped_note, percent, size
 
-LINE_EVERY_S = 10.0  # between progress lines of a display that is not live
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
+    from fedsmu_ray.config.schema import Config
+    from fedsmu_ray.federation.records import Record
 
-def stdout() -> Console:
-    """Results for a person: as wide as the terminal, or wide enough for any table when piped."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
-
-
-def size(nbytes: float) -> str:
-    """Bytes in decimal units, as network and paper figures use them."""
-    power = min(int(math.log(max(nbytes, 1), 1000) + 1e-9), 4)
-    return f"{nbytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
-
-
-def missing(dropped: int) -> str:
-    """What to say of clients that were sampled and did not answer; nothing if there are none."""
-    return f", {dropped} answer{'s' * (dropped > 1)} missing" if dropped else ""
-
-
-def percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
+LINE_INTERVAL_S = 10.0  # between progress lines of a display that is not live
 
 
 class _Display:
-    """A live bar on a terminal; on anything else, lines at intervals."""
+    """A live progress bar on a terminal; elsewhere, lines at intervals."""
 
     def __init__(self, enabled: bool) -> None:
         self.console = Console(stderr=True, highlight=False, quiet=not enabled)
-        self.live = enabled and self.console.is_terminal
-        self.spoken = time.monotonic()
+        self.is_live = enabled and self.console.is_terminal
+        self.last_line = time.monotonic()
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -58,54 +44,60 @@ class _Display:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            disable=not self.live,
+            disable=not self.is_live,
         )
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.progress.stop()
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
+    def print_line(self, line: str) -> None:
+        """Print a line that stays."""
         self.console.print(line, soft_wrap=True, markup=False)
-        self.spoken = time.monotonic()
+        self.last_line = time.monotonic()
 
-    def due(self) -> bool:
-        """Whether a display that is not live owes its reader a line."""
-        return not self.live and time.monotonic() - self.spoken > LINE_EVERY_S
+    def needs_line(self) -> bool:
+        """Whether the display is not live and has printed nothing for an interval."""
+        return not self.is_live and time.monotonic() - self.last_line > LINE_INTERVAL_S
 
 
-class RunDisplay(_Display):
+class RunProgress(_Display):
     """Progress of one experiment."""
 
     def __init__(self, config: Config, dim: int, where: str, enabled: bool) -> None:
         super().__init__(enabled)
-        self.config, self.note = config, ""
-        data, federation = config.data, config.federation
-        self.say(
-            f"{config.name}: {config.method_name} on {data.dataset}, {config.model.name} with {dim:,} parameters, "
-            f"{data.clients} clients, {federation.cohort} per round, {federation.rounds} rounds; {where}"
+        self.rounds, self.note = config.federation.rounds, ""
+        self.print_line(
+            f"{config.name}: {config.method_name} on {config.data.dataset}, {config.model_name} with "
+            f"{dim:,} parameters, {config.data.clients} clients, {config.federation.cohort} per round, "
+            f"{self.rounds} rounds; {where}"
         )
-        self.task = self.progress.add_task("round", total=federation.rounds, note="")
+        self.task = self.progress.add_task("round", total=self.rounds, note="")
 
     def update(self, record: Record) -> None:
+        """Show a finished round."""
         if record.test_accuracy is not None:
             self.note = (
                 f"accuracy {percent(record.test_accuracy)}  loss {record.test_loss:.3f}  "
-                f"upload {size(record.uplink_bytes)}{missing(record.dropped)}"
+                f"upload {size(record.uplink_bytes)}{dropped_note(record.dropped)}"
             )
         self.progress.update(self.task, completed=record.round, note=self.note)
-        if self.due() and self.note:
-            self.say(
-                f"round {record.round}/{self.config.federation.rounds}  {self.note}  {record.seconds:.2f} s/round"
+        if self.needs_line() and self.note:
+            self.print_line(
+                f"round {record.round}/{self.rounds}  {self.note}  {record.seconds:.2f} s/round"
             )
 
 
-class SweepDisplay(_Display):
-    """Progress of a sweep: one bar for all of it, one for every running trial."""
+class SweepProgress(_Display):
+    """Progress of a sweep: one bar for the sweep, one for every running trial."""
 
     def __init__(
         self, name: str, trials: int, done: int, rounds: int, where: str, enabled: bool
@@ -113,128 +105,40 @@ class SweepDisplay(_Display):
         super().__init__(enabled)
         self.trials, self.done, self.rounds = trials, done, rounds
         self.best: float | None = None
-        self.running: dict[str, Any] = {}
+        self.running: dict[str, TaskID] = {}
         self.notes: dict[str, str] = {}
-        again = f", {done} of them done before" if done else ""
-        self.say(f"{name}: {trials} trials of up to {rounds} rounds{again}; {where}")
+        completed = f", {done} of them completed before" if done else ""
+        self.print_line(f"{name}: {trials} trials of up to {rounds} rounds{completed}; {where}")
         self.total = self.progress.add_task(
             "trials", total=trials, completed=done, note="starting actors"
         )
 
     def start(self, trial: str) -> None:
+        """Show a trial as running."""
         if trial not in self.running:
             self.running[trial] = self.progress.add_task(f"  {trial}", total=self.rounds, note="")
 
     def update(self, trial: str, round: int, accuracy: float) -> None:
+        """Show an evaluated round of a trial; accuracy is 0 to 1."""
         self.start(trial)
         self.notes[trial] = f"{trial}: round {round}/{self.rounds}, {percent(accuracy)}"
         self.progress.update(self.running[trial], completed=round, note=percent(accuracy))
-        self._total()
-        if self.due():
-            self.say(
-                f"{self.done}/{self.trials} trials done; running: " + "; ".join(self.notes.values())
-            )
+        self._update_total()
+        if self.needs_line():
+            running = "; ".join(self.notes.values())
+            self.print_line(f"{self.done}/{self.trials} trials done; running: {running}")
 
     def finish(self, trial: str, line: str, accuracy: float | None) -> None:
+        """Show how a trial ended; accuracy is None for one that failed."""
         self.done += 1
         self.notes.pop(trial, None)
         if trial in self.running:
             self.progress.remove_task(self.running.pop(trial))
         if accuracy is not None and (self.best is None or accuracy > self.best):
             self.best = accuracy
-        self._total()
-        self.say(f"[{self.done}/{self.trials}] {trial}: {line}")
+        self._update_total()
+        self.print_line(f"[{self.done}/{self.trials}] {trial}: {line}")
 
-    def _total(self) -> None:
+    def _update_total(self) -> None:
         note = "" if self.best is None else f"best {percent(self.best)}"
         self.progress.update(self.total, completed=self.done, note=note)
-
-
-def describe(params: Mapping[str, Any]) -> str:
-    """Swept parameters in short: the last parts of their keys."""
-    return ", ".join(f"{short(key)}={plain(value)}" for key, value in params.items())
-
-
-def short(key: str) -> str:
-    """A key's last part; of algorithm.name and its like, the section."""
-    if key.endswith(".name"):
-        return key.split(".")[-2]
-    return "/".join(part.strip().rsplit(".", 1)[-1] for part in key.split(","))
-
-
-def plain(value: Any) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def print_run(summary: Mapping[str, Any], where: str | None) -> None:
-    """The outcome of one experiment."""
-    console = stdout()
-    console.print(
-        f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds "
-        f"(best {percent(summary['best_test_accuracy'])} in round {summary['best_round']}); "
-        f"uploaded {size(summary['uplink_bytes'])}, downloaded {size(summary['downlink_bytes'])}, "
-        f"{summary['seconds']:.1f} s{missing(summary['dropped'])}",
-        soft_wrap=True,
-    )
-    console.print(f"model {summary['model_sha256']}", soft_wrap=True)
-    _print_store(console, where)
-
-
-def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
-    """The best trials of a sweep, best first, then what failed and where the runs are."""
-    console = stdout()
-    trials = sorted(outcome["trials"], key=lambda t: t["score"], reverse=outcome["mode"] == "max")
-    keys = list(dict.fromkeys(k for t in trials for k in t["params"] if k != "algorithm.name"))
-    table = Table(
-        title=f"the best {min(limit, len(trials))} of {len(trials)} trials, by {outcome['metric']}",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    for heading in (
-        "#",
-        "method",
-        *map(short, keys),
-        "accuracy",
-        "best",
-        "upload",
-        "rounds",
-        "seconds",
-    ):
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-    for trial in trials[:limit]:
-        table.add_row(
-            str(trial["index"]),
-            trial["method"],
-            *(plain(trial["params"].get(k)) for k in keys),
-            percent(trial["test_accuracy"]),
-            percent(trial["best_test_accuracy"]),
-            size(trial["uplink_bytes"]),
-            str(trial["rounds"]),
-            f"{trial['seconds']:.1f}",
-        )
-    if trials:
-        console.print(table)
-    for trial in outcome["failed"]:
-        console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True, markup=False)
-    if outcome["tracking_uri"]:
-        console.print(
-            f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run '{outcome['name']}' "
-            "(unfold it to see its trials)",
-            soft_wrap=True,
-        )
-    _print_store(console, outcome["tracking_uri"])
-
-
-def _print_store(console: Console, where: str | None) -> None:
-    if where is None:
-        console.print("tracking is off (tracking.uri=null)")
-        return
-    command = (
-        f"a browser at {where}"
-        if where.startswith("http")
-        else f"mlflow ui --backend-store-uri {where}"
-    )
-    console.print(f"runs are in {where}; compare them with\n  {command}", soft_wrap=True)

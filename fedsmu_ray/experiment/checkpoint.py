@@ -4,9 +4,10 @@
     server-<round>.safetensors      the server state
     states-<round>-<k>.safetensors  a shard of client states, as it came from a client task
 
-A checkpoint exists once its manifest has been renamed into place, and the files of the one before are removed only after
-that: a crash or a full disk leaves the previous checkpoint as it was. Shards that a manifest already names are not written
-again, so a checkpoint costs what has changed since the last one. There are no pickles; loading one runs no code.
+A checkpoint exists once its manifest has been renamed into place, and the files of the one before are
+removed only after that: a crash or a full disk leaves the previous checkpoint as it was. Shards that the
+manifest already names are not written again, so a checkpoint costs what has changed since the last one.
+There are no pickles; loading a checkpoint runs no code.
 """
 
 from __future__ import annotations
@@ -15,160 +16,167 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedsmu_ray.errors import CheckpointError
+from fedsmu_ray.federation.tasks import Arrays, Handle, StateRef
 
 VERSION = 2
 MANIFEST = "checkpoint.json"
-_FILE = re.compile(r"(server-[0-9]+|states-[0-9]+-[0-9]+)\.safetensors")
-Arrays = Mapping[str, np.ndarray]
+_ARRAY_FILE = re.compile(r"(server-[0-9]+|states-[0-9]+-[0-9]+)\.safetensors")
+
+_Text = Annotated[str, Field(strict=True)]
+_ClientKey = Annotated[str, Field(strict=True, pattern="^(0|[1-9][0-9]{0,9})$")]
+_RowNumber = Annotated[int, Field(strict=True, ge=0)]
 
 
 @dataclass(frozen=True)
-class _File:
-    file: Annotated[str, Field(strict=True)]
-    sha256: Annotated[str, Field(strict=True)]
+class ArrayFile:
+    """An array file of a checkpoint, as the manifest names it."""
+
+    file: _Text
+    sha256: _Text
 
 
 @dataclass(frozen=True)
-class _Shard(_File):
-    clients: dict[
-        Annotated[str, Field(strict=True, pattern="^(0|[1-9][0-9]{0,9})$")],
-        Annotated[int, Field(strict=True, ge=0)],
-    ]
+class _ShardEntry(ArrayFile):
+    clients: dict[_ClientKey, _RowNumber]
 
 
 @dataclass(frozen=True)
 class _Manifest:
     version: int
     progress: Annotated[dict[str, Any], Field(strict=True)]
-    server: _File
-    shards: list[_Shard]
+    server: ArrayFile
+    shards: list[_ShardEntry]
+
+
+class SavedShard(NamedTuple):
+    """A shard of client states that was read back."""
+
+    arrays: dict[str, NDArray[Any]]  # [R, P] each
+    rows: dict[int, int]  # client -> row
+    file: ArrayFile  # for `Checkpoint.adopt`
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint read back. The shards are read one by one, since together they may exceed memory."""
+    """A checkpoint that was read back."""
 
-    progress: dict[str, Any]  # what the writer gave as `progress`
-    server: dict[str, np.ndarray]
-    # Arrays [R, P], client -> row, and what to note in `Checkpoint.written` for the handle the shard is given.
-    shards: Callable[[], Iterator[tuple[dict[str, np.ndarray], dict[int, int], tuple[str, str]]]]
+    progress: dict[str, Any]  # what `save` was given
+    server: dict[str, NDArray[Any]]
+    shards: Callable[[], Iterator[SavedShard]]  # reads one at a time: all may exceed memory
 
 
+@dataclass
 class Checkpoint:
     """The checkpoint of one run, in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.written: dict[
-            Hashable, tuple[str, str]
-        ] = {}  # shard handle -> (file, SHA-256), of the current manifest
+    folder: Path
+    _files: dict[Handle, ArrayFile] = field(default_factory=dict, init=False)  # of the manifest
 
     def save(
         self,
         round: int,
         progress: Mapping[str, Any],
         server: Arrays,
-        places: Mapping[int, tuple[Hashable, int]],
-        fetch: Callable[[Any], Arrays],
+        states: Mapping[int, StateRef],
+        get_shard: Callable[[Handle], Arrays],
     ) -> None:
-        """Write the state after `round`; raises OSError and leaves the previous checkpoint if that fails.
+        """Write the state after `round`, in place of the previous checkpoint.
 
-        places: client -> (shard handle, row). fetch: shard handle -> arrays, called only for shards not yet written.
+        states: where each client's state is. get_shard: arrays of a shard, called only for shards that are
+        not in the previous checkpoint. Raises OSError, and keeps the previous checkpoint, if that fails.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        made: list[str] = []
+        new: list[str] = []  # files written for this checkpoint
         try:
-            shards, rows = {}, {}
-            for client, (shard, row) in places.items():
-                if shard not in shards:
-                    name = f"states-{round}-{len(made)}.safetensors"
-                    shards[shard] = self.written.get(shard) or self._write(name, fetch(shard), made)
-                rows.setdefault(shards[shard][0], {})[str(client)] = row
-            file, digest = self._write(f"server-{round}.safetensors", server, made)
-            manifest = {
-                "version": VERSION,
-                "progress": dict(progress),
-                "server": {"file": file, "sha256": digest},
-                "shards": [
-                    {"file": f, "sha256": h, "clients": rows[f]} for f, h in shards.values()
-                ],
-            }
-            text = json.dumps(manifest)
-            self._replace(
-                MANIFEST, json.dumps({"sha256": _sha256(text.encode()), "manifest": text}).encode()
-            )
+            shards = self._write_shards(round, states, get_shard, new)
+            server_file = self._write_arrays(f"server-{round}.safetensors", server, new)
+            self._write_manifest(progress, server_file, shards, states)
         except BaseException:
-            for name in made:
+            for name in new:
                 (self.folder / name).unlink(missing_ok=True)
             raise
-        self.written = shards
-        keep = {file, *(f for f, _ in shards.values())}
+        self._files = shards
+        keep = {server_file.file, *(shard.file for shard in shards.values())}
         for path in self.folder.iterdir():
-            if _FILE.fullmatch(path.name) and path.name not in keep:
+            if _ARRAY_FILE.fullmatch(path.name) and path.name not in keep:
                 path.unlink()
 
     def load(self) -> Loaded | None:
-        """The checkpoint, or None if none was ever completed; raises CheckpointError for one that is damaged."""
+        """The checkpoint, or None if none was completed; raises CheckpointError for a damaged one."""
         path = self.folder / MANIFEST
         if not path.exists():
             return None
-        try:
-            outer = json.loads(_bytes(path))
-            text = outer["manifest"]
-            if _sha256(text.encode()) != outer["sha256"]:
-                raise CheckpointError(f"{path}: checksum mismatch, the file is damaged")
-            plain = json.loads(text)
-            if plain["version"] != VERSION:
-                raise CheckpointError(
-                    f"{path}: version {str(plain['version'])[:20]}, this program reads version {VERSION}"
-                )
-            manifest = TypeAdapter(_Manifest).validate_python(plain)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))[:100]
-            raise CheckpointError(
-                f"{path}: not a checkpoint manifest ({where}: {first['msg']})"
-            ) from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(
-                f"{path}: not a checkpoint manifest ({str(error)[:200]})"
-            ) from None
+        manifest = _read_manifest(path)
+        server = self._read_arrays(manifest.server)
+        return Loaded(manifest.progress, server, lambda: self._read_shards(manifest))
 
-        def shards() -> Iterator[tuple[dict[str, np.ndarray], dict[int, int], tuple[str, str]]]:
-            for shard in manifest.shards:
-                arrays, rows = (
-                    self._read(shard),
-                    {int(client): row for client, row in shard.clients.items()},
-                )
-                there = min((len(a) if a.ndim else 0 for a in arrays.values()), default=0)
-                for client, row in rows.items():
-                    if row >= there:
-                        raise CheckpointError(
-                            f"{path}: client {client} is row {row} of {shard.file}, which has {there}"
-                        )
-                yield arrays, rows, (shard.file, shard.sha256)
+    def adopt(self, handle: Handle, file: ArrayFile) -> None:
+        """Note that the shard with this handle is in `file`, so that `save` need not write it again."""
+        self._files[handle] = file
 
-        return Loaded(manifest.progress, self._read(manifest.server), shards)
+    def _write_shards(
+        self,
+        round: int,
+        states: Mapping[int, StateRef],
+        get_shard: Callable[[Handle], Arrays],
+        new: list[str],
+    ) -> dict[Handle, ArrayFile]:
+        """Write the shards that have no file yet; returns the file of each."""
+        files: dict[Handle, ArrayFile] = {}
+        for state in states.values():
+            shard = state.shard
+            if shard in files:
+                continue
+            if shard in self._files:
+                files[shard] = self._files[shard]
+            else:
+                name = f"states-{round}-{len(new)}.safetensors"
+                files[shard] = self._write_arrays(name, get_shard(shard), new)
+        return files
 
-    def _write(self, name: str, arrays: Arrays, made: list[str]) -> tuple[str, str]:
+    def _write_arrays(self, name: str, arrays: Arrays, new: list[str]) -> ArrayFile:
         raw = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
-        made.append(name)
+        new.append(name)
         self._replace(name, raw)
-        return name, _sha256(raw)
+        return ArrayFile(name, _sha256(raw))
+
+    def _write_manifest(
+        self,
+        progress: Mapping[str, Any],
+        server: ArrayFile,
+        shards: Mapping[Handle, ArrayFile],
+        states: Mapping[int, StateRef],
+    ) -> None:
+        rows: dict[str, dict[str, int]] = {shard.file: {} for shard in shards.values()}
+        for client, state in states.items():
+            rows[shards[state.shard].file][str(client)] = state.row
+        manifest = {
+            "version": VERSION,
+            "progress": dict(progress),
+            "server": {"file": server.file, "sha256": server.sha256},
+            "shards": [
+                {"file": shard.file, "sha256": shard.sha256, "clients": rows[shard.file]}
+                for shard in shards.values()
+            ],
+        }
+        text = json.dumps(manifest)
+        signed = json.dumps({"sha256": _sha256(text.encode()), "manifest": text})
+        self._replace(MANIFEST, signed.encode())
 
     def _replace(self, name: str, raw: bytes) -> None:
-        """Write a file so that it is there whole or not at all, even after a power cut."""
+        """Write a file so that it exists whole or not at all, even after a power failure."""
         part = self.folder / f"{name}.part"
         try:
             with open(part, "wb") as file:
@@ -185,28 +193,60 @@ class Checkpoint:
         finally:
             os.close(directory)
 
-    def _read(self, named: _File) -> dict[str, np.ndarray]:
-        path = self.folder / named.file
-        if not _FILE.fullmatch(named.file):
+    def _read_shards(self, manifest: _Manifest) -> Iterator[SavedShard]:
+        for shard in manifest.shards:
+            arrays = self._read_arrays(shard)
+            rows = {int(client): row for client, row in shard.clients.items()}
+            length = min((len(a) if a.ndim else 0 for a in arrays.values()), default=0)
+            for client, row in rows.items():
+                if row >= length:
+                    raise CheckpointError(
+                        f"{self.folder / MANIFEST}: client {client} is row {row} of {shard.file}, "
+                        f"which has {length}"
+                    )
+            yield SavedShard(arrays, rows, ArrayFile(shard.file, shard.sha256))
+
+    def _read_arrays(self, named: ArrayFile) -> dict[str, NDArray[Any]]:
+        if not _ARRAY_FILE.fullmatch(named.file):
             raise CheckpointError(
-                f"{self.folder / MANIFEST}: names a file that is none of a checkpoint's: "
+                f"{self.folder / MANIFEST}: names a file that cannot belong to a checkpoint: "
                 f"{named.file[:100]!r}"
             )
-        raw = _bytes(path)
+        path = self.folder / named.file
+        raw = _read_bytes(path)
         if _sha256(raw) != named.sha256:
             raise CheckpointError(f"{path}: checksum mismatch, the file is damaged")
         try:
             return load(raw)
-        except (
-            SafetensorError,
-            ValueError,
-            KeyError,
-        ) as error:  # KeyError: a type of number that numpy does not have
+        except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype numpy lacks
             raise CheckpointError(f"{path}: not an array file ({str(error)[:200]})") from None
 
 
-def _bytes(path: Path) -> bytes:
-    """The contents of a regular file; anything else might never end."""
+def _read_manifest(path: Path) -> _Manifest:
+    """The manifest in a file; raises CheckpointError for anything else in it."""
+    try:
+        signed = json.loads(_read_bytes(path))
+        text = signed["manifest"]
+        if _sha256(text.encode()) != signed["sha256"]:
+            raise CheckpointError(f"{path}: checksum mismatch, the file is damaged")
+        plain = json.loads(text)
+        if plain["version"] != VERSION:
+            raise CheckpointError(
+                f"{path}: version {str(plain['version'])[:20]}, this program reads version {VERSION}"
+            )
+        return TypeAdapter(_Manifest).validate_python(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))[:100]
+        raise CheckpointError(
+            f"{path}: not a checkpoint manifest ({key}: {first['msg']})"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint manifest ({str(error)[:200]})") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The contents of a regular file; reading anything else might never end."""
     try:
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path}: not a file")

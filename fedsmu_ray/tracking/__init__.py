@@ -1,0 +1,1 @@
+"""Recording of runs: the list of metrics, and trackers (MLflow, or none)."""

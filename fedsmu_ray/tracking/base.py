@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,25 @@ class NewRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # artifacts: file name -> text
     parent: str | None = None  # run id of the sweep that a trial belongs to
+
+
+@dataclass
+class RoundCursor:
+    """The last round that has been handled, to ignore rounds that are repeated.
+
+    An experiment that restarts from a checkpoint repeats the rounds after it. Whoever receives its
+    rounds (a tracker, the reader of the rounds) handles only those that are new to its cursor.
+    """
+
+    last: int = 0  # this round and all before it have been handled; rounds count from 1
+
+    def is_new(self, round: int) -> bool:
+        """Whether a round comes after all that have been handled."""
+        return round > self.last
+
+    def advance(self, round: int) -> None:
+        """Note that a round and all before it have been handled. The cursor never moves back."""
+        self.last = max(self.last, round)
 
 
 class Tracker(Protocol):
@@ -78,13 +98,20 @@ class NoTracker:
 
 
 def open_tracker(uri: str | None, experiment: str, folder: str | Path = ".") -> Tracker:
-    """The tracker for a tracking URI: MLflow, or none for None.
+    """The tracker for a tracking URI: MLflow, or `NoTracker` for None (or an empty URI).
 
-    Creates the store and the experiment if they do not exist. folder: where a file is left with what the
-    store could not be given. Raises ConfigError when the store cannot be opened.
+    Creates the store and the experiment if they do not exist. folder: receives a file with everything
+    that could not be written to the store. Raises ConfigError if the store cannot be opened.
     """
-    if uri is None:
+    if not uri:
         return NoTracker()
     from fedsmu_ray.tracking.mlflow import MLflowTracker
 
     return MLflowTracker(uri, experiment, folder)
+
+
+def absolute_uri(uri: str) -> str:
+    """The URI with a relative SQLite path made absolute, so that it is valid in any working directory."""
+    if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/") and ":memory:" not in uri:
+        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
+    return uri

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not at all, incremental, and nothing damaged is loaded."""
+"""Checkpoint files: complete or absent, incremental, and nothing damaged is loaded."""
 
 import json
 import os
@@ -11,22 +11,23 @@ from hypothesis import strategies as st
 from fedsmu_ray.errors import CheckpointError
 from fedsmu_ray.experiment import checkpoint
 from fedsmu_ray.experiment.checkpoint import Checkpoint
+from fedsmu_ray.federation.tasks import StateRef
 
 SHARDS = {
     "a": {"m": np.arange(6, dtype=np.float32).reshape(2, 3)},
     "b": {"m": np.full((1, 3), 7, np.float32)},
 }
-PLACES = {4: ("a", 0), 9: ("a", 1), 2: ("b", 0)}
+STATES = {4: StateRef("a", 0), 9: StateRef("a", 1), 2: StateRef("b", 0)}
 SERVER = {"x": np.linspace(0, 1, 3, dtype=np.float32)}
 
 
-def written(folder, round=5, places=PLACES, shards=SHARDS):
+def written(folder, round=5, states=STATES, shards=SHARDS):
     one = Checkpoint(folder)
-    one.save(round, {"round": round}, SERVER, places, shards.__getitem__)
+    one.save(round, {"round": round}, SERVER, states, shards.__getitem__)
     return one
 
 
-def states(loaded):
+def client_states(loaded):
     return {
         client: {k: v[row] for k, v in arrays.items()}
         for arrays, rows, _ in loaded.shards()
@@ -38,10 +39,10 @@ def test_round_trip(tmp_path):
     written(tmp_path)
     loaded = Checkpoint(tmp_path).load()
     assert loaded.progress == {"round": 5} and np.array_equal(loaded.server["x"], SERVER["x"])
-    got = states(loaded)
-    assert set(got) == set(PLACES)
-    for client, (shard, row) in PLACES.items():
-        assert np.array_equal(got[client]["m"], SHARDS[shard]["m"][row])
+    got = client_states(loaded)
+    assert set(got) == set(STATES)
+    for client, state in STATES.items():
+        assert np.array_equal(got[client]["m"], SHARDS[state.shard]["m"][state.row])
 
 
 def test_nothing_written_is_none(tmp_path):
@@ -56,7 +57,7 @@ def test_only_what_changed_is_written_and_what_is_not_needed_goes(tmp_path):
         6,
         {"round": 6},
         SERVER,
-        {**PLACES, 2: ("c", 0)},
+        {**STATES, 2: StateRef("c", 0)},
         lambda shard: fetched.append(shard) or new[shard],
     )
     assert fetched == ["c"]
@@ -67,7 +68,41 @@ def test_only_what_changed_is_written_and_what_is_not_needed_goes(tmp_path):
         "states-5-0.safetensors",
         "states-6-0.safetensors",
     ]
-    assert np.array_equal(states(Checkpoint(tmp_path).load())[2]["m"], np.zeros(3))
+    assert np.array_equal(client_states(Checkpoint(tmp_path).load())[2]["m"], np.zeros(3))
+
+
+def test_shards_that_were_read_back_are_not_written_again(tmp_path):
+    written(tmp_path)
+    again = Checkpoint(tmp_path)
+    states = {}
+    for number, shard in enumerate(again.load().shards()):
+        again.adopt(number, shard.file)
+        states.update({client: StateRef(number, row) for client, row in shard.rows.items()})
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("states-*")}
+    again.save(6, {"round": 6}, SERVER, states, None)
+    assert before == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("states-*")}
+    got = client_states(Checkpoint(tmp_path).load())
+    assert set(got) == set(STATES)
+    for client, state in STATES.items():
+        assert np.array_equal(got[client]["m"], SHARDS[state.shard]["m"][state.row])
+
+
+def test_the_format_of_the_manifest(tmp_path):
+    """As version 2 has always been: checkpoints of earlier releases can be read, and the other way round."""
+    written(tmp_path)
+    outer = json.loads((tmp_path / "checkpoint.json").read_text())
+    assert set(outer) == {"sha256", "manifest"}
+    digests = {p.name: checkpoint._sha256(p.read_bytes()) for p in tmp_path.glob("*.safetensors")}
+    first, second = "states-5-0.safetensors", "states-5-1.safetensors"
+    assert json.loads(outer["manifest"]) == {
+        "version": 2,
+        "progress": {"round": 5},
+        "server": {"file": "server-5.safetensors", "sha256": digests["server-5.safetensors"]},
+        "shards": [
+            {"file": first, "sha256": digests[first], "clients": {"4": 0, "9": 1}},
+            {"file": second, "sha256": digests[second], "clients": {"2": 0}},
+        ],
+    }
 
 
 @pytest.mark.parametrize("fail_at", range(4))
@@ -86,11 +121,17 @@ def test_a_failure_at_any_write_leaves_the_previous_one(tmp_path, monkeypatch, f
     monkeypatch.setattr(checkpoint.os, "fsync", full)
     new = {"d": {"m": np.ones((2, 3), np.float32)}, "e": {"m": np.ones((1, 3), np.float32)}}
     with pytest.raises(OSError, match="No space left"):
-        one.save(6, {"round": 6}, SERVER, {4: ("d", 0), 9: ("d", 1), 2: ("e", 0)}, new.__getitem__)
+        one.save(
+            6,
+            {"round": 6},
+            SERVER,
+            {4: StateRef("d", 0), 9: StateRef("d", 1), 2: StateRef("e", 0)},
+            new.__getitem__,
+        )
     monkeypatch.undo()
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert Checkpoint(tmp_path).load().progress == {"round": 5}
-    one.save(7, {"round": 7}, SERVER, PLACES, SHARDS.__getitem__)
+    one.save(7, {"round": 7}, SERVER, STATES, SHARDS.__getitem__)
     assert Checkpoint(tmp_path).load().progress == {"round": 7}
 
 
@@ -104,7 +145,7 @@ def test_every_altered_byte_is_refused(tmp_path, data):
     path.write_bytes(raw)
     try:
         with pytest.raises(CheckpointError):
-            states(Checkpoint(tmp_path).load())
+            client_states(Checkpoint(tmp_path).load())
     finally:
         for leftover in tmp_path.iterdir():
             leftover.unlink()
@@ -134,10 +175,13 @@ def shard(m, **changes):
     [
         (lambda m: m | {"version": 1}, "version 1, this program reads version 2"),
         (lambda m: m | {"version": "9" * 5000}, "version 9{20},"),
-        (lambda m: m | {"server": m["server"] | {"file": "../x"}}, "names a file that is none"),
+        (
+            lambda m: m | {"server": m["server"] | {"file": "../x"}},
+            "names a file that cannot belong to a checkpoint",
+        ),
         (
             lambda m: m | {"server": m["server"] | {"file": "/etc/passwd"}},
-            "names a file that is none",
+            "names a file that cannot belong to a checkpoint",
         ),
         (
             lambda m: m | {"server": m["server"] | {"file": ["server-5.safetensors"]}},
@@ -164,7 +208,7 @@ def shard(m, **changes):
 def test_manifests_with_good_checksums_and_bad_contents(tmp_path, change, words):
     forge(tmp_path, change(real(tmp_path)))
     with pytest.raises(CheckpointError, match=words) as caught:
-        states(Checkpoint(tmp_path).load())
+        client_states(Checkpoint(tmp_path).load())
     assert len(str(caught.value)) < 500
 
 
@@ -263,7 +307,7 @@ def test_any_manifest_with_a_good_checksum_loads_or_is_refused(tmp_path, data):
     forge(tmp_path, manifest)
     try:
         loaded = Checkpoint(tmp_path).load()
-        states(loaded)
+        client_states(loaded)
     except CheckpointError:
         return
     assert isinstance(loaded.progress, dict) and set(loaded.server) == {"x"}
@@ -273,4 +317,4 @@ def test_missing_and_cut_files_are_named(tmp_path):
     written(tmp_path)
     (tmp_path / "states-5-0.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"states-5-0.safetensors: cannot be read"):
-        states(Checkpoint(tmp_path).load())
+        client_states(Checkpoint(tmp_path).load())

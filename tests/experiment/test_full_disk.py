@@ -1,4 +1,4 @@
-"""A file system that is really full: checkpoints fail and training goes on; what cannot go on says so in one line."""
+"""A file system that is really full: checkpoints fail and training continues; what cannot continue says so in one line."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_disk_that_fills_up_costs_checkpoints_and_no_bits(disk, recipe, caplog
     assert result.summary["model_sha256"] == whole
     said = [r.getMessage() for r in caplog.records]
     assert said and all(
-        "No space left on device" in s and "the one before is kept" in s for s in said
+        "No space left on device" in s and "the previous one is kept" in s for s in said
     ), said
     assert {p.name: p.read_bytes() for p in state.iterdir()} == before
     filler.unlink()

@@ -1,4 +1,4 @@
-"""Experiments that stop anywhere and go on to the same bits."""
+"""Experiments that stop anywhere and continue to the same bits."""
 
 import json
 import os
@@ -12,12 +12,12 @@ import yaml
 
 from fedsmu_ray import load_config, run
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.errors import CheckpointError, ConfigError
+from fedsmu_ray.errors import CheckpointError, ConfigError, LostError
 from fedsmu_ray.executors.inline import InlineExecutor
-from fedsmu_ray.experiment import run as experiment
 from fedsmu_ray.experiment.checkpoint import Checkpoint
+from fedsmu_ray.experiment.resume import MAX_RESTARTS, resumable, run_folder
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import Progress
+from fedsmu_ray.federation.records import Progress
 
 PLAIN = {
     "data": {"clients": 20},
@@ -36,9 +36,10 @@ def problem_of(**changes):
 
 def rounds_until(problem, folder, stop=None):
     """Records up to (not with) the one after `stop`; the executor is thrown away, as a killed process would be."""
-    executor, records, progress = InlineExecutor(problem), [], Progress()
+    executor, records, progress = InlineExecutor(), [], Progress()
+    executor.load(problem)
     try:
-        for record in experiment.resumable(problem, executor, progress, folder):
+        for record in resumable(problem, executor, progress, folder):
             records.append(record)
             if record.round == stop:
                 break
@@ -106,7 +107,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, c
     monkeypatch.setattr(Checkpoint, "save", sometimes)
     _, sha256 = rounds_until(problem, tmp_path)
     assert sha256 == rounds_until(problem, None)[1]
-    assert "No space left on device" in caplog.text and "the one before is kept" in caplog.text
+    assert "No space left on device" in caplog.text and "the previous one is kept" in caplog.text
 
 
 def test_a_damaged_checkpoint_is_never_trained_on(tmp_path):
@@ -150,6 +151,107 @@ def test_a_forged_checkpoint_is_never_trained_on(tmp_path, forge, match):
     forged.save(4, progress, server, {}, None)
     with pytest.raises(CheckpointError, match=match):
         rounds_until(problem_of(), tmp_path)
+
+
+def test_the_progress_in_a_checkpoint(tmp_path):
+    """Its keys are those that earlier releases have written."""
+    federation = {**PLAIN["federation"], "eval_every": 1}
+    problem = problem_of(algorithm={"name": "scaffold"}, federation=federation)
+    rounds_until(problem, tmp_path, 3)
+    described = Checkpoint(tmp_path).load().progress
+    assert list(described) == ["config", "progress"]
+    assert described["config"] == json.loads(json.dumps(problem.config.flat()))
+    progress = described["progress"]
+    assert list(progress) == [
+        "round",
+        "waiting",
+        "evaluated",
+        "uplink_bytes",
+        "downlink_bytes",
+        "dropped",
+    ]
+    assert progress["round"] == 3 and progress["waiting"]["round"] == 3
+    assert [record["round"] for record in progress["evaluated"]] == [1, 2]
+    assert list(progress["evaluated"][0]) == [
+        "round",
+        "train_loss",
+        "uplink_bytes",
+        "downlink_bytes",
+        "seconds",
+        "zero_fraction",
+        "dropped",
+        "uniformity",
+        "test_accuracy",
+        "test_loss",
+    ]
+
+
+def test_a_checkpoint_that_has_options_of_other_models_as_null_is_read(tmp_path):
+    """As earlier releases have written them."""
+    problem = problem_of(algorithm={"name": "fedavg"})
+    rounds_until(problem, tmp_path, 4)
+    old = Checkpoint(tmp_path)
+    loaded = old.load()
+    unused = {"model.filters": None, "model.stem": None, "model.groups": None}
+    config = {**loaded.progress["config"], **unused}
+    old.save(4, {**loaded.progress, "config": config}, loaded.server, {}, None)
+    assert rounds_until(problem, tmp_path)[1] == rounds_until(problem, None)[1]
+
+
+class Losing(InlineExecutor):
+    """An executor that loses its server at the given calls of `step`, counted from 1."""
+
+    def __init__(self, problem, losses):
+        super().__init__()
+        self.load(problem)
+        self.losses, self.steps, self.recovered = losses, 0, 0
+
+    def step(self, missing):
+        self.steps += 1
+        if self.steps in self.losses:
+            raise LostError("the server is lost")
+        return super().step(missing)
+
+    def recover(self):
+        self.recovered += 1
+        self.load(self.problem)
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_a_loss_restarts_the_experiment_and_yields_every_round_once(tmp_path, every, caplog):
+    problem = problem_of(algorithm={"name": "scaffold"}, checkpoint={"every": every})
+    whole, sha256 = rounds_until(problem, None)
+    executor = Losing(problem, {5, 6, 12})
+    folder = tmp_path if every else None
+    records = list(resumable(problem, executor, Progress(), folder))
+    assert without_seconds(records) == without_seconds(whole) and executor.sha256() == sha256
+    assert executor.recovered == 3
+    origin = "the last checkpoint" if every else "round 1 (checkpoint.every is not set)"
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        f"the server is lost; restarting from {origin} (restart {n} of at most {MAX_RESTARTS} in a row)"
+        for n in (1, 2, 1)
+    ]
+
+
+def test_losses_without_a_new_round_between_them_end_the_experiment():
+    executor = Losing(problem_of(), range(3, 100))
+    records = []
+    with pytest.raises(LostError, match="the server is lost"):
+        for record in resumable(executor.problem, executor, Progress(), None):
+            records.append(record)
+    assert [record.round for record in records] == [1] and executor.recovered == MAX_RESTARTS
+
+
+def test_the_folder_of_a_run(tmp_path):
+    kept = parse({**PLAIN, "name": "kept", "checkpoint": {"every": 1, "folder": str(tmp_path)}})
+    folder = run_folder(kept, None)
+    assert folder.parent == tmp_path and folder.name.startswith("kept-")
+    assert (folder / "config.yaml").read_text() == kept.to_yaml()
+    assert run_folder(kept, folder) == run_folder(kept, str(folder)) == folder
+    assert run_folder(parse({**PLAIN, "checkpoint": {}}), None) is None
+    with pytest.raises(ConfigError, match="--resume .*: not the folder of a run .no config.yaml"):
+        run_folder(kept, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,0 +1,55 @@
+"""Numbers, sizes and swept parameters as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from rich.console import Console
+
+PIPED_WIDTH = 200  # columns, enough for every table
+SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def stdout() -> Console:
+    """The console for results: as wide as the terminal, or wide enough for any table if it is piped."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def size(nbytes: float) -> str:
+    """A number of bytes in decimal units, as network and paper figures use them."""
+    power = min(int(math.log(max(nbytes, 1), 1000) + 1e-9), len(SIZE_UNITS) - 1)
+    return f"{nbytes / 1000**power:.3g} {SIZE_UNITS[power]}"
+
+
+def percent(share: float | None) -> str:
+    """A share (0 to 1) in percent; "-" for None."""
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def dropped_note(dropped: int) -> str:
+    """The end of a line about uploads: how many sampled clients were dropped; empty if none was."""
+    return f", {dropped} upload{'s' * (dropped > 1)} missing" if dropped else ""
+
+
+def describe_params(params: Mapping[str, object]) -> str:
+    """Swept parameters in short form: `lr=0.1, gamma1=0.01`."""
+    return ", ".join(f"{short_key(key)}={plain_value(value)}" for key, value in params.items())
+
+
+def short_key(key: str) -> str:
+    """The last part of a configuration key; of `algorithm.name` and the like, the section.
+
+    Keys that are swept together ("local.lr, algorithm.gamma1") are joined by a slash.
+    """
+    if key.endswith(".name"):
+        return key.split(".")[-2]
+    return "/".join(part.strip().rsplit(".", 1)[-1] for part in key.split(","))
+
+
+def plain_value(value: object) -> str:
+    """A configuration value as text; "-" for None."""
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)

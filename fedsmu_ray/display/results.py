@@ -1,0 +1,89 @@
+"""Results of experiments and sweeps on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedsmu_ray.display.formatting import (
+    dropped_note,
+    percent,
+    plain_value,
+    short_key,
+    size,
+    stdout,
+)
+
+
+def print_run(summary: Mapping[str, Any], uri: str | None) -> None:
+    """Print the results of one experiment; uri: where its run is tracked, if it is."""
+    console = stdout()
+    console.print(
+        f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds "
+        f"(best {percent(summary['best_test_accuracy'])} in round {summary['best_round']}); "
+        f"uploaded {size(summary['uplink_bytes'])}, downloaded {size(summary['downlink_bytes'])}, "
+        f"{summary['seconds']:.1f} s{dropped_note(summary['dropped'])}",
+        soft_wrap=True,
+    )
+    console.print(f"model {summary['model_sha256']}", soft_wrap=True)
+    _print_store(console, uri)
+
+
+def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
+    """Print the `limit` best trials of a sweep, best first, the failed ones, and where the runs are."""
+    console = stdout()
+    trials = sorted(outcome["trials"], key=lambda t: t["score"], reverse=outcome["mode"] == "max")
+    if trials:
+        title = (
+            f"the best {min(limit, len(trials))} of {len(trials)} trials, by {outcome['metric']}"
+        )
+        keys = list(dict.fromkeys(k for t in trials for k in t["params"] if k != "algorithm.name"))
+        console.print(_trial_table(title, keys, trials[:limit]))
+    for trial in outcome["failed"]:
+        console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True, markup=False)
+    if outcome["tracking_uri"]:
+        console.print(
+            f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run "
+            f"'{outcome['name']}' (unfold it to see its trials)",
+            soft_wrap=True,
+        )
+    _print_store(console, outcome["tracking_uri"])
+
+
+def _trial_table(title: str, keys: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per trial; `keys` are the swept configuration keys."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    swept = [short_key(key) for key in keys]
+    for heading in ("#", "method", *swept, "accuracy", "best", "upload", "rounds", "seconds"):
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    for trial in trials:
+        table.add_row(
+            str(trial["index"]),
+            trial["method"],
+            *(plain_value(trial["params"].get(key)) for key in keys),
+            percent(trial["test_accuracy"]),
+            percent(trial["best_test_accuracy"]),
+            size(trial["uplink_bytes"]),
+            str(trial["rounds"]),
+            f"{trial['seconds']:.1f}",
+        )
+    return table
+
+
+def _print_store(console: Console, uri: str | None) -> None:
+    if uri is None:
+        console.print("tracking is off (tracking.uri=null)")
+        return
+    is_server = uri.startswith("http")
+    viewer = f"a browser at {uri}" if is_server else f"mlflow ui --backend-store-uri {uri}"
+    console.print(f"runs are in {uri}; compare them with\n  {viewer}", soft_wrap=True)

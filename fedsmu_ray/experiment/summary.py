@@ -1,0 +1,54 @@
+"""What an experiment gives to trackers and tables: its run to be created, and the summary of its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedsmu_ray.config.schema import Config
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.records import Progress
+from fedsmu_ray.tracking.base import NewRun
+from fedsmu_ray.tracking.metrics import METRICS
+
+CONFIG_FILE = "config.yaml"  # of a run: in its folder, and as its artifact
+
+
+def new_run(
+    name: str, config: Config, tags: Mapping[str, str] | None = None, parent: str | None = None
+) -> NewRun:
+    """The run of a configuration, for a tracker: flat parameters, and config.yaml as an artifact.
+
+    parent: run id of the sweep that the run belongs to.
+    """
+    params = {key: str(value) for key, value in config.flat().items() if key != "name"}
+    own_tags = {"mlflow.source.name": "fedsmu_ray", "fedsmu.method": config.method_name}
+    files = {CONFIG_FILE: config.to_yaml()}
+    return NewRun(name, params, {**own_tags, **(tags or {})}, files, parent)
+
+
+def summarize(
+    problem: Problem, progress: Progress, sha256: str | None, seconds: float
+) -> dict[str, Any]:
+    """The figures that runs are compared by.
+
+    Accuracies are 0 to 1, bytes are totals over rounds and clients. sha256: of the final model, if it is
+    known. seconds: wall time of the experiment.
+    """
+    config, last, best = problem.config, progress.last, progress.best
+    return {
+        "name": config.name,
+        "method": config.method_name,
+        "rounds": last.round,
+        **{metric.field: getattr(last, metric.field) for metric in METRICS if metric.final},
+        **{
+            f"best_{metric.field}": getattr(best, metric.field) for metric in METRICS if metric.best
+        },
+        "best_round": best.round,
+        "dropped": last.dropped,
+        "clients": config.data.clients,
+        "cohort": config.federation.cohort,
+        "dim": problem.dim,
+        "model_sha256": sha256,
+        "seconds": round(seconds, 3),
+    }

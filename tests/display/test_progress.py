@@ -1,0 +1,69 @@
+"""Progress on stderr: lines where it is piped, nothing where it is turned off."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fedsmu_ray.display import progress
+from fedsmu_ray.display.progress import RunProgress, SweepProgress
+from fedsmu_ray.federation.records import Record
+
+CONFIG = SimpleNamespace(
+    name="small",
+    method_name="fedsmu",
+    model_name="mlp",
+    data=SimpleNamespace(dataset="digits", clients=20),
+    federation=SimpleNamespace(cohort=5, rounds=6),
+)
+EVALUATED = Record(
+    2, (1,), 0.5, 1500, 3000, 0.25, 0.0, dropped=1, test_accuracy=0.9, test_loss=0.345
+)
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """A line whenever there is something to say."""
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", -1.0)
+
+
+def test_lines_of_a_run(capsys, always):
+    with RunProgress(CONFIG, 12345, "this process", enabled=True) as shown:
+        shown.update(Record(1, (1,), 0.5, 700, 1400, 0.25, 0.0))  # nothing evaluated yet
+        shown.update(EVALUATED)
+        shown.update(Record(3, (1,), 0.5, 2000, 4000, 0.5, 0.0))
+        shown.print_line("a line [red]")
+    assert capsys.readouterr().err.splitlines() == [
+        "small: fedsmu on digits, mlp with 12,345 parameters, 20 clients, 5 per round, 6 rounds; this process",
+        "round 2/6  accuracy 90.00 %  loss 0.345  upload 1.5 kB, 1 upload missing  0.25 s/round",
+        "round 3/6  accuracy 90.00 %  loss 0.345  upload 1.5 kB, 1 upload missing  0.50 s/round",
+        "a line [red]",
+    ]
+
+
+def test_lines_come_at_intervals(capsys):
+    with RunProgress(CONFIG, 12345, "this process", enabled=True) as shown:
+        shown.update(EVALUATED)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_display_that_is_turned_off_prints_nothing(capsys, always):
+    with RunProgress(CONFIG, 12345, "this process", enabled=False) as shown:
+        shown.update(EVALUATED)
+        shown.print_line("a line")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_lines_of_a_sweep(capsys, always):
+    with SweepProgress("small", 3, 1, 6, "a cluster", enabled=True) as shown:
+        shown.start("001 lr=0.1")
+        shown.update("001 lr=0.1", 2, 0.5)
+        shown.update("002 lr=0.2", 4, 0.75)
+        shown.finish("002 lr=0.2", "75.00 %", 0.75)
+        shown.finish("001 lr=0.1", "failed: no reason", None)
+    assert shown.best == 0.75 and capsys.readouterr().err.splitlines() == [
+        "small: 3 trials of up to 6 rounds, 1 of them completed before; a cluster",
+        "1/3 trials done; running: 001 lr=0.1: round 2/6, 50.00 %",
+        "1/3 trials done; running: 001 lr=0.1: round 2/6, 50.00 %; 002 lr=0.2: round 4/6, 75.00 %",
+        "[2/3] 002 lr=0.2: 75.00 %",
+        "[3/3] 001 lr=0.1: failed: no reason",
+    ]

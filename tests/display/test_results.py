@@ -1,0 +1,98 @@
+"""The results that commands print."""
+
+import pytest
+
+from fedsmu_ray.display.results import print_run, print_sweep
+
+SUMMARY = {
+    "rounds": 6,
+    "test_accuracy": 0.9,
+    "best_test_accuracy": 0.95,
+    "best_round": 4,
+    "uplink_bytes": 1500,
+    "downlink_bytes": 2_000_000,
+    "dropped": 0,
+    "model_sha256": "ab" * 32,
+    "seconds": 1.25,
+}
+
+
+def trial(index, score, **params):
+    return {**SUMMARY, "index": index, "method": "fedsmu", "score": score, "params": params}
+
+
+def outcome(**changes):
+    return {
+        "trials": [
+            trial(0, 0.3, **{"local.lr": 0.1}),
+            trial(1, 0.9, **{"local.lr": 0.2, "algorithm.name": "fedavg"}),
+            trial(2, 0.6, **{"local.lr": None}),
+        ],
+        "failed": [{"name": "003 lr=9", "error": "DivergenceError: [red]"}],
+        "mode": "max",
+        "metric": "test/accuracy",
+        "tracking_uri": None,
+        "experiment": "fedsmu",
+        "name": "small",
+        "seconds": 10.4,
+        **changes,
+    }
+
+
+def test_a_run_is_two_lines_and_where_it_is_tracked(capsys):
+    print_run(SUMMARY, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "test accuracy 90.00 % after 6 rounds (best 95.00 % in round 4); uploaded 1.5 kB, "
+        "downloaded 2 MB, 1.2 s",
+        f"model {'ab' * 32}",
+        "tracking is off (tracking.uri=null)",
+    ]
+
+
+def test_missing_uploads_are_shown(capsys):
+    print_run({**SUMMARY, "dropped": 2}, None)
+    assert "1.2 s, 2 uploads missing\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "uri, viewer",
+    [
+        ("sqlite:////a/mlflow.db", "mlflow ui --backend-store-uri sqlite:////a/mlflow.db"),
+        ("http://server:5000", "a browser at http://server:5000"),
+    ],
+)
+def test_where_the_runs_are(capsys, uri, viewer):
+    print_run(SUMMARY, uri)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [f"runs are in {uri}; compare them with", f"  {viewer}"]
+
+
+def rows(text):
+    """The cells of the table of trials, by row."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("#"))
+    return [line.split() for line in lines[start : start + 4]]
+
+
+@pytest.mark.parametrize("mode, order", [("max", ["1", "2", "0"]), ("min", ["0", "2", "1"])])
+def test_trials_are_printed_best_first(capsys, mode, order):
+    print_sweep(outcome(mode=mode))
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].rstrip() == "the best 3 of 3 trials, by test/accuracy"
+    heading, *trials = rows(out)
+    assert heading == ["#", "method", "lr", "accuracy", "best", "upload", "rounds", "seconds"]
+    assert [row[0] for row in trials] == order
+    assert trials[order.index("2")][1:3] == ["fedsmu", "-"]
+    assert "failed: 003 lr=9: DivergenceError: [red]\n" in out
+
+
+def test_only_the_best_trials_are_printed(capsys):
+    print_sweep(outcome(tracking_uri="http://server"), limit=2)
+    out = capsys.readouterr().out
+    assert out.startswith("the best 2 of 3 trials") and "\n0 " not in out and "\n1 " in out
+    assert "sweep of 10 s in experiment 'fedsmu', run 'small' (unfold it to see its trials)" in out
+
+
+def test_a_sweep_without_a_finished_trial_has_no_table(capsys):
+    print_sweep(outcome(trials=[]))
+    assert capsys.readouterr().out.startswith("failed: 003")

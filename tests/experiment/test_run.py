@@ -1,0 +1,167 @@
+"""Runs from their configuration to their result: what is tracked, what is shown, and how they end."""
+
+import numpy as np
+import pytest
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import CheckpointError, ConfigError
+from fedsmu_ray.experiment import run as module
+from fedsmu_ray.experiment.run import Result, run
+from fedsmu_ray.experiment.summary import new_run
+from fedsmu_ray.federation.records import Record
+from fedsmu_ray.numerics import parameters
+from fedsmu_ray.tracking.base import NoTracker
+from fedsmu_ray.tracking.metrics import final_metrics, tracked
+
+PLAIN = {
+    "name": "small",
+    "data": {"clients": 20},
+    "model": {"hidden": [24]},
+    "local": {"epochs": 1, "batch_size": 20},
+    "federation": {"rounds": 5, "cohort": 5, "eval_every": 2},
+    "tracking": {"uri": None},
+    "compute": {"executor": "inline", "clients_per_task": 2},
+}
+
+
+def config_of(**changes):
+    return parse({**PLAIN, **changes})
+
+
+class Recording(NoTracker):
+    """A tracker that keeps what it is given."""
+
+    def __init__(self, fail_at=None):
+        self.calls, self.fail_at = [], fail_at
+
+    def start(self, run):
+        self.calls.append(("start", run))
+        return "the id"
+
+    def resume(self, run_id):
+        self.calls.append(("resume", run_id))
+
+    def log(self, run_id, metrics, round):
+        self.calls.append(("log", run_id, metrics, round))
+        if round == self.fail_at:
+            raise KeyboardInterrupt
+
+    def finish(self, run_id, status="FINISHED", metrics=None, tags=None):
+        self.calls.append(("finish", run_id, status, metrics, tags))
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    tracker = Recording()
+    monkeypatch.setattr(module, "open_tracker", lambda *arguments: tracker)
+    return tracker
+
+
+def test_a_run_and_its_result():
+    result = run(config_of())
+    assert isinstance(result, Result) and [r.round for r in result.history] == [1, 2, 3, 4, 5]
+    assert all(isinstance(record, Record) for record in result.history)
+    assert result.summary["rounds"] == 5 and result.summary["run_id"] == ""
+    assert result.params.dtype == np.float32 and result.params.shape == (result.summary["dim"],)
+    x = parameters.flatten(result.model())
+    assert np.array_equal(x.numpy(), result.params)
+    assert parameters.sha256(x) == result.summary["model_sha256"]
+
+
+def test_a_run_is_tracked(recording):
+    config = config_of()
+    result = run(config)
+    start, *logs, finish = recording.calls
+    assert start == ("start", new_run("small", config))
+    evaluated = [record for record in result.history if record.test_accuracy is not None]
+    assert [record.round for record in evaluated] == [2, 4, 5]
+    assert logs == [("log", "the id", tracked(r), r.round) for r in evaluated]
+    sha256 = result.summary["model_sha256"]
+    final = final_metrics(result.summary)
+    assert finish == ("finish", "the id", "FINISHED", final, {"model_sha256": sha256})
+    assert result.summary["run_id"] == "the id"
+
+
+def test_where_the_tracker_is_opened(monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(module, "open_tracker", lambda *a: opened.append(a) or NoTracker())
+    tracking = {"uri": "sqlite:///x.db", "experiment": "e"}
+    run(config_of(tracking=tracking, checkpoint={"folder": str(tmp_path)}))
+    run(config_of(tracking=tracking, checkpoint={"folder": str(tmp_path), "every": 2}))
+    (folder,) = tmp_path.iterdir()
+    assert opened == [("sqlite:///x.db", "e", str(tmp_path)), ("sqlite:///x.db", "e", folder)]
+
+
+def test_an_interrupted_run_is_killed_and_resumed(recording, tmp_path, capsys):
+    config = config_of(checkpoint={"every": 1, "folder": str(tmp_path)})
+    undisturbed = run(config_of()).summary
+    recording.calls, recording.fail_at = [], 4
+    with pytest.raises(KeyboardInterrupt):
+        run(config, display=True)
+    (folder,) = tmp_path.iterdir()
+    command = f"to resume from the last checkpoint: python -m fedsmu_ray.train --resume {folder}"
+    assert command in capsys.readouterr().err
+    assert recording.calls[-1] == ("finish", "the id", "KILLED", None, None)
+    assert {"config.yaml", "run_id", "checkpoint.json"} <= {p.name for p in folder.iterdir()}
+    assert (folder / "run_id").read_text() == "the id"
+    recording.calls, recording.fail_at = [], None
+    result = run(config, resume=folder)
+    assert recording.calls[0] == ("resume", "the id") and recording.calls[-1][2] == "FINISHED"
+    # Trackers ignore the rounds they have: they get all of them again.
+    assert [call[3] for call in recording.calls[1:-1]] == [2, 4, 5]
+    assert {k: v for k, v in result.summary.items() if k not in ("seconds", "run_id")} == {
+        k: v for k, v in undisturbed.items() if k not in ("seconds", "run_id")
+    }
+
+
+def test_a_failed_run_is_tracked_as_failed(recording, tmp_path):
+    config = config_of(checkpoint={"every": 1, "folder": str(tmp_path)})
+    run(config)
+    (folder,) = tmp_path.iterdir()
+    (folder / "checkpoint.json").write_text("nonsense")
+    with pytest.raises(CheckpointError, match="not a checkpoint manifest"):
+        run(config, resume=folder)
+    assert recording.calls[-1] == ("finish", "the id", "FAILED", None, None)
+
+
+def test_a_folder_that_is_not_of_a_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(ConfigError, match="not the folder of a run"):
+        run(config_of(), resume=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of its database layer
+def test_a_resumed_run_has_every_point_once_in_mlflow(tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    changes = {
+        "tracking": {"uri": uri, "experiment": "e"},
+        "checkpoint": {"every": 1, "folder": str(tmp_path / "runs")},
+    }
+    config = config_of(**changes)
+    step, steps = module.RunProgress.update, []
+
+    def interrupt(self, record):
+        steps.append(record.round)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        step(self, record)
+
+    monkeypatch.setattr(module.RunProgress, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "runs").iterdir()
+    client = MlflowClient(uri)
+    run_id = (folder / "run_id").read_text()
+    assert client.get_run(run_id).info.status == "KILLED"
+    result = run(config, resume=folder)
+    assert result.summary["run_id"] == run_id
+    stored = client.get_run(run_id)
+    assert stored.info.status == "FINISHED" and stored.info.run_name == "small"
+    assert stored.data.params["federation.rounds"] == "5"
+    assert stored.data.tags["model_sha256"] == result.summary["model_sha256"]
+    assert stored.data.tags["fedsmu.method"] == "fedsmu"
+    for name in ("test/accuracy", "train/loss", "comm/uplink_bytes"):
+        assert [m.step for m in client.get_metric_history(run_id, name)] == [2, 4, 5]
+    assert [f.path for f in client.list_artifacts(run_id)] == ["config.yaml"]

@@ -1,0 +1,79 @@
+"""The run that an experiment gives to trackers, and the summary of its results."""
+
+import json
+from types import SimpleNamespace
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.experiment.summary import new_run, summarize
+from fedsmu_ray.federation.records import Progress, Record
+from fedsmu_ray.tracking.metrics import final_metrics
+
+CONFIG = parse({"name": "t", "federation": {"rounds": 40, "cohort": 5}, "data": {"clients": 20}})
+
+
+def record(number, accuracy, **changes):
+    values = {
+        "round": number,
+        "cohort": (1, 2),
+        "train_loss": 0.5 / number,
+        "uplink_bytes": 10 * number,
+        "downlink_bytes": 20 * number,
+        "seconds": 0.1,
+        "zero_fraction": 0.0,
+        "uniformity": 0.5,
+        "test_accuracy": accuracy,
+        "test_loss": 1.0 / number,
+        **changes,
+    }
+    return Record(**values)
+
+
+def summary(**changes):
+    progress = Progress(
+        evaluated=[record(2, 0.5), record(4, 0.75), record(6, 0.75), record(8, 0.7, dropped=3)]
+    )
+    given = {"sha256": "ab", "seconds": 1.23456, **changes}
+    return summarize(SimpleNamespace(config=CONFIG, dim=1000), progress, **given)
+
+
+def test_the_figures_of_a_summary():
+    assert summary() == {
+        "name": "t",
+        "method": "fedsmu",
+        "rounds": 8,
+        "test_accuracy": 0.7,
+        "test_loss": 0.125,
+        "train_loss": 0.0625,
+        "best_test_accuracy": 0.75,
+        "best_round": 4,
+        "uplink_bytes": 80,
+        "downlink_bytes": 160,
+        "dropped": 3,
+        "clients": 20,
+        "cohort": 5,
+        "dim": 1000,
+        "model_sha256": "ab",
+        "seconds": 1.235,
+    }
+    assert (
+        isinstance(summary()["uplink_bytes"], int) and summary(sha256=None)["model_sha256"] is None
+    )
+
+
+def test_a_summary_is_json_and_has_all_final_metrics():
+    assert json.loads(json.dumps(summary())) == summary()
+    assert final_metrics(summary())["final/uplink_bytes"] == 80
+
+
+def test_the_run_of_a_configuration():
+    run = new_run("trial 3", CONFIG, {"fedsmu.sweep": "trial"}, "parent")
+    assert run.name == "trial 3" and run.parent == "parent"
+    assert run.tags == {
+        "mlflow.source.name": "fedsmu_ray",
+        "fedsmu.method": "fedsmu",
+        "fedsmu.sweep": "trial",
+    }
+    assert run.params == {k: str(v) for k, v in CONFIG.flat().items() if k != "name"}
+    assert run.params["federation.rounds"] == "40" and "name" not in run.params
+    assert run.files == {"config.yaml": CONFIG.to_yaml()}
+    assert new_run("t", CONFIG).parent is None

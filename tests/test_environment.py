@@ -1,0 +1,95 @@
+"""Environment variables: read and set in one module, and what the user has set stays."""
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+
+from fedsmu_ray import environment
+
+PACKAGE = Path(environment.__file__).parent
+
+
+def test_no_other_module_touches_the_environment():
+    names = {"environ", "getenv", "putenv", "environb"}
+    for path in PACKAGE.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        used |= {
+            alias.name
+            for node in nodes
+            if isinstance(node, ast.ImportFrom) and node.module == "os"
+            for alias in node.names
+        }
+        assert path.name == "environment.py" or not used & names, path
+
+
+@pytest.mark.parametrize(
+    "set_defaults, defaults",
+    [
+        (environment.set_ray_defaults, environment.RAY_DEFAULTS),
+        (environment.set_mlflow_defaults, environment.MLFLOW_DEFAULTS),
+    ],
+)
+def test_defaults_are_set_and_the_users_values_stay(monkeypatch, set_defaults, defaults):
+    monkeypatch.setattr(os, "environ", {})
+    set_defaults()
+    assert os.environ == defaults
+    mine = dict.fromkeys(defaults, "mine")
+    monkeypatch.setattr(os, "environ", dict(mine))
+    set_defaults()
+    assert os.environ == mine
+
+
+def test_cublas_gets_a_fixed_workspace(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    environment.set_deterministic_cublas()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    environment.set_deterministic_cublas()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_the_address_of_a_cluster(monkeypatch, given):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert environment.ray_address(given) is None and environment.ray_address("auto") == "auto"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert environment.ray_address(given) == "10.0.0.1:6379"
+    assert environment.ray_address("auto") == "auto"
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert environment.ray_address(given) is None
+
+
+def test_the_token_is_used_where_a_cluster_is_joined_and_a_token_exists(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
+    environment.use_cluster_token("auto")
+    assert "RAY_AUTH_MODE" not in os.environ
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("token")
+    environment.use_cluster_token(None)
+    assert "RAY_AUTH_MODE" not in os.environ
+    environment.use_cluster_token("auto")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_pending_trials_are_limited(monkeypatch):
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "1")
+    environment.limit_pending_trials(7)
+    assert os.environ["TUNE_MAX_PENDING_TRIALS_PG"] == "7"
+
+
+def test_where_data_and_caches_are(monkeypatch, tmp_path):
+    for name in ("FEDSMU_DATA", "FEDSMU_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment.data_root() == tmp_path / ".cache" / "fedsmu_ray"
+    assert environment.cache_folder() == tmp_path / ".cache" / "fedsmu_ray"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert environment.cache_folder() == tmp_path / "cache" / "fedsmu_ray"
+    monkeypatch.setenv("FEDSMU_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("FEDSMU_CACHE", str(tmp_path / "own"))
+    assert environment.data_root() == tmp_path / "data"
+    assert environment.cache_folder() == tmp_path / "own"

@@ -1,0 +1,96 @@
+"""The list of metrics: every row names a field of a record, and all that is tracked follows from the rows."""
+
+import dataclasses
+
+import pytest
+
+from fedsmu_ray.federation.records import Record
+from fedsmu_ray.tracking import metrics
+from fedsmu_ray.tracking.metrics import METRICS, SWEEPABLE, Metric, final_metrics, tracked
+
+RECORD = Record(
+    round=4,
+    cohort=(1, 2),
+    train_loss=0.5,
+    uplink_bytes=1000,
+    downlink_bytes=2000,
+    seconds=0.25,
+    zero_fraction=0.1,
+    dropped=3,
+    uniformity=0.75,
+    test_accuracy=0.9,
+    test_loss=0.3,
+)
+SUMMARY = {
+    "test_accuracy": 0.9,
+    "test_loss": 0.3,
+    "train_loss": 0.5,
+    "uplink_bytes": 1000,
+    "downlink_bytes": 2000,
+    "best_test_accuracy": 0.95,
+    "best_round": 2,
+    "seconds": 1.5,
+}
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_metric_is_a_field_of_a_record(metric):
+    assert metric.field in {field.name for field in dataclasses.fields(Record)}
+    assert metric.value(RECORD) == getattr(RECORD, metric.field)
+    assert metric.unit and metric.meaning and "/" in metric.name
+    assert metric.final or not metric.best
+
+
+def test_names_and_fields_are_unique():
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    assert len({metric.field for metric in METRICS}) == len(METRICS)
+
+
+def test_a_record_as_tracked_metrics():
+    values = tracked(RECORD)
+    assert values == {
+        "test/accuracy": 0.9,
+        "test/loss": 0.3,
+        "train/loss": 0.5,
+        "comm/uplink_bytes": 1000.0,
+        "comm/downlink_bytes": 2000.0,
+        "time/round_s": 0.25,
+        "mu/upload": 0.75,
+        "clients/dropped": 3.0,
+    }
+    assert all(isinstance(value, float) for value in values.values())
+
+
+def test_what_was_not_measured_is_not_tracked():
+    plain = Record(1, (1,), 0.5, 1000, 2000, 0.25, 0.0)
+    assert set(tracked(plain)) == {
+        "train/loss",
+        "comm/uplink_bytes",
+        "comm/downlink_bytes",
+        "time/round_s",
+    }
+    assert tracked(dataclasses.replace(plain, uplink_bytes=0))["comm/uplink_bytes"] == 0.0
+
+
+def test_final_metrics_of_a_summary():
+    assert final_metrics(SUMMARY) == {
+        "final/test_accuracy": 0.9,
+        "final/test_loss": 0.3,
+        "final/train_loss": 0.5,
+        "final/uplink_bytes": 1000,
+        "final/downlink_bytes": 2000,
+        "final/seconds": 1.5,
+        "best/test_accuracy": 0.95,
+        "best/round": 2,
+    }
+
+
+def test_a_sweep_may_optimize_what_has_a_direction():
+    assert SWEEPABLE == ("test/accuracy", "test/loss", "train/loss")
+
+
+def test_a_metric_is_added_by_one_row(monkeypatch):
+    row = Metric("uploads/zero", "zero_fraction", "0 to 1", "zero signs", final=True)
+    monkeypatch.setattr(metrics, "METRICS", (*METRICS, row))
+    assert tracked(RECORD)["uploads/zero"] == 0.1
+    assert final_metrics({**SUMMARY, "zero_fraction": 0.1})["final/zero_fraction"] == 0.1
