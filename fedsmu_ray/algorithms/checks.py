@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -31,10 +31,7 @@ def check_method(name: str, method: Method, setting: Setting) -> None:
     downlink = checks.fields("downlink", setting)
     feedback = checks.feedback(setting)
     checks.server_state(set(downlink), feedback)
-    # An experiment measures client states on a tensor without data ("meta"), and creates them on one with data.
-    for x in (torch.zeros(DIM), torch.zeros(DIM, device="meta")):
-        for key, value in checks.tensors("client_init", x).items():
-            checks.shape("client_init", key, value, x)
+    checks.client_state()
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,19 @@ class _Checks:
         label = f"algorithm.name = {self.name}: {type(self.method).__name__}.{hook}"
         return ConfigError([f"{label} {problem}; {cure}"])
 
-    def call(self, hook: str, *arguments: Any) -> Any:
+    def call(self, hook: str, argument: Any, cure: str = "correct the code there") -> Any:
         try:
-            return getattr(self.method, hook)(*arguments)
+            return getattr(self.method, hook)(argument)
         except Exception as error:
             problem = f"raised {type(error).__name__}: {error} ({self._line(error)})"
-            raise self.error(hook, problem, "correct the code there") from error
+            raise self.error(hook, problem, cure) from error
 
     def _line(self, error: Exception) -> str:
         """File and line of the innermost frame in a file that defines the method or a class it derives from."""
-        sources = {inspect.getfile(cls) for cls in type(self.method).__mro__[:-1]}
+        functions = [f for cls in type(self.method).__mro__ for f in vars(cls).values()]
+        files = {f.__code__.co_filename for f in functions if isinstance(f, FunctionType)}
         frames = traceback.extract_tb(error.__traceback__)
-        frame = next((frame for frame in reversed(frames) if frame.filename in sources), frames[-1])
+        frame = next((frame for frame in reversed(frames) if frame.filename in files), frames[-1])
         return f"{frame.filename}:{frame.lineno}"
 
     def fields(self, hook: str, setting: Setting) -> Mapping[str, Codec]:
@@ -115,8 +113,18 @@ class _Checks:
                     )
                 self.shape(hook, key, held[key], x)
 
-    def tensors(self, hook: str, argument: Any) -> Mapping[str, Tensor]:
-        found = self.call(hook, argument)
+    def client_state(self) -> None:
+        # An experiment measures client states on a tensor without data ("meta"), and makes them on one with data.
+        meta_cure = (
+            "use the shape of x only: it is also called with a meta tensor, which has no values"
+        )
+        for device, *cure in (("cpu",), ("meta", meta_cure)):
+            x = torch.zeros(DIM, device=device)
+            for key, value in self.tensors("client_init", x, *cure).items():
+                self.shape("client_init", key, value, x)
+
+    def tensors(self, hook: str, argument: Any, *cure: str) -> Mapping[str, Tensor]:
+        found = self.call(hook, argument, *cure)
         if not isinstance(found, Mapping):
             raise self.error(
                 hook, f"returned a {type(found).__name__}", "return a dict of tensors by name"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -12,10 +12,10 @@ from torch import Tensor
 from fedsmu_ray.algorithms.base import Fraction, LocalSolver, Method, Setting, State
 from fedsmu_ray.wire import compressors
 from fedsmu_ray.wire.base import Codec
-from fedsmu_ray.wire.compressors import IndexCoding, Scope
+from fedsmu_ray.wire.compressors import CompressorName, IndexCoding, Scope
 
-CompressorName = Annotated[
-    Literal["topk", "sign", "heavy_sign", "none"],
+Compressor = Annotated[
+    CompressorName,
     Field(
         description="the compressor C: `topk`; `sign`: mean magnitude of the block times the sign; "
         "`heavy_sign`: the same of the top-k; `none`"
@@ -44,7 +44,7 @@ class CompressedUplink(Method):
     k (32 + index) bits, sign d + 32 L, heavy_sign k (1 + index) + 32 L, none 32 d.
     """
 
-    compressor: CompressorName = "topk"
+    compressor: Compressor = "topk"
     k_ratio: KeptRatio = 0.05
     index: KeptIndex = "min"
 

@@ -19,7 +19,7 @@ from fedsmu_ray.algorithms.base import (
     Setting,
     State,
 )
-from fedsmu_ray.algorithms.error_feedback import Blocks, CompressorName, ErrorFeedback, KeptRatio
+from fedsmu_ray.algorithms.error_feedback import Blocks, Compressor, ErrorFeedback, KeptRatio
 from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
@@ -110,7 +110,7 @@ class FedCAMS(ErrorFeedback, FedAMS):
     other compressors, see `CompressedUplink`. Download 32 d bits.
     """
 
-    compressor: CompressorName = "sign"
+    compressor: Compressor = "sign"
     k_ratio: KeptRatio = 1 / 64
     group: Blocks = "model"
 

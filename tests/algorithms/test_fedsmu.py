@@ -1,10 +1,12 @@
-"""FedSMU against the exact oracles of its specification (numbers in brackets), in float64 on quadratics."""
+"""FedSMU against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import pytest
 import torch
-from helpers.quadratics import F64, Quadratics, lion, random_cohorts, simulate, start
+from helpers.quadratics import F64, Quadratics, lion, random_cohorts, same, simulate, start
 
-from fedsmu_ray.algorithms.registry import FedSMU
+from fedsmu_ray.algorithms.fedavg import FedAvg
+from fedsmu_ray.algorithms.fedsmu import FedSMU
+from fedsmu_ray.config.reference import lenet_setting
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 
@@ -117,3 +119,65 @@ def test_decay_scales_step_and_weight_decay():  # [9]
         product *= 1 - g1 * rho**t * g2
     got = simulate(smu(gamma1=g1, gamma2=g2, decay=rho), flat, start(), rounds).x[-1]
     torch.testing.assert_close(got, product * start(), **CLOSE)
+
+
+def test_majority_of_one_is_fedsmu():  # [13]
+    problem = Quadratics.random(1, steps=5)
+    one, two = (
+        simulate(FedSMU(vote=v, zero_rule="zero"), problem, start(), 40).x
+        for v in ("majority", "mean")
+    )
+    same(one, two)
+
+
+def test_full_precision_without_momentum_is_fedavg():  # [15]
+    problem, cohorts = Quadratics.random(6, steps=3), random_cohorts(6, 3, 40)
+    full = FedSMU(bits=32, beta1=0.0, gamma1=1.0, gamma2=0.0)
+    same(
+        simulate(full, problem, start(), 40, cohorts).x,
+        simulate(FedAvg(), problem, start(), 40, cohorts).x,
+    )
+
+
+def test_without_momentum_beta2_does_not_matter():  # [15]
+    problem = Quadratics.random(6, steps=3)
+    one, two = (
+        simulate(FedSMU(beta1=0.0, beta2=b, zero_rule="zero"), problem, start(), 40)
+        for b in (0.0, 0.99)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one.x, two.x))
+    assert not any(state for states in one.states for state in states.values())  # nothing to keep
+
+
+def test_without_momentum_bits_are_those_of_a_momentum_that_is_not_read():
+    class Keeping(FedSMU):  # as FedSMU was before it kept nothing
+        def client_init(self, x):
+            return {"m": torch.zeros_like(x)}
+
+        def client(self, received, state, local):
+            x, m = received["x"], state["m"]
+            delta = local.sgd(x) - x
+            u = self.uplink(local.setting)["u"].compress(
+                self.beta1 * m + (1 - self.beta1) * delta, local
+            )
+            return {"u": u}, {"m": self.beta2 * m + (1 - self.beta2) * delta}
+
+    cohorts = random_cohorts(6, 3, 40)
+    for options in ({}, {"bits": 3}, {"bits": 32, "gamma1": 0.5}):
+        one, two = (
+            simulate(
+                cls(beta1=0.0, **options), Quadratics.random(6, steps=3), start(), 40, cohorts
+            ).x
+            for cls in (FedSMU, Keeping)
+        )
+        assert all(torch.equal(a, b) for a, b in zip(one, two))
+
+
+def test_a_client_of_fedsmu_costs_4_2_bits_at_a_tenth_of_the_downlink():  # [30]
+    setting = lenet_setting()
+    method = FedSMU()
+    up, down = (
+        8 * sum(c.size(setting.dim) for c in sent(setting).values())
+        for sent in (method.uplink, method.downlink)
+    )
+    assert (up + 0.1 * down) / setting.dim == pytest.approx(4.2, abs=1e-5)

@@ -12,6 +12,13 @@ from fedsmu_ray.wire.base import Fields, ZeroRule
 from fedsmu_ray.wire.compressors import PerClient
 
 F64 = torch.float64
+COMPRESSORS = [  # options of methods with biased compressors
+    {"compressor": "topk", "k_ratio": 0.3},
+    {"compressor": "sign"},
+    {"compressor": "heavy_sign", "k_ratio": 0.4},
+    {"compressor": "topk", "k_ratio": 0.3, "group": "tensor"},
+    {"compressor": "sign", "group": "model"},
+]
 
 
 @dataclass
