@@ -1,17 +1,24 @@
-"""`python -m fedsmu_ray.data [FILE] [key=value ...]`: what every client gets, before anything is trained."""
+"""`python -m fedsmu_ray.data [FILE] [key=value ...]`: print the split of the training data before anything is trained."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fedsmu_ray import cli
 
-COLUMNS = 20  # classes that fit a table
-ROWS = 40  # clients shown unless --all
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.table import Table
+
+    from fedsmu_ray.config.schema import Config
+    from fedsmu_ray.datasets.dataset import Dataset
+    from fedsmu_ray.datasets.partition import PartitionConfig
+
+MAX_COLUMNS = 20  # classes that get a column each
+MAX_ROWS = 40  # clients shown unless --all
 
 EXAMPLES = """examples:
   python -m fedsmu_ray.data                                           the quickstart's split of the digits
@@ -21,123 +28,85 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(
+    """Run the command; returns its exit code."""
+    options = _parser().parse_intermixed_args(argv)
+    return cli.main(lambda: _show(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="python -m fedsmu_ray.data",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print the split of an experiment's training data over its clients.",
     )
-    p.add_argument(
+    parser.add_argument(
         "arguments",
         nargs="*",
         metavar="[FILE] key=value",
         help="a YAML recipe (default: the quickstart), then overrides",
     )
-    p.add_argument(
+    parser.add_argument(
         "--plot", metavar="FILE", help="also draw clients x classes into this .png, .pdf or .svg"
     )
-    p.add_argument("--all", action="store_true", help=f"every client, not the first {ROWS}")
-    p.add_argument(
+    parser.add_argument(
+        "--all", action="store_true", help=f"every client, not the first {MAX_ROWS}"
+    )
+    parser.add_argument(
         "--json",
         action="store_true",
         help="print sizes and statistics as JSON on the last line of stdout",
     )
-    options = p.parse_intermixed_args(argv)
-
-    def command() -> int:
-        from fedsmu_ray.config.validation import load_config
-        from fedsmu_ray.datasets.partition import partition
-        from fedsmu_ray.datasets.registry import load_dataset
-
-        config = load_config(*cli.split(options.arguments))
-        data, dataset = config.data, load_dataset(config.data)
-        split = partition(
-            data.partition,
-            dataset.train_y,
-            dataset.classes,
-            data.clients,
-            config.seed,
-            dataset.clients,
-        )
-        counts = split.counts(dataset.train_y, dataset.classes)
-        facts = statistics(counts)
-        _print(config, dataset, counts, facts, len(counts) if options.all else ROWS)
-        if options.plot:
-            plot(counts, f"{data.dataset}, {describe(data.partition)}", options.plot)
-        if options.json:
-            cli.print_json({**facts, "sizes": counts.sum(1).tolist()})
-        return 0
-
-    return cli.main(command)
+    return parser
 
 
-def covering(counts: np.ndarray, share: float = 0.8) -> np.ndarray:
-    """How many of a client's most frequent classes cover `share` of its samples; counts [clients, classes]."""
-    shares = -np.sort(-counts, axis=1).cumsum(1) / counts.sum(1, keepdims=True)
-    return (shares < share - 1e-12).sum(1) + 1
+def _show(options: argparse.Namespace) -> int:
+    from fedsmu_ray.config.loading import load_config
+    from fedsmu_ray.datasets.partition import partition
+    from fedsmu_ray.datasets.registry import load_dataset
+    from fedsmu_ray.datasets.statistics import statistics
+
+    config = load_config(*cli.split(options.arguments))
+    data = config.data
+    dataset = load_dataset(data.dataset, data.options, data.folder(), data.download)
+    labels, classes = dataset.train_y, dataset.classes
+    split = partition(data.partition, labels, classes, data.clients, config.seed, dataset.clients)
+    counts = split.counts(labels, classes)
+    facts = statistics(counts)
+    _print(config, dataset, counts, facts, len(counts) if options.all else MAX_ROWS)
+    if options.plot:
+        _plot(counts, f"{data.dataset}, {_describe(data.partition)}", options.plot)
+    if options.json:
+        cli.print_json({**facts, "sizes": counts.sum(1).tolist()})
+    return 0
 
 
-def statistics(counts: np.ndarray) -> dict[str, Any]:
-    """The split in a few numbers, from counts [clients, classes]."""
-    sizes, cover = counts.sum(1), covering(counts)
-    return {
-        "clients": len(counts),
-        "samples": int(sizes.sum()),
-        "size_min": int(sizes.min()),
-        "size_median": float(np.median(sizes)),
-        "size_max": int(sizes.max()),
-        "classes_median": float(np.median((counts > 0).sum(1))),
-        "classes_covering_80_min": int(cover.min()),
-        "classes_covering_80_median": float(np.median(cover)),
-        "classes_covering_80_max": int(cover.max()),
-    }
+def _describe(partition: PartitionConfig) -> str:
+    """The split in words: its kind and the keys that this kind reads."""
+    keys = {"dirichlet": ("alpha", "sigma"), "quantity_skew": ("alpha",), "shards": ("shards",)}
+    values = [f"{key} {getattr(partition, key):g}" for key in keys.get(partition.kind, ())]
+    return ", ".join([partition.kind, *values])
 
 
-def describe(partition: Any) -> str:
-    """The split in words: its kind and the keys that kind reads."""
-    read = {
-        "dirichlet": ("alpha", "sigma"),
-        "quantity_skew": ("alpha",),
-        "shards": ("shards",),
-    }.get(partition.kind, ())
-    return ", ".join([partition.kind, *(f"{key} {getattr(partition, key):g}" for key in read)])
-
-
-def _print(config: Any, dataset: Any, counts: np.ndarray, facts: dict[str, Any], rows: int) -> None:
-    from rich.table import Table
-
-    from fedsmu_ray.display.progress import stdout
+def _print(
+    config: Config,
+    dataset: Dataset,
+    counts: NDArray[np.int64],
+    facts: Mapping[str, int | float],
+    rows: int,
+) -> None:
+    """Print the data set, a table of the first `rows` clients, and the statistics of the split."""
+    from fedsmu_ray.display.formatting import stdout
 
     console = stdout()
     console.print(
         f"{config.data.dataset}: {len(dataset.train_y):,} training and {len(dataset.test_y):,} test samples "
         f"{list(dataset.shape)} ({dataset.train_x.dtype}), {dataset.classes} classes; "
-        f"{describe(config.data.partition)}, seed {config.seed}",
+        f"{_describe(config.data.partition)}, seed {config.seed}",
         soft_wrap=True,
         markup=False,
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    matrix = dataset.classes <= COLUMNS
-    for heading in (
-        "client",
-        "samples",
-        "classes",
-        "for 80 %",
-        *(range(dataset.classes) if matrix else ()),
-    ):
-        table.add_column(str(heading), justify="right", no_wrap=True)
-    if not matrix:
-        table.add_column("most frequent classes", no_wrap=True)
-    cover = covering(counts)
-    for client, row in enumerate(counts[:rows]):
-        top = np.argsort(-row, kind="stable")[:6]
-        cells = (
-            [str(n or ".") for n in row]
-            if matrix
-            else ["  ".join(f"{c}: {row[c]}" for c in top if row[c])]
-        )
-        table.add_row(str(client), str(row.sum()), str((row > 0).sum()), str(cover[client]), *cells)
-    console.print(table)
+    console.print(_table(counts, rows))
     if rows < len(counts):
         console.print(f"... and {len(counts) - rows} more clients (--all shows them)")
     console.print(
@@ -149,8 +118,34 @@ def _print(config: Any, dataset: Any, counts: np.ndarray, facts: dict[str, Any],
     )
 
 
-def plot(counts: np.ndarray, title: str, path: str) -> None:
-    """Clients x classes as a heat map of sample counts, beside the sizes of the clients."""
+def _table(counts: NDArray[np.int64], rows: int) -> Table:
+    """The first `rows` clients: counts of every class if there are few, else of the most frequent ones."""
+    from rich.table import Table
+
+    from fedsmu_ray.datasets.statistics import covering
+
+    classes = counts.shape[1]
+    has_all_classes = classes <= MAX_COLUMNS
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    headings = ["client", "samples", "classes", "for 80 %"]
+    headings += [str(c) for c in range(classes)] * has_all_classes
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    if not has_all_classes:
+        table.add_column("most frequent classes", no_wrap=True)
+    cover = covering(counts)
+    for client, row in enumerate(counts[:rows]):
+        if has_all_classes:
+            cells = [str(n or ".") for n in row]
+        else:
+            top = (-row).argsort(kind="stable")[:6]
+            cells = ["  ".join(f"{c}: {row[c]}" for c in top if row[c])]
+        table.add_row(str(client), str(row.sum()), str((row > 0).sum()), str(cover[client]), *cells)
+    return table
+
+
+def _plot(counts: NDArray[np.int64], title: str, path: str) -> None:
+    """Draw clients x classes as a heat map of sample counts, beside the sizes of the clients."""
     from fedsmu_ray.errors import ConfigError
 
     try:
@@ -162,7 +157,7 @@ def plot(counts: np.ndarray, title: str, path: str) -> None:
     image = grid.imshow(counts, aspect="auto", interpolation="nearest", cmap="Blues")
     figure.colorbar(image, ax=bars, label="samples of the class")
     grid.set(xlabel="class", ylabel="client", title=title)
-    bars.barh(np.arange(len(counts)), counts.sum(1), height=1.0)
+    bars.barh(range(len(counts)), counts.sum(1), height=1.0)
     bars.set(xlabel="samples")
     try:
         figure.savefig(path, dpi=150)

@@ -1,0 +1,1 @@
+"""Data sets, their split over the clients, and the copy that a training process works on."""

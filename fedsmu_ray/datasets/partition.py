@@ -1,67 +1,99 @@
-"""How training samples are dealt to clients: pure functions of labels (or natural owners) and seed."""
+"""Split the training samples over the clients: pure functions of labels (or natural clients) and seed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from fedsmu_ray.config.schema import PartitionConfig
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.numerics.parameters import as_tensor
 from fedsmu_ray.numerics.streams import host_generator
 
-DIRICHLET_BLOCK = 8192  # samples dealt at once
+DIRICHLET_BLOCK = 8192  # samples assigned at once
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PartitionConfig:
+    """How training samples are assigned to clients. Each kind reads its own keys."""
+
+    kind: Annotated[
+        Literal["dirichlet", "iid", "shards", "natural", "quantity_skew"],
+        Field(
+            description="label skew (dirichlet, shards), size skew (quantity_skew), no skew (iid), or the data set's "
+            "own clients (natural)"
+        ),
+    ] = "dirichlet"
+    alpha: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Dirichlet concentration (dirichlet, quantity_skew); smaller is more skewed",
+        ),
+    ] = 0.25
+    sigma: Annotated[
+        float,
+        Field(ge=0, description="spread of log-normal client sizes (dirichlet); 0: equal sizes"),
+    ] = 0.0
+    shards: Annotated[
+        int, Field(ge=1, lt=2**31, description="label-sorted shards of each client (shards)")
+    ] = 2
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Client c owns indices[starts[c] : starts[c] + sizes[c]] of the training set (all int64)."""
+    """Client c has the samples indices[starts[c] : starts[c] + sizes[c]] of the training set (all int64)."""
 
     indices: Tensor
     starts: Tensor
     sizes: Tensor
 
-    def __reduce__(self) -> tuple:
-        """Travels as arrays, which the processes of a node share; tensors would be copied into each of them."""
-        return _shared, tuple(t.numpy() for t in (self.indices, self.starts, self.sizes))
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as arrays, which the processes of a node share; tensors would be copied into each of them."""
+        return _from_arrays, tuple(t.numpy() for t in (self.indices, self.starts, self.sizes))
 
     def of(self, client: int) -> Tensor:
+        """Indices of one client's samples."""
         return self.indices[self.starts[client] : self.starts[client] + self.sizes[client]]
 
     @staticmethod
-    def from_lists(lists: Sequence[np.ndarray]) -> Partition:
+    def from_lists(lists: Sequence[Indices]) -> Partition:
+        """The partition from the indices of each client."""
         sizes = torch.tensor([len(part) for part in lists])
         return Partition(torch.from_numpy(np.concatenate(lists)), sizes.cumsum(0) - sizes, sizes)
 
-    def counts(self, labels: np.ndarray, classes: int) -> np.ndarray:
+    def counts(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
         """Samples of every class at every client, int64 [clients, classes]."""
         clients = len(self.sizes)
-        owners = np.repeat(np.arange(clients), self.sizes)
-        return np.bincount(
-            owners * classes + labels[self.indices], minlength=clients * classes
-        ).reshape(clients, classes)
+        client = np.repeat(np.arange(clients), self.sizes.numpy())
+        cell = client * classes + labels[self.indices.numpy()]
+        return np.bincount(cell, minlength=clients * classes).reshape(clients, classes)
 
 
-def _shared(*arrays: np.ndarray) -> Partition:
+def _from_arrays(*arrays: Indices) -> Partition:
     return Partition(*map(as_tensor, arrays))
 
 
 def partition(
     config: PartitionConfig,
-    labels: np.ndarray,
+    labels: NDArray[np.int64],
     classes: int,
     clients: int,
     seed: int,
-    owners: np.ndarray | None = None,
+    natural_clients: NDArray[np.int64] | None = None,
 ) -> Partition:
-    """Deal the training samples to clients; every client gets at least one, and no sample goes to two.
+    """Assign the training samples to clients; every client gets at least one, and no sample goes to two.
 
-    owners: whose each sample is by nature, for kind `natural`. Kinds of equal sizes leave the remainder of
-    len(labels) / clients unused (FedDyn's rule). Raises ConfigError for more clients than the data can serve.
+    natural_clients: the natural client of each sample, for kind `natural`. Kinds of equal sizes leave the remainder of
+    len(labels) / clients unused (FedDyn's rule). Raises ConfigError for more clients than the data set can serve.
     """
     if len(labels) < clients:
         raise ConfigError(
@@ -72,7 +104,7 @@ def partition(
     generator = host_generator(seed, "partition")
     match config.kind:
         case "natural":
-            lists = _natural(owners, clients, generator)
+            lists = _natural(natural_clients, clients, generator)
         case "iid":
             lists = _iid(labels, classes, clients, generator)
         case "shards":
@@ -87,37 +119,39 @@ def partition(
 
 
 def _natural(
-    owners: np.ndarray | None, clients: int, generator: np.random.Generator
-) -> list[np.ndarray]:
-    """Every natural client keeps its samples, in their order; of more than `clients` natural clients a random choice."""
-    if owners is None:
+    natural_clients: NDArray[np.int64] | None, clients: int, generator: np.random.Generator
+) -> list[Indices]:
+    """Every natural client keeps its samples, in their order; if there are more than `clients`, a random choice."""
+    if natural_clients is None:
         raise ConfigError(
             [
-                "data.partition.kind = natural: this data set does not say whose its samples are (shakespeare, leaf "
-                "and data sets with `clients` do); use dirichlet, iid or shards"
+                "data.partition.kind = natural: this data set has no natural clients (shakespeare, leaf and data sets "
+                "with `clients` have them); use dirichlet, iid or shards"
             ]
         )
-    ids = np.unique(owners)
+    ids = np.unique(natural_clients)
     if clients > len(ids):
         raise ConfigError(
             [
-                f"data.clients = {clients}: the data has {len(ids)} natural clients with training samples; use "
+                f"data.clients = {clients}: the data set has {len(ids)} natural clients with training samples; use "
                 f"data.clients={len(ids)} or fewer"
             ]
         )
     chosen = ids if clients == len(ids) else np.sort(generator.choice(ids, clients, replace=False))
-    order = np.argsort(owners, kind="stable")
-    starts, stops = (
-        np.searchsorted(owners[order], chosen, side=side) for side in ("left", "right")
-    )
-    return [order[a:b] for a, b in zip(starts, stops)]
+    order = np.argsort(natural_clients, kind="stable")
+    by_client = natural_clients[order]
+    starts, stops = np.searchsorted(by_client, chosen), np.searchsorted(by_client, chosen, "right")
+    return [order[start:stop] for start, stop in zip(starts, stops)]
 
 
 def _iid(
-    labels: np.ndarray, classes: int, clients: int, generator: np.random.Generator
-) -> list[np.ndarray]:
-    """Consecutive slices of a permutation; where every class divides evenly over the clients and there are many
-    classes (CIFAR-100), exactly equal class counts, as FedDyn's code does."""
+    labels: NDArray[np.int64], classes: int, clients: int, generator: np.random.Generator
+) -> list[Indices]:
+    """Consecutive slices of a permutation.
+
+    If there are many classes (CIFAR-100) and the samples of each divide evenly, all clients get the same number of
+    every class, as in FedDyn's code.
+    """
     order = generator.permutation(len(labels))
     counts = np.bincount(labels, minlength=classes)
     if classes >= 100 and not (counts % clients).any():
@@ -129,10 +163,12 @@ def _iid(
 
 
 def _shards(
-    labels: np.ndarray, clients: int, shards: int, generator: np.random.Generator
-) -> list[np.ndarray]:
-    """McMahan et al.'s pathological split (AISTATS 2017): sort by label, cut into clients x shards equal pieces, and
-    deal `shards` of them to every client."""
+    labels: NDArray[np.int64], clients: int, shards: int, generator: np.random.Generator
+) -> list[Indices]:
+    """McMahan et al.'s pathological split (AISTATS 2017).
+
+    Sort by label, cut into clients x shards equal pieces, and assign `shards` of them to every client.
+    """
     size = len(labels) // (clients * shards)
     if not size:
         raise ConfigError(
@@ -148,96 +184,112 @@ def _shards(
 
 
 def _quantity_skew(
-    labels: np.ndarray, clients: int, alpha: float, generator: np.random.Generator
-) -> list[np.ndarray]:
-    """Classes alike everywhere, sizes in proportion to Dirichlet(alpha) (Li et al., ICDE 2022); at least one sample."""
+    labels: NDArray[np.int64], clients: int, alpha: float, generator: np.random.Generator
+) -> list[Indices]:
+    """The same class distribution everywhere, sizes in proportion to Dirichlet(alpha) (Li et al., ICDE 2022)."""
     order = generator.permutation(len(labels))
-    spare = len(labels) - clients  # one for each client first
-    cuts = (np.cumsum(generator.dirichlet(np.full(clients, alpha))) * spare).astype(np.int64)[:-1]
+    free = len(labels) - clients  # beside the one sample that every client gets
+    shares = generator.dirichlet(np.full(clients, alpha))
+    cuts = (np.cumsum(shares) * free).astype(np.int64)[:-1]
     return np.split(order, cuts + np.arange(1, clients))
 
 
-def _sizes(samples: int, clients: int, sigma: float, generator: np.random.Generator) -> np.ndarray:
-    """Client sizes by FedDyn's rule: equal, or log-normal of spread sigma, rescaled and truncated, with the rounding
-    difference given to the first client that can take it. A client that truncation left with nothing gets one sample."""
+def _sizes(samples: int, clients: int, sigma: float, generator: np.random.Generator) -> Indices:
+    """Client sizes by FedDyn's rule: equal, or log-normal of spread sigma, rescaled and truncated.
+
+    The rounding difference goes to the first client that can take it. A client that truncation left empty gets one
+    sample.
+    """
     size = samples // clients
     if not sigma:
         return np.full(clients, size)
     drawn = generator.lognormal(np.log(size), sigma, clients)
-    sizes = np.maximum((drawn / drawn.sum() * samples).astype(np.int64), 1)
+    sizes: Indices = np.maximum((drawn / drawn.sum() * samples).astype(np.int64), 1)
     excess = int(sizes.sum()) - samples
     if excess:
-        taker = (
-            int(np.flatnonzero(sizes > excess)[0])
-            if (sizes > excess).any()
-            else int(sizes.argmax())
-        )
-        sizes[taker] -= excess
+        can_take = np.flatnonzero(sizes > excess)
+        sizes[can_take[0] if len(can_take) else sizes.argmax()] -= excess
     return sizes
 
 
 def _dirichlet(
-    labels: np.ndarray,
-    order: np.ndarray,
+    labels: NDArray[np.int64],
+    order: Indices,
     classes: int,
-    sizes: np.ndarray,
+    sizes: Indices,
     alpha: float,
     generator: np.random.Generator,
-) -> list[np.ndarray]:
-    """FedDyn's procedure (Acar et al., ICLR 2021, `DatasetObject`): each client draws class priors from
-    Dirichlet(alpha); then, until all are full, a random client draws a class from its priors and takes the last
-    unused sample of that class. order: a random permutation of the samples.
+) -> list[Indices]:
+    """FedDyn's procedure (Acar et al., ICLR 2021, `DatasetObject`).
 
-    Its two rejections are replaced by draws of the same law that cannot loop: the client is drawn among those not
-    yet full, and an exhausted class is struck from the priors (a client left with no mass draws in proportion to
-    what remains). Samples fill a client from its last slot down.
+    Each client draws class priors from Dirichlet(alpha); then, until all are full, a random client draws a class from
+    its priors and takes the last unused sample of that class. order: a random permutation of the samples.
+
+    Its two rejections are replaced by draws of the same law that cannot loop: the client is drawn among those not yet
+    full, and an exhausted class is removed from the priors (a client whose priors have no mass left draws in proportion
+    to the remaining samples). Samples fill a client from its last slot down.
     """
     pools = [order[labels[order] == c] for c in range(classes)]
-    left = np.array([len(p) for p in pools])
     priors = generator.dirichlet(np.full(classes, alpha), size=len(sizes))
-    who, chance = _turns(sizes, generator)
-    given = np.empty(len(who), np.int64)  # the sample of each turn
-    lately, done = left.copy(), 0  # what was left when a class last ran out
-    while done < len(
-        who
-    ):  # a block of turns at once, but no further than to where a class runs out
-        block = slice(done, done + DIRICHLET_BLOCK)
-        drawn = _classes(priors[who[block]], lately, chance[block])
-        turns = [np.flatnonzero(drawn == c) for c in range(classes)]
-        ends = [int(t[n - 1]) for t, n in zip(turns, left) if 0 < n <= len(t)]
-        stop = min(ends, default=len(drawn) - 1) + 1
-        for c, turn in enumerate(turns):
-            turn = turn[turn < stop]
-            given[done + turn] = pools[c][left[c] - 1 - np.arange(len(turn))]
-            left[c] -= len(turn)
-        done += stop
-        if ends:
-            lately = left.copy()
-    by_client, stops = np.argsort(who, kind="stable"), np.cumsum(sizes)
-    return [given[by_client[a:b][::-1]] for a, b in zip(stops - sizes, stops)]
+    turns, chance = _turns(sizes, generator)
+    drawn = _draw_samples(pools, priors, turns, chance)
+    by_client, stops = np.argsort(turns, kind="stable"), np.cumsum(sizes)
+    return [drawn[by_client[start:stop][::-1]] for start, stop in zip(stops - sizes, stops)]
 
 
-def _classes(priors: np.ndarray, left: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """A class for each row of priors [N, C], among those with samples left, by inverting its distribution at chance [N]."""
-    mass = np.where(left > 0, priors, 0.0)
-    mass = np.where(mass.sum(1, keepdims=True) > 0, mass, left)
-    drawn = (np.cumsum(mass / mass.sum(1, keepdims=True), axis=1) <= chance[:, None]).sum(1)
-    last = np.flatnonzero(left)[-1]
-    return np.where(
-        drawn > last, last, drawn
-    )  # rounding let a draw fall beyond the last class with mass
-
-
-def _turns(sizes: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The clients in the order in which they draw, each until it is full, and a uniform number for every draw."""
-    open_slots, open_clients = sizes.tolist(), list(range(len(sizes)))
-    who, chance = np.empty(int(sizes.sum()), np.int64), np.empty(int(sizes.sum()))
-    for turn in range(len(who)):
+def _turns(sizes: Indices, generator: np.random.Generator) -> tuple[Indices, NDArray[np.float64]]:
+    """The client of each turn, drawn among those not yet full, and a uniform number for its draw of a class."""
+    free, open_clients = sizes.tolist(), list(range(len(sizes)))
+    turns, chance = np.empty(int(sizes.sum()), np.int64), np.empty(int(sizes.sum()))
+    for turn in range(len(turns)):
         pick = int(generator.integers(len(open_clients)))
-        who[turn] = client = open_clients[pick]
+        turns[turn] = client = open_clients[pick]
         chance[turn] = generator.random()
-        open_slots[client] -= 1
-        if not open_slots[client]:
+        free[client] -= 1
+        if not free[client]:
             open_clients[pick] = open_clients[-1]
             open_clients.pop()
-    return who, chance
+    return turns, chance
+
+
+def _draw_samples(
+    pools: list[Indices], priors: NDArray[np.float64], turns: Indices, chance: NDArray[np.float64]
+) -> Indices:
+    """The sample that the client of each turn takes; pools: samples of each class; priors: [clients, classes].
+
+    A block of turns is drawn at once, cut where a class is exhausted, because the following draws depend on that.
+    """
+    left = np.array([len(pool) for pool in pools])
+    left_at_cut = left.copy()  # the samples left when a class was last exhausted
+    drawn = np.empty(len(turns), np.int64)
+    start = 0
+    while start < len(turns):
+        block = slice(start, start + DIRICHLET_BLOCK)
+        class_drawn = _draw_classes(priors[turns[block]], left_at_cut, chance[block])
+        turns_of = [np.flatnonzero(class_drawn == c) for c in range(len(pools))]
+        exhausted = [int(t[n - 1]) for t, n in zip(turns_of, left) if 0 < n <= len(t)]
+        length = min(exhausted, default=len(class_drawn) - 1) + 1
+        for c, turn in enumerate(turns_of):
+            turn = turn[turn < length]
+            drawn[start + turn] = pools[c][left[c] - 1 - np.arange(len(turn))]
+            left[c] -= len(turn)
+        start += length
+        if exhausted:
+            left_at_cut = left.copy()
+    return drawn
+
+
+def _draw_classes(
+    priors: NDArray[np.float64], left: Indices, chance: NDArray[np.float64]
+) -> Indices:
+    """A class for each row of priors [N, C], among those with samples left.
+
+    It is drawn by inverting the cumulative distribution at chance [N].
+    """
+    mass = np.where(left > 0, priors, 0.0)
+    mass = np.where(mass.sum(1, keepdims=True) > 0, mass, left)
+    cumulative = np.cumsum(mass / mass.sum(1, keepdims=True), axis=1)
+    drawn: Indices = (cumulative <= chance[:, None]).sum(1)
+    last = np.flatnonzero(left)[-1]
+    # Rounding may put a draw beyond the last class with mass.
+    return np.where(drawn > last, last, drawn)

@@ -1,86 +1,73 @@
-"""Made-up samples of any shape and number, for benchmarks and tests: Gaussian classes whose overlap is known."""
+"""Synthetic samples of any shape and number, for benchmarks and tests: Gaussian classes of known overlap."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from numpy.typing import NDArray
+from pydantic import Field
 
+from fedsmu_ray.datasets.base import Count, DatasetSource
 from fedsmu_ray.datasets.dataset import Dataset
-from fedsmu_ray.errors import ConfigError
 
 BLOCK = 1 << 18  # numbers drawn at once: they fit a core's cache
-GREY, CONTRAST = 128, 32  # pixel value of 0, and of 1 above it
+GRAY, CONTRAST = 128, 32  # pixel value of 0, and the step from it to the value of 1
 
 
-class Options(BaseModel):
-    """data.options of data.dataset = synthetic.
+@dataclass(frozen=True)
+class Synthetic(DatasetSource):
+    """Samples that are a pure function of the options: uint8 images for shapes [C, H, W], float32 for all others.
 
     A sample is the mean of its class plus standard normal noise. A class mean has a random direction and length
-    `separation`, so two classes are about 1.4 separation standard deviations apart, whatever the shape: 0 cannot be
-    learned, at 3 the best possible accuracy with 10 classes is about 90 %, at 6 nearly 100 %.
+    `separation`, so two classes are about 1.4 separation standard deviations apart, whatever the shape: with 0 nothing
+    can be learned, with 3 the best possible accuracy on 10 classes is about 90 %, with 6 nearly 100 %.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    shape: Annotated[
+        tuple[Count, ...], Field(description="shape of one sample; [C, H, W] are images")
+    ] = (64,)
+    classes: Annotated[int, Field(ge=2, description="number of classes")] = 10
+    train: Annotated[Count, Field(description="number of training samples")] = 10_000
+    test: Annotated[Count, Field(description="number of test samples")] = 2_000
+    separation: Annotated[
+        float,
+        Field(ge=0, description="length of the class means; 0: not separable, 6: nearly separable"),
+    ] = 3.0
+    seed: Annotated[
+        int, Field(ge=0, description="seed of the samples; the experiment's seed does not matter")
+    ] = 0
 
-    shape: list[Annotated[int, Field(ge=1)]] = [64]  # of one sample; [C, H, W] are images
-    classes: Annotated[int, Field(ge=2)] = 10
-    train: Annotated[int, Field(ge=1)] = 10_000
-    test: Annotated[int, Field(ge=1)] = 2_000
-    separation: Annotated[float, Field(ge=0)] = 3.0
-    seed: Annotated[int, Field(ge=0)] = (
-        0  # of the samples; the experiment's own seed does not change them
-    )
-
-
-def load(options: Mapping[str, Any]) -> Dataset:
-    """The data set, a pure function of its options: three-dimensional shapes uint8 images, all others float32.
-
-    Raises ConfigError for options that there are not, or that cannot be.
-    """
-    o = _checked(options)
-    generator = np.random.default_rng(o.seed)
-    means = generator.standard_normal((o.classes, prod(o.shape)), np.float32)
-    means *= o.separation / np.linalg.norm(means, axis=1, keepdims=True)
-    train, test = (_samples(means, count, tuple(o.shape), generator) for count in (o.train, o.test))
-    mean = std = None
-    if len(o.shape) == 3:
-        mean, std = (GREY / 255,) * o.shape[0], (CONTRAST / 255,) * o.shape[0]
-    return Dataset("synthetic", *train, *test, o.classes, mean, std)
-
-
-def _checked(options: Mapping[str, Any]) -> Options:
-    try:
-        return Options(**options)
-    except ValidationError as error:
-        known, problems = Options.model_fields, []
-        for wrong in error.errors():
-            key, at = wrong["loc"][0], "".join(f"[{i}]" for i in wrong["loc"][1:])
-            problems.append(
-                f"data.options.{key}: unknown key; synthetic data has {', '.join(known)}"
-                if key not in known
-                else f"data.options.{key}{at} = {wrong['input']!r}: {wrong['msg'].replace('Input should', 'it must')}"
-            )
-        raise ConfigError(problems) from None
+    def load(self, name: str, root: Path, download: bool) -> Dataset:
+        """Draw the samples."""
+        generator = np.random.default_rng(self.seed)
+        means = generator.standard_normal((self.classes, prod(self.shape)), np.float32)
+        means *= self.separation / np.linalg.norm(means, axis=1, keepdims=True)
+        train_x, train_y = _samples(means, self.train, self.shape, generator)
+        test_x, test_y = _samples(means, self.test, self.shape, generator)
+        mean = std = None
+        if len(self.shape) == 3:
+            mean, std = (GRAY / 255,) * self.shape[0], (CONTRAST / 255,) * self.shape[0]
+        return Dataset(name, train_x, train_y, test_x, test_y, self.classes, mean, std)
 
 
 def _samples(
-    means: np.ndarray, count: int, shape: tuple[int, ...], generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    means: NDArray[np.float32], count: int, shape: tuple[int, ...], generator: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Samples [count, *shape] and their labels int64 [count], drawn in blocks to spare memory."""
     y = generator.integers(len(means), size=count)
-    images = len(shape) == 3
-    x = np.empty((count, means.shape[1]), np.uint8 if images else np.float32)
+    are_images = len(shape) == 3
+    x = np.empty((count, means.shape[1]), np.uint8 if are_images else np.float32)
     rows = max(1, BLOCK // means.shape[1])
     for start in range(0, count, rows):
         block = generator.standard_normal((min(rows, count - start), means.shape[1]), np.float32)
         block += means[y[start : start + rows]]
-        if images:
+        if are_images:
             block *= CONTRAST
-            block += GREY + 0.5  # so that cutting off the fraction rounds
+            block += GRAY + 0.5  # so that truncation rounds
             np.clip(block, 0, 255, out=block)
         x[start : start + rows] = block
     return x.reshape(count, *shape), y

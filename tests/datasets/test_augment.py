@@ -1,12 +1,13 @@
 """Flips and shifted crops: their law, and that they depend on (seed, round, client, step, slot) alone."""
 
+import pytest
 import torch
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.augment import flip_and_crop
-from fedsmu_ray.datasets.dataset import DeviceData
-from fedsmu_ray.datasets.partition import Partition
-from fedsmu_ray.federation.local_training import Local, Trainer
+from fedsmu_ray.datasets.device import DeviceData
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics import parameters, streams
 
@@ -38,11 +39,11 @@ def test_every_outcome_is_a_flip_and_a_crop_of_the_padded_image_in_the_right_sha
     assert (which >= 0).all()
     outcome = torch.tensor(list(table))[which]
     assert abs(float(outcome[:, 0].double().mean()) - 0.5) < 5 * (0.25 / n) ** 0.5
-    centre = float(((outcome[:, 1] == 4) & (outcome[:, 2] == 4)).double().mean())
+    center = float(((outcome[:, 1] == 4) & (outcome[:, 2] == 4)).double().mean())
     expected = 0.5 + 0.5 / 81
-    assert abs(centre - expected) < 5 * (expected * (1 - expected) / n) ** 0.5
+    assert abs(center - expected) < 5 * (expected * (1 - expected) / n) ** 0.5
     moved = outcome[(outcome[:, 1] != 4) | (outcome[:, 2] != 4)]
-    for axis in (1, 2):  # of the moved, every offset but the centre is as likely as the others
+    for axis in (1, 2):  # of the moved, every offset but the center is as likely as the others
         share = torch.bincount(moved[:, axis], minlength=9).double() / len(moved)
         assert (abs(share[[0, 1, 2, 3, 5, 6, 7, 8]] - 9 / 80) < 5 * (0.1 / len(moved)) ** 0.5).all()
 
@@ -82,48 +83,20 @@ def test_training_uses_it_and_does_not_depend_on_the_grouping():
             0,
             problem.config.data.augment,
         )
-        return Local(trainer, 2, torch.tensor(clients)).sgd(parameters.flatten(trainer.module))
+        solver = GroupSolver(trainer, 2, torch.tensor(clients), problem.setting)
+        return solver.sgd(parameters.flatten(trainer.module))
 
     together = trained(True, [3, 9])
     torch.testing.assert_close(together[1], trained(True, [9])[0], rtol=1e-4, atol=2e-6)
     assert not torch.allclose(together, trained(False, [3, 9]), rtol=1e-4, atol=2e-6)
 
 
-def test_models_that_train_one_by_one_skip_the_batches_they_do_not_have():
-    plain = {
-        "data": {"clients": 20},
-        "model": {"name": "import:test_models:dropout_mlp"},
-        "local": {"epochs": 2, "batch_size": 20, "weight_decay": 0.5},
+def test_only_images_are_augmented():
+    dataset = "import:helpers.dataset_files:user_loader_of_tokens"
+    tokens = {
+        "data": {"dataset": dataset, "clients": 2, "augment": True},
+        "federation": {"cohort": 1},
+        "model": {"name": "char_lstm"},
     }
-    problem = Problem.of(parse(plain))
-    sizes = torch.tensor([70, 15])
-    split = Partition(torch.arange(85), sizes.cumsum(0) - sizes, sizes)
-    trainer = Trainer(
-        problem.module(),
-        DeviceData(problem.dataset, torch.device("cpu")),
-        split,
-        problem.config.local,
-        0,
-    )
-    x = parameters.flatten(trainer.module)
-    group = Local(trainer, 1, torch.tensor([0, 1])).sgd(x)
-    for client in (0, 1):
-        assert torch.equal(group[client], Local(trainer, 1, torch.tensor([client])).sgd(x)[0])
-
-
-def test_draws_of_the_model_itself_belong_to_client_and_round():
-    """Dropout draws from PyTorch's generator, which is set for every client and given back."""
-    plain = {
-        "data": {"clients": 20},
-        "model": {"name": "import:test_models:dropout_mlp"},
-        "local": {"epochs": 1},
-    }
-    problem = Problem.of(parse(plain))
-    data = DeviceData(problem.dataset, torch.device("cpu"))
-    trainer = Trainer(problem.module(), data, problem.partition, problem.config.local, 0)
-    x = parameters.flatten(trainer.module)
-    state = torch.get_rng_state()
-    group = Local(trainer, 2, torch.tensor([3, 9])).sgd(x)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(group[1], Local(trainer, 2, torch.tensor([9])).sgd(x)[0])
-    assert not torch.equal(group[1], Local(trainer, 3, torch.tensor([9])).sgd(x)[0])
+    with pytest.raises(ConfigError, match="data.augment = true: .* has no uint8 images"):
+        Problem.of(parse(tokens))

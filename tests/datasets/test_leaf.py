@@ -6,24 +6,20 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers.dataset_files import write_leaf
+from helpers.dataset_files import load, write_leaf
 
-from fedsmu_ray.config.schema import DataConfig
-from fedsmu_ray.datasets.dataset import DeviceData
+from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.leaf import ALPHABET
-from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ConfigError
 
 CPU = torch.device("cpu")
 
 
 def test_leaf_text(tmp_path):
-    data = load_dataset(write_leaf(tmp_path))
-    assert (
-        data.train_x.shape == (40, 5)
-        and data.train_x.dtype == np.uint8
-        and data.train_y.dtype == np.int64
-    )
+    write_leaf(tmp_path)
+    data = load("shakespeare", tmp_path)
+    assert data.train_x.shape == (40, 5)
+    assert data.train_x.dtype == np.uint8 and data.train_y.dtype == np.int64
     assert (data.classes, data.symbols, len(ALPHABET), len(set(ALPHABET))) == (80, 80, 80, 80)
     assert "".join(ALPHABET[t] for t in data.train_x[0]) + ALPHABET[data.train_y[0]] == "To be,"
     assert data.clients.tolist() == [0] * 22 + [1] * 18
@@ -60,22 +56,22 @@ def damaged(what):
     ],
 )
 def test_broken_leaf_files_name_file_and_user(tmp_path, what, message):
+    write_leaf(tmp_path, damaged(what))
     with pytest.raises(ConfigError, match=message):
-        load_dataset(write_leaf(tmp_path, damaged(what)))
+        load("shakespeare", tmp_path)
 
 
 def test_half_a_leaf_file_and_none(tmp_path):
-    config = DataConfig("shakespeare", str(tmp_path))
     with pytest.raises(ConfigError, match=r"no folder train/ with LEAF's JSON files in"):
-        load_dataset(config)
+        load("shakespeare", tmp_path)
     write_leaf(tmp_path)
     text = (tmp_path / "test/all.json").read_text()
     (tmp_path / "test/all.json").write_text(text[: len(text) // 2])
-    with pytest.raises(ConfigError, match="test/all.json is not a whole JSON file"):
-        load_dataset(config)
+    with pytest.raises(ConfigError, match="test/all.json is not a complete JSON file"):
+        load("shakespeare", tmp_path)
     shutil.rmtree(tmp_path / "test")
     with pytest.raises(ConfigError, match="test has no .*json files"):
-        load_dataset(config)
+        load("shakespeare", tmp_path)
 
 
 def test_leaf_numbers_and_other_alphabets(tmp_path):
@@ -87,42 +83,42 @@ def test_leaf_numbers_and_other_alphabets(tmp_path):
         }
         plain = {"users": ["a", "b"], "num_samples": [2, 1], "user_data": data}
         (tmp_path / split / "f.json").write_text(json.dumps(plain))
-    data = load_dataset(DataConfig("leaf", str(tmp_path)))
-    assert (data.train_x.dtype, data.classes, data.symbols) == (
-        np.float32,
-        3,
-        None,
-    ) and data.clients.tolist() == [0, 0, 1]
+    data = load("leaf", tmp_path)
+    assert data.train_x.dtype == np.float32 and data.clients.tolist() == [0, 0, 1]
+    assert data.classes == 3 and data.symbols is None
     assert torch.equal(DeviceData(data, CPU).test_batch(0, 1)[0], torch.tensor([[0.5, 1.0]]))
-    with pytest.raises(ConfigError, match="reads only the option alphabet"):
-        load_dataset(DataConfig("leaf", str(tmp_path), options={"letters": "abc"}))
+    with pytest.raises(ConfigError, match="letters: unknown key; .*leaf has the options alphabet"):
+        load("leaf", tmp_path, letters="abc")
+    with pytest.raises(ConfigError, match="alphabet: unknown key; .*shakespeare has no options"):
+        load("shakespeare", tmp_path, alphabet="abc")
     write_leaf(tmp_path / "text")
-    short = DataConfig(
-        "leaf", str(tmp_path / "text"), options={"alphabet": ALPHABET.replace("q", "")}
-    )
     with pytest.raises(ConfigError, match="character 'q' is not among the 79"):
-        load_dataset(short)
+        load("leaf", tmp_path / "text", alphabet=ALPHABET.replace("q", ""))
+
+
+def test_users_without_samples(tmp_path):
+    def clear(plain):
+        plain["num_samples"] = [0, 0]
+        plain["user_data"] = {user: {"x": [], "y": []} for user in plain["users"]}
+
+    write_leaf(tmp_path, clear, splits=("test",))
+    with pytest.raises(ConfigError, match="test: no user has samples"):
+        load("leaf", tmp_path)
 
 
 def test_shakespeare(data_root):  # oracle 33
     if not ((data_root / "shakespeare" / "train").is_dir()):
         pytest.skip(f"no shakespeare/train in {data_root}")
-    data = load_dataset(DataConfig("shakespeare", str(data_root)))
-    assert (
-        data.train_x.shape == (200_000, 80)
-        and data.test_x.shape == (40_000, 80)
-        and data.symbols == 80
-    )
+    data = load("shakespeare", data_root)
+    assert data.train_x.shape == (200_000, 80) and data.test_x.shape == (40_000, 80)
+    assert data.symbols == 80
     assert (np.bincount(data.clients) == 2000).all()
-    assert (np.bincount(data.test_y).max() / 40_000) == pytest.approx(
-        0.1876
-    )  # the majority class: space
+    majority = np.bincount(data.test_y).max() / 40_000  # the space
+    assert majority == pytest.approx(0.1876)
     first = data.train_x.reshape(100, 2000, 80)
-    assert (
-        data.train_y.reshape(100, 2000)[:, :-1] == first[:, 1:, -1]
-    ).mean() == 1  # the next character ends the next window
+    following = data.train_y.reshape(100, 2000)[:, :-1]
+    assert (following == first[:, 1:, -1]).mean() == 1  # the last character of the next window
     for role, test in zip(first[:20], data.test_x.reshape(100, 400, 80)):
         seen = {role[:, i : i + 40].tobytes() for i in (0, 40)} | {w[:40].tobytes() for w in role}
-        assert (
-            sum(w[:40].tobytes() in seen for w in test) <= 4
-        )  # no overlap beyond phrases that a role repeats
+        # No overlap beyond phrases that a role repeats.
+        assert sum(w[:40].tobytes() in seen for w in test) <= 4

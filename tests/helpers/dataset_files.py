@@ -1,15 +1,49 @@
-"""Small data sets in the formats that the real ones are distributed in, written for tests."""
+"""Small data sets in the formats that the real ones are distributed in, written for tests, and functions that a user
+would write."""
 
 import gzip
 import hashlib
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from fedsmu_ray.config.schema import DataConfig
+from fedsmu_ray.datasets.registry import load_dataset
+
+
+def load(name, root="nowhere", download=False, **options):
+    """The data set as an experiment with these settings loads it."""
+    return load_dataset(name, options, Path(root), download)
+
+
+def small_arrays(n=24, shape=(3, 8, 8), **more):
+    """What `from_arrays` takes: random images of four classes."""
+    rng = np.random.default_rng(0)
+    return {
+        "train_x": rng.integers(256, size=(n, *shape)).astype(np.uint8),
+        "train_y": np.arange(n) % 4,
+        "test_x": rng.integers(256, size=(8, *shape)).astype(np.uint8),
+        "test_y": np.arange(8) % 4,
+        **more,
+    }
+
+
+def user_loader(root, **options):
+    """What a user would write."""
+    return small_arrays(**options)
+
+
+def user_loader_of_tokens(root):
+    x = np.arange(60).reshape(12, 5) % 7
+    return {"train_x": x, "train_y": x[:, 0], "test_x": x, "test_y": x[:, 0]}
+
+
+def user_loader_that_returns_a_list(root):
+    return [1, 2]
 
 
 def write_idx(folder, name, array, zipped=True):
@@ -36,7 +70,7 @@ def write_mnist(folder, zipped=True, train=40):
 
 
 def write_cifar(root, monkeypatch, per_file=8):
-    """CIFAR-10 and CIFAR-100 in the format of the Python version; torchvision is told the checksums of these files."""
+    """CIFAR-10 and CIFAR-100 in the format of the Python version; torchvision's checksums are replaced by theirs."""
 
     def write(kind, names, key, classes):
         (root / kind.base_folder).mkdir(parents=True, exist_ok=True)
@@ -56,7 +90,7 @@ def write_cifar(root, monkeypatch, per_file=8):
     write(CIFAR100, ["train", "test"], "fine_labels", 100)
 
 
-def image(path, seed=0, size=(8, 8), mode="RGB"):
+def write_image(path, seed=0, size=(8, 8), mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(256, size=(size[1], size[0], 3)).astype(np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
@@ -67,6 +101,20 @@ def write_images(root, split, name, count, size=(6, 5)):
     for i in range(count):
         pixels = np.random.default_rng(i).integers(256, size=(size[1], size[0], 3)).astype(np.uint8)
         Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+
+
+def write_tiny_imagenet(root):
+    """Three classes with four training and two validation images each."""
+    wnids, lines = ["n03", "n01", "n02"], []
+    for c, wnid in enumerate(wnids):
+        for i in range(4):
+            file = root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG"
+            write_image(file, 10 * c + i, mode="L" if i == 3 else "RGB")
+        for i in range(2):
+            write_image(root / "val/images" / f"val_{2 * c + i}.JPEG", 100 + 2 * c + i)
+            lines.append(f"val_{2 * c + i}.JPEG\t{wnid}\t0\t0\t7\t7")
+    (root / "wnids.txt").write_text("\n".join(wnids) + "\n")
+    (root / "val/val_annotations.txt").write_text("\n".join(lines) + "\n")
 
 
 def write_leaf(root, change=None, splits=("train",)):
@@ -89,11 +137,15 @@ def write_leaf(root, change=None, splits=("train",)):
             change(plain)
         (root / split).mkdir(parents=True, exist_ok=True)
         (root / split / "all.json").write_text(json.dumps(plain))
-    return DataConfig("shakespeare", str(root))
 
 
 def write_hugging_face(datasets, folder):
-    """9 training and 4 test images of 6x6 in 2 classes, of 3 writers, as `save_to_disk` lays them out."""
+    """9 training and 4 test images of 6x6 in 2 classes, of 3 writers, as `save_to_disk` lays them out.
+
+    Skips the test if `datasets` is not the package but the folder tests/datasets, which Python imports in its place.
+    """
+    if not hasattr(datasets, "Features"):
+        pytest.skip("needs the optional extra hf")
     features = datasets.Features(
         {
             "img": datasets.Image(),

@@ -1,0 +1,41 @@
+"""A data set on the device that trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.numerics.parameters import as_tensor
+
+
+class DeviceData:
+    """A data set resident on the device that trains; on the CPU it shares the memory of the arrays."""
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        self.device = device
+        self.train_x, self.train_y, self.test_x, self.test_y = (
+            as_tensor(array).to(device)
+            for array in (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y)
+        )
+        self.is_normalized = dataset.mean is not None
+        if self.is_normalized:
+            mean = torch.tensor(dataset.mean, device=device)
+            std = torch.tensor(dataset.std, device=device)
+            self.factor = (1 / (dataset.scale * std))[:, None, None]
+            self.offset = (mean / std)[:, None, None]
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Training samples as the model takes them, and labels: index [C, B] gives [C, B, ...] and [C, B]."""
+        index = index.to(self.device)
+        return self._prepared(self.train_x[index]), self.train_y[index]
+
+    def test_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Test samples start..stop-1 as the model takes them, [stop - start, ...], and labels."""
+        return self._prepared(self.test_x[start:stop]), self.test_y[start:stop]
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Normalized images; tokens as int64; anything else as it is."""
+        if self.is_normalized:
+            return x.float().mul_(self.factor).sub_(self.offset)
+        return x if x.is_floating_point() else x.long()

@@ -1,0 +1,49 @@
+"""Data sets of the user's own function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fedsmu_ray import plugins
+from fedsmu_ray.datasets.arrays import REQUIRED, from_arrays
+from fedsmu_ray.datasets.base import DatasetSource
+from fedsmu_ray.datasets.dataset import Dataset, checked
+from fedsmu_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Imported(DatasetSource):
+    """A function of the user's: function(root, **data.options) -> mapping of arrays as in `from_arrays`, or a Dataset.
+
+    All of `data.options` are arguments of the function, so none is checked here.
+    """
+
+    options: Annotated[
+        Mapping[str, Any], Field(description="keyword arguments of the function, by any name")
+    ] = field(default_factory=dict)
+
+    @classmethod
+    def from_options(cls, name: str, options: Mapping[str, Any]) -> Imported:
+        """The source that passes all options to the function."""
+        return cls(options)
+
+    def load(self, name: str, root: Path, download: bool) -> Dataset:
+        """Call the function and check what it returns."""
+        function = plugins.load("data.dataset", name)
+        loaded = plugins.call("data.dataset", name, function, root, **self.options)
+        where = f"data.dataset = {name}"
+        if isinstance(loaded, Dataset):
+            return checked(loaded, where)
+        if not isinstance(loaded, Mapping):
+            raise ConfigError(
+                [
+                    f"{where}: it returned a {type(loaded).__name__}; it must return a mapping with "
+                    f"{', '.join(REQUIRED)}"
+                ]
+            )
+        return from_arrays(name, loaded, where)

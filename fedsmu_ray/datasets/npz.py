@@ -1,0 +1,39 @@
+"""Data sets in one .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedsmu_ray.datasets.arrays import from_arrays
+from fedsmu_ray.datasets.base import DatasetSource
+from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Npz(DatasetSource):
+    """A file written by numpy.savez(path, train_x=..., train_y=..., test_x=..., test_y=...); `root` is the file."""
+
+    def load(self, name: str, root: Path, download: bool) -> Dataset:
+        """Read the file `root`."""
+        if root.suffix != ".npz" or not root.is_file():
+            raise ConfigError(
+                [
+                    f"data.dataset = {name}: {root} is not an .npz file; set data.root to the file itself"
+                ]
+            )
+        try:
+            with root.open("rb") as raw, np.load(raw) as file:
+                arrays = dict(file)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ConfigError(
+                [
+                    f"data.root: {root} cannot be read ({error}); it must be a complete file written by numpy.savez, "
+                    "without Python objects"
+                ]
+            ) from None
+        return from_arrays(name, arrays, f"data.root: {root}")

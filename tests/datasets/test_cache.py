@@ -1,0 +1,70 @@
+"""The cache of decoded images: used once it is made, made again when it is damaged or out of date."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+from helpers.dataset_files import load, write_image
+
+from fedsmu_ray.datasets import cache, images
+from fedsmu_ray.errors import ConfigError
+
+
+def test_images_are_decoded_once(tiny_imagenet, cache_folder, monkeypatch):
+    first = load("tiny_imagenet", tiny_imagenet)
+    (entry,) = cache_folder.iterdir()
+    monkeypatch.setattr(images, "_decode", None)  # would fail
+    again = load("tiny_imagenet", tiny_imagenet)
+    assert np.array_equal(first.train_x, again.train_x)
+    assert again.mean == first.mean and again.std == first.std
+    assert type(again.train_x) is np.ndarray
+    assert not again.train_x.flags.writeable and not again.train_x.flags.owndata
+    assert os.listdir(cache_folder) == [entry.name]  # nothing temporary stays
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda entry: os.truncate(entry / "train_x.npy", 200), "train_x.npy is damaged"),
+        (lambda entry: (entry / "test_x.npy").write_bytes(b""), "test_x.npy is damaged"),
+        (lambda entry: (entry / "meta.json").write_text("{"), "damaged (JSONDecodeError"),
+        (lambda entry: (entry / "train_y.npy").unlink(), "damaged (FileNotFoundError"),
+    ],
+)
+def test_a_damaged_cache_is_named_and_made_again(
+    tiny_imagenet, cache_folder, caplog, damage, message
+):
+    pixels = load("tiny_imagenet", tiny_imagenet).train_x.copy()
+    (entry,) = cache_folder.iterdir()
+    damage(entry)
+    with caplog.at_level(logging.WARNING):
+        again = load("tiny_imagenet", tiny_imagenet)
+    assert message in caplog.text and str(entry) in caplog.text
+    assert "decoding the images again" in caplog.text
+    assert np.array_equal(again.train_x, pixels)
+
+
+def test_changed_images_are_decoded_again(tiny_imagenet, caplog):
+    before = load("tiny_imagenet", tiny_imagenet).train_x.copy()
+    write_image(tiny_imagenet / "train/n03/images/n03_0.JPEG", seed=77)
+    os.utime(tiny_imagenet / "train/n03/images/n03_0.JPEG", (1, 1))
+    after = load("tiny_imagenet", tiny_imagenet).train_x
+    assert not np.array_equal(before[0], after[0]) and np.array_equal(before[1:], after[1:])
+    assert "the image files have changed since it was made" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written(tiny_imagenet, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FEDSMU_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"cannot be written: .*FEDSMU_CACHE"):
+        load("tiny_imagenet", tiny_imagenet)
+    assert cache.folder() == tmp_path / "file"
+
+
+def test_a_disk_without_space_is_found_before_anything_is_written(tiny_imagenet, monkeypatch):
+    usage = cache.shutil.disk_usage("/")
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage._replace(free=100))
+    with pytest.raises(ConfigError, match="0.0 GB are needed and 0.0 GB free; set .FEDSMU_CACHE"):
+        load("tiny_imagenet", tiny_imagenet)
+    assert not list(cache.folder().iterdir())

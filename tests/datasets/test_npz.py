@@ -1,0 +1,27 @@
+"""Data sets in one .npz file."""
+
+import numpy as np
+import pytest
+from helpers.dataset_files import load, small_arrays
+
+from fedsmu_ray.errors import ConfigError
+
+
+def test_npz(tmp_path):
+    np.savez(tmp_path / "own.npz", **small_arrays(clients=np.arange(24) % 6))
+    data = load("npz", tmp_path / "own.npz")
+    assert data.train_x.dtype == np.uint8 and data.is_image
+    assert data.classes == 4 and data.clients.max() == 5
+    np.savez(tmp_path / "gray.npz", **small_arrays(shape=(8, 8)))
+    assert load("npz", tmp_path / "gray.npz").shape == (1, 8, 8)
+    (tmp_path / "half.npz").write_bytes((tmp_path / "own.npz").read_bytes()[:3000])
+    with pytest.raises(ConfigError, match="half.npz cannot be read"):
+        load("npz", tmp_path / "half.npz")
+    with pytest.raises(ConfigError, match="is not an .npz file; set data.root to the file itself"):
+        load("npz", tmp_path)
+
+
+def test_arrays_that_do_not_fit_name_the_file(tmp_path):
+    np.savez(tmp_path / "own.npz", **small_arrays(test_y=np.full(8, 4)))
+    with pytest.raises(ConfigError, match=r"data.root: .*own.npz: test_y\[0\] = 4: labels must be"):
+        load("npz", tmp_path / "own.npz")

@@ -1,0 +1,36 @@
+"""Synthetic data: a function of its options, with classes of known overlap."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.dataset_files import load
+
+from fedsmu_ray.datasets.device import DeviceData
+
+
+def synthetic(**options):
+    return load("synthetic", **options)
+
+
+def test_synthetic_data_is_a_function_of_its_options():
+    one, two, three = synthetic(train=300), synthetic(train=300), synthetic(train=300, seed=1)
+    assert one.train_x.shape == (300, 64) and one.test_x.shape == (2000, 64)
+    assert one.train_x.dtype == np.float32 and one.classes == 10
+    assert np.array_equal(one.train_x, two.train_x) and np.array_equal(one.test_y, two.test_y)
+    assert not np.array_equal(one.train_x, three.train_x)
+
+
+def test_synthetic_classes_overlap_as_documented():
+    """The best classifier knows the class means; here they are estimated from many samples."""
+    for separation, low, high in ((0.0, 0.08, 0.12), (3.0, 0.86, 0.92), (6.0, 0.995, 1.0)):
+        data = synthetic(train=20_000, test=5000, separation=separation)
+        means = np.stack([data.train_x[data.train_y == c].mean(0) for c in range(10)])
+        nearest = (data.test_x @ means.T - (means**2).sum(1) / 2).argmax(1)
+        assert low <= (nearest == data.test_y).mean() <= high
+
+
+def test_synthetic_images_are_normalized():
+    data = synthetic(shape=[3, 8, 8], train=500, test=20, classes=3)
+    assert data.train_x.dtype == np.uint8 and data.is_image
+    x, _ = DeviceData(data, torch.device("cpu")).batch(torch.arange(500)[None])
+    assert abs(float(x.mean())) < 0.02 and float(x.std()) == pytest.approx(1, abs=0.05)

@@ -1,0 +1,52 @@
+"""Models whose clients cannot be trained in one batched computation, because they draw random numbers."""
+
+import torch
+from helpers.dataset_files import load
+from torch import nn
+
+from fedsmu_ray.algorithms.base import Setting
+from fedsmu_ray.config.schema import LocalConfig
+from fedsmu_ray.datasets.device import DeviceData
+from fedsmu_ray.datasets.partition import Partition, PartitionConfig, partition
+from fedsmu_ray.federation.local_training import GroupSolver, Trainer
+from fedsmu_ray.numerics import parameters
+
+SETTING = Setting((1,), clients=20, cohort=2, steps=1, lr=0.1)  # not used by SGD
+
+
+def trainer_of(local, split=None):
+    """Training of a small network with dropout on the digits."""
+    data = load("digits")
+    split = split or partition(PartitionConfig(), data.train_y, data.classes, 20, 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 10)
+        )
+    trainer = Trainer(module, DeviceData(data, torch.device("cpu")), split, local, 0)
+    assert not trainer.batched
+    return trainer
+
+
+def train(trainer, round, clients):
+    solver = GroupSolver(trainer, round, torch.tensor(clients), SETTING)
+    return solver.sgd(parameters.flatten(trainer.module))
+
+
+def test_models_that_train_one_by_one_skip_the_batches_they_do_not_have():
+    sizes = torch.tensor([70, 15])
+    split = Partition(torch.arange(85), sizes.cumsum(0) - sizes, sizes)
+    trainer = trainer_of(LocalConfig(epochs=2, batch_size=20, weight_decay=0.5), split)
+    group = train(trainer, 1, [0, 1])
+    for client in (0, 1):
+        assert torch.equal(group[client], train(trainer, 1, [client])[0])
+
+
+def test_draws_of_the_model_itself_belong_to_client_and_round():
+    """Dropout draws from PyTorch's generator, which is set for every client and restored."""
+    trainer = trainer_of(LocalConfig(epochs=1))
+    state = torch.get_rng_state()
+    group = train(trainer, 2, [3, 9])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(group[1], train(trainer, 2, [9])[0])
+    assert not torch.equal(group[1], train(trainer, 3, [9])[0])
