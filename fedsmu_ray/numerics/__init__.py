@@ -1,0 +1,1 @@
+"""Parameter vectors, elementwise passes over them, and random streams."""

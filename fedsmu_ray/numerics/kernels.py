@@ -1,31 +1,51 @@
-"""Passes over all parameters that every message costs, compiled by Numba so that memory is crossed once.
+"""Elementwise passes and vote counts compiled by Numba, so that memory is read and written once.
 
-Only worth their start (0.3 s a process) for large models on CPUs: callers ask `vector.LARGE`, import this module then, and have
-the same formula in NumPy or torch for everything else. No fast-math: every operation is rounded by itself, as there, and
-tests/test_kernels.py holds both to the same bits.
+Loading the compiler takes 0.3 s per process, so only `passes` and the vote counter of large models
+import this module, on CPUs; everything else uses the same formulas in NumPy or torch. Without
+fast-math every operation is rounded by itself, as there: tests/numerics/test_passes.py compares the
+bits of both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+Bits = NDArray[np.uint8]  # eight coordinates per byte
+Floats = NDArray[np.float32]
 
 
-def compiled(function: Callable) -> Callable:
-    """The function as machine code, kept on disk for the next process where there is a place to keep it."""
+def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Compile a function; the machine code is kept on disk for the next process where possible."""
+    kernel: Callable[Parameters, Result]
     try:
-        return njit(cache=True, nogil=True)(function)
+        kernel = njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True)(function)
+        kernel = njit(nogil=True)(function)
+    return kernel
 
 
 @compiled
-def momentum_sign(y, x, m, beta1, rest1, beta2, rest2, u, new):
-    """For float32 [P]: sign(beta1 m + rest1 (y - x)) into u, int8, and beta2 m + rest2 (y - x) into new.
+def momentum_sign(
+    y: Floats,
+    x: Floats,
+    m: Floats,
+    beta1: np.float32,
+    rest1: np.float32,
+    beta2: np.float32,
+    rest2: np.float32,
+    u: NDArray[np.int8],
+    new: Floats,
+) -> int:
+    """Write sign(beta1 m + rest1 (y - x)) into u and beta2 m + rest2 (y - x) into new, all [P].
 
-    Returns how many of u are 0. NaN gives 0.
+    Returns the number of zeros in u. NaN gives 0.
     """
     zeros = 0
     for i in range(len(y)):
@@ -38,28 +58,30 @@ def momentum_sign(y, x, m, beta1, rest1, beta2, rest2, u, new):
 
 
 @compiled
-def decayed_step(x, u, rate, decay, new):
-    """x + rate (u - decay x) into new, float32 [P]."""
+def decayed_step(x: Floats, u: Floats, rate: np.float32, decay: np.float32, new: Floats) -> None:
+    """Write x + rate (u - decay x) into new, all [P]."""
     for i in range(len(x)):
         new[i] = x[i] + rate * (u[i] - decay * x[i])
 
 
-BLOCK = (
-    1 << 14
-)  # bytes of every row that are worked on at a time: what belongs to them stays in the second cache
-U8 = np.uint8  # Numba computes on 64 bits unless told at every step; bytes are eight times as many to an instruction
+CHUNK_BYTES = 1 << 14  # of every row that is processed at a time: stays in the second-level cache
+# Numba widens integers to 64 bits unless every step is cast. One instruction handles eight times as
+# many bytes as 64-bit words.
+U8 = np.uint8
 
 
 @compiled
-def full_adder(a, b, c):
-    """Bits of three rows: of their sum, the ones and the twos."""
+def full_adder(a: np.uint8, b: np.uint8, c: np.uint8) -> tuple[np.uint8, np.uint8]:
+    """Add three bits at each of eight positions; returns the ones and the twos of the sums."""
     half = U8(a ^ b)
     return U8(half ^ c), U8(U8(a & b) | U8(half & c))
 
 
 @compiled
-def seven_rows(a, b, c, d, e, f, g, one, two, four):
-    """Seven rows of bits -> their sum, as three."""
+def sum_of_seven(
+    a: Bits, b: Bits, c: Bits, d: Bits, e: Bits, f: Bits, g: Bits, one: Bits, two: Bits, four: Bits
+) -> None:
+    """Add seven rows of bits; writes the ones, twos and fours of the sums."""
     for i in range(len(one)):
         s, t = full_adder(a[i], b[i], c[i])
         s, u = full_adder(s, d[i], e[i])
@@ -68,14 +90,15 @@ def seven_rows(a, b, c, d, e, f, g, one, two, four):
 
 
 @compiled
-def add_digit(plane, digit, carry):
-    """Add a digit and a carry to a plane; the carry becomes that to the next one."""
+def add_digit(plane: Bits, digit: Bits, carry: Bits) -> None:
+    """Add a digit and a carry to a plane; `carry` becomes the carry to the next plane."""
     for i in range(len(plane)):
         plane[i], carry[i] = full_adder(plane[i], digit[i], carry[i])
 
 
 @compiled
-def add_carry(plane, carry):
+def add_carry(plane: Bits, carry: Bits) -> None:
+    """Add a carry to a plane; `carry` becomes the carry to the next plane."""
     for i in range(len(plane)):
         up = U8(plane[i] & carry[i])
         plane[i] = U8(plane[i] ^ carry[i])
@@ -83,32 +106,22 @@ def add_carry(plane, carry):
 
 
 @compiled
-def add_votes(planes, rows, count):
-    """Add the first `count` (a multiple of 7) of a tuple of rows of bits, uint8 [B], to bit-sliced counts, uint8 [K >= 3, B].
+def add_votes(planes: Bits, rows: tuple[Bits, ...], count: int) -> None:
+    """Add the first `count` rows of bits [B], a multiple of 7, to bit-sliced counts [K >= 3, B].
 
-    Bit j of planes[k] is bit k of how many rows have bit j (carry-save adders: Warren, Hacker's Delight, 2nd ed., 5-1).
+    Bit j of planes[k] is bit k of the number of rows whose bit j is set (carry-save adders: Warren,
+    Hacker's Delight, 2nd ed., 5-1).
     """
-    spare = np.empty((3, BLOCK), np.uint8)
-    for start in range(0, planes.shape[1], BLOCK):
-        stop = min(start + BLOCK, planes.shape[1])
-        one, two, four = (
-            spare[0, : stop - start],
-            spare[1, : stop - start],
-            spare[2, : stop - start],
-        )
+    digits = np.empty((3, CHUNK_BYTES), np.uint8)
+    for start in range(0, planes.shape[1], CHUNK_BYTES):
+        stop = min(start + CHUNK_BYTES, planes.shape[1])
+        width = stop - start
+        one, two, four = digits[0, :width], digits[1, :width], digits[2, :width]
         for r in range(0, count, 7):
-            seven_rows(
-                rows[r][start:stop],
-                rows[r + 1][start:stop],
-                rows[r + 2][start:stop],
-                rows[r + 3][start:stop],
-                rows[r + 4][start:stop],
-                rows[r + 5][start:stop],
-                rows[r + 6][start:stop],
-                one,
-                two,
-                four,
-            )
+            a, b, c = rows[r][start:stop], rows[r + 1][start:stop], rows[r + 2][start:stop]
+            d, e = rows[r + 3][start:stop], rows[r + 4][start:stop]
+            f, g = rows[r + 5][start:stop], rows[r + 6][start:stop]
+            sum_of_seven(a, b, c, d, e, f, g, one, two, four)
             add_carry(planes[0, start:stop], one)
             add_digit(planes[1, start:stop], two, one)
             add_digit(planes[2, start:stop], four, one)
@@ -116,8 +129,9 @@ def add_votes(planes, rows, count):
                 add_carry(planes[k, start:stop], one)
 
 
-# Byte -> its bits as the eight bytes of a word. Handed to the kernel: as a global of it, it made it a fifth slower.
-SPREAD = (
+# Byte -> a word of eight bytes, one for each of its bits. An argument of the kernel: as a global
+# variable it made the kernel a fifth slower.
+SPREAD: NDArray[np.uint64] = (
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     .view(np.uint64)[:, 0]
     .copy()
@@ -125,8 +139,8 @@ SPREAD = (
 
 
 @compiled
-def mean_of_votes(planes, count, spread, mean):
-    """The mean of `count` signs, whose +1 the bit-sliced counts, uint8 [4 K, B], say, into float32 [P]."""
+def mean_of_votes(planes: Bits, count: int, spread: NDArray[np.uint64], mean: Floats) -> None:
+    """Write the mean of `count` signs into mean [P], from bit-sliced counts [4 K, B] of the +1."""
     words = np.empty(512, np.uint64)
     digits = words.view(np.uint8)
     votes = np.empty(8 * 512, np.int32)
@@ -134,16 +148,12 @@ def mean_of_votes(planes, count, spread, mean):
         stop = min(start + 512, planes.shape[1])
         out = mean[8 * start : 8 * stop]
         for k in range(0, len(planes), 4):
-            a, b, c, d = (
-                planes[k, start:stop],
-                planes[k + 1, start:stop],
-                planes[k + 2, start:stop],
-                planes[k + 3, start:stop],
-            )
+            a, b = planes[k, start:stop], planes[k + 1, start:stop]
+            c, d = planes[k + 2, start:stop], planes[k + 3, start:stop]
             for i in range(stop - start):
-                words[i] = (
-                    spread[a[i]] + (spread[b[i]] << 1) + (spread[c[i]] << 2) + (spread[d[i]] << 3)
-                )
+                ones, twos = spread[a[i]], spread[b[i]] << 1
+                fours, eights = spread[c[i]] << 2, spread[d[i]] << 3
+                words[i] = ones + twos + fours + eights
             for j in range(len(out)):
                 votes[j] = (votes[j] if k else 0) + (np.int32(digits[j]) << k)
         for j in range(len(out)):

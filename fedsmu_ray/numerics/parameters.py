@@ -1,32 +1,31 @@
-"""A model's trainable parameters as one flat vector: the only owner of parameter names and offsets.
+"""A model's trainable parameters as one flat vector: the only owner of their names and offsets.
 
-The vector holds the trainable parameters in registration order, each flattened row-major. Buffers are not part
-of it, so a module whose training changes buffers (batch-norm statistics) is refused.
+The vector holds the trainable parameters in registration order, each flattened row-major. Buffers
+are not part of it, so a module whose training changes buffers (batch-norm statistics) is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite, prod
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-BLOCK = 1 << 17  # elements of a block: its temporaries stay in a core's cache
-LARGE = (
-    1 << 16
-)  # elements from which a pass over memory costs more than to have it compiled (`kernels`)
+CHUNK = 1 << 17  # elements of a chunk: its temporaries stay in a core's cache
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names, shapes and offsets of the L parameter tensors inside the vector of length `dim`."""
+    """Names, shapes and sizes of the parameter tensors inside the vector of length `dim`."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -34,46 +33,49 @@ class Layout:
 
     @property
     def dim(self) -> int:
+        """P, the number of parameters."""
         return sum(self.sizes)
 
     @staticmethod
     def of(module: nn.Module) -> Layout:
-        """Layout of `module`; raises ValueError for modules whose training would change buffers."""
+        """Return the layout of `module`; raises ValueError if training would change its buffers."""
         for name, child in module.named_modules():
             if isinstance(child, _NormBase) and child.track_running_stats:
                 raise ValueError(
-                    f"model: layer '{name}' ({type(child).__name__}) keeps running statistics, which are not parameters "
-                    "and would silently be left out of federated averaging; use GroupNorm or LayerNorm instead"
+                    f"model: layer '{name}' ({type(child).__name__}) keeps running "
+                    "statistics, which are not parameters and would silently be left out of "
+                    "federated averaging; use GroupNorm or LayerNorm instead"
                 )
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         shapes = tuple(tuple(p.shape) for _, p in named)
         return Layout(tuple(n for n, _ in named), shapes, tuple(prod(s) for s in shapes))
 
     def views(self, x: Tensor) -> list[Tensor]:
-        """Tensors of the layout as views of x: [P] gives shapes, [C, P] gives [C, *shape]."""
-        return [
-            v.unflatten(-1, s) if s else v.squeeze(-1)
-            for v, s in zip(x.split(self.sizes, dim=-1), self.shapes)
-        ]
+        """Views of x [P] in the shapes of the parameters; of x [C, P], in [C, *shape]."""
+        parts = torch.split(x, list(self.sizes), dim=-1)
+        return [part.view((*part.shape[:-1], *s)) for part, s in zip(parts, self.shapes)]
 
-    def named(self, views: list[Tensor]) -> dict[str, Tensor]:
+    def named(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Parameter name -> view, for views in the order of the layout."""
         return dict(zip(self.names, views))
 
 
 def flatten(module: nn.Module) -> Tensor:
-    """A copy of the trainable parameters as float32 [P]."""
+    """Copy the trainable parameters into a float32 vector [P]."""
     with torch.no_grad():
-        return torch.cat([p.reshape(-1) for p in module.parameters() if p.requires_grad]).float()
+        return torch.cat([p.reshape(-1) for p in _trainable(module)]).float()
 
 
-def load(module: nn.Module, x: Tensor) -> nn.Module:
-    """Write the vector x [P] into the module's parameters; returns the module."""
+def load_into(module: nn.Module, x: Tensor) -> nn.Module:
+    """Write the vector x [P] into the module's trainable parameters; returns the module."""
     with torch.no_grad():
-        for view, p in zip(
-            Layout.of(module).views(x), (p for p in module.parameters() if p.requires_grad)
-        ):
-            p.copy_(view)
+        for view, parameter in zip(Layout.of(module).views(x), _trainable(module)):
+            parameter.copy_(view)
     return module
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def sha256(x: Tensor) -> str:
@@ -81,16 +83,22 @@ def sha256(x: Tensor) -> str:
     return hashlib.sha256(x.detach().cpu().numpy().astype("<f4").tobytes()).hexdigest()
 
 
-def as_tensor(array: np.ndarray) -> Tensor:
-    """A tensor over the array's memory. Shared-memory arrays are read-only, and are only ever read here."""
-    _warned()
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a tensor over the array's memory.
+
+    Arrays in shared memory are read-only; such a tensor must only be read.
+    """
+    _skip_read_only_warning()
     return torch.from_numpy(array)
 
 
 @cache
-def _warned() -> None:
-    """Provoke and drop PyTorch's warning of read-only arrays, which it gives once in a process: silencing it at every
-    call would take longer than all the rest of a tiny client's state."""
+def _skip_read_only_warning() -> None:
+    """Use up PyTorch's warning about read-only arrays, which it gives once per process.
+
+    To silence it at every call would take longer than everything else that is done for a tiny
+    client.
+    """
     array = np.zeros(1)
     array.flags.writeable = False
     with warnings.catch_warnings():
@@ -99,21 +107,23 @@ def _warned() -> None:
 
 
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Uninitialised tensor with the dtype and device of `like`."""
+    """Return an uninitialized tensor with the dtype and device of `like`."""
     if like.is_cuda:
         return like.new_empty(shape)
-    # NumPy asks the kernel for huge pages and torch does not: touching fresh memory is most of an elementwise pass.
+    # NumPy asks the operating system for huge pages and torch does not. The first access to fresh
+    # memory is most of the cost of an elementwise pass.
     return torch.from_numpy(np.empty(shape, like[:0].numpy().dtype))
 
 
 def chunked(step: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """`step(first, *blocks)`, elementwise, on blocks of the columns of `tensors` ([P] or [C, P]), put together again.
+    """Apply the elementwise `step(first, *chunks)` to chunks of the columns of `tensors`.
 
-    first: the column a block begins with. The bits are those of `step(0, *tensors)`, but on the CPU only the tensors
-    themselves cross the memory bus, not the temporaries of `step`.
+    tensors: [P] or [C, P]; first: the first column of the chunk. Returns the concatenated results,
+    bit for bit those of `step(0, *tensors)`. On the CPU the temporaries of `step` then stay in the
+    cache.
     """
     dim = tensors[0].shape[-1]
-    width = max(64, BLOCK * dim // max(t.numel() for t in tensors))
+    width = max(64, CHUNK * dim // max(t.numel() for t in tensors))
     if width >= dim or tensors[0].is_cuda:
         return step(0, *tensors)
     results: list[Tensor] = []
@@ -125,6 +135,6 @@ def chunked(step: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[
     return tuple(results)
 
 
-def finite(x: Tensor) -> bool:
+def is_finite(x: Tensor) -> bool:
     """Whether x holds neither NaN nor Inf."""
     return all(isfinite(v) for v in torch.aminmax(x))  # NaN anywhere makes both NaN

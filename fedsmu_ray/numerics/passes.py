@@ -1,6 +1,6 @@
 """Elementwise passes over all parameters that every message costs, compiled where that pays.
 
-This is the one place that decides between the compiled kernels and the same formulas in torch. Both give
+Only `is_compiled` decides between the compiled kernels and the same formulas in torch. Both give
 the same bits: neither fuses a product and a sum.
 """
 
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from fedsmu_ray.numerics.parameters import empty
 
-COMPILED_FROM = 1 << 16  # parameters from which a pass through memory costs more than loading the compiler
+COMPILED_FROM = (
+    1 << 16
+)  # parameters from which compiled passes save more than loading the compiler costs
 
 
 def is_compiled(dim: int, x: Tensor | None = None) -> bool:
@@ -25,7 +27,7 @@ def is_compiled(dim: int, x: Tensor | None = None) -> bool:
 
 
 def decayed_step(x: Tensor, u: Tensor, rate: float, decay: float) -> Tensor:
-    """x + rate (u - decay x), [P]."""
+    """Return x + rate (u - decay x), [P]."""
     if not is_compiled(len(x), x):
         return x + rate * (u - decay * x)
     from fedsmu_ray.numerics import kernels
@@ -38,10 +40,10 @@ def decayed_step(x: Tensor, u: Tensor, rate: float, decay: float) -> Tensor:
 def momentum_sign(
     y: Tensor, x: Tensor, m: Tensor, beta1: float, beta2: float
 ) -> tuple[Tensor, Tensor, bool]:
-    """Lion's sign and momentum of the update delta = y - x, from the old m.
+    """Compute Lion's sign and momentum of the update delta = y - x, both from the old m.
 
-    y: [C, P]; x, m: [P] or [C, P]. Returns sign(beta1 m + (1 - beta1) delta), int8 [C, P], with 0 for exact
-    zeros and NaN; beta2 m + (1 - beta2) delta, [C, P]; and whether any of the signs is 0.
+    y: [C, P]; x, m: [P] or [C, P]. Returns sign(beta1 m + (1 - beta1) delta), int8 [C, P], with 0
+    for exact zeros and NaN; beta2 m + (1 - beta2) delta, [C, P]; and whether any of the signs is 0.
     """
     if not is_compiled(y.shape[-1], y):
         delta = y - x
@@ -49,12 +51,10 @@ def momentum_sign(
         return u, beta2 * m + (1 - beta2) * delta, not u.abs().amin()
     from fedsmu_ray.numerics import kernels
 
-    betas = np.array([beta1, 1 - beta1, beta2, 1 - beta2], np.float32)
-    x, m = x.expand_as(y), m.expand_as(y)
+    b1, rest1, b2, rest2 = np.array([beta1, 1 - beta1, beta2, 1 - beta2], np.float32)
     u, new = torch.empty(y.shape, dtype=torch.int8), empty(y.shape, y)
-    rows = zip(y, x, m, u, new, strict=True)
-    zeros = [
-        kernels.momentum_sign(a.numpy(), b.numpy(), c.numpy(), *betas, d.numpy(), e.numpy())
-        for a, b, c, d, e in rows
-    ]
-    return u, new, any(zeros)
+    zeros = 0
+    for row in zip(y, x.expand_as(y), m.expand_as(y), u, new, strict=True):
+        y_i, x_i, m_i, u_i, new_i = (t.numpy() for t in row)
+        zeros += kernels.momentum_sign(y_i, x_i, m_i, b1, rest1, b2, rest2, u_i, new_i)
+    return u, new, zeros > 0

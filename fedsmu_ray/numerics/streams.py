@@ -1,12 +1,12 @@
 """Random streams that are pure functions of (seed, stream, round, client).
 
-Nothing here has state, so a client task gives the same bits on whichever actor, node or attempt runs it, and
-two methods with one seed see the same initial model, split, cohorts and batches.
+No stream has state, so a client task gives the same bits on whichever actor, node or attempt runs
+it, and two methods with the same seed see the same initial model, partition, cohorts and batches.
 
-The bits are SplitMix64's (Steele, Lea & Flood, OOPSLA 2014): word i of a stream with key k is
-``mix(k + i * GAMMA)``, which makes every word addressable. They are computed with torch's wrapping int64
-arithmetic, so they are the same on every device. Rare host-side draws (partition, cohort) use NumPy's PCG64,
-seeded with the same tuple.
+The bits are those of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): word i of the stream with key k
+is ``mix(k + (i + 1) * GAMMA)``, so any word can be computed without the ones before it. torch's
+int64 arithmetic wraps around, so the words are the same on every device. The rare draws of the host
+(partition, cohort) use NumPy's PCG64, seeded with the same tuple.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def keys(seed: int, stream: str, round: int, clients: Tensor) -> Tensor:
-    """One int64 key per client, shape of `clients` (int64)."""
+    """One int64 key per client, in the shape of `clients` (int64)."""
     key = torch.zeros_like(clients)
     for word in (seed, zlib.crc32(stream.encode()), round, clients):
         key = _mix((key ^ word) + GAMMA)
@@ -48,15 +48,16 @@ def keys(seed: int, stream: str, round: int, clients: Tensor) -> Tensor:
 
 
 def words(key: Tensor, index: Tensor) -> Tensor:
-    """Random int64 words: word `index` of each stream `key`; the two broadcast."""
+    """Random int64 words: word `index` of every stream `key`; the two broadcast."""
     return _mix(key + (index + 1) * GAMMA)
 
 
 def permutations(key: Tensor, epochs: int, sizes: Tensor) -> Tensor:
-    """For every stream [C] and epoch, a permutation of range(sizes[c]), padded with sizes.max() - 1 or less.
+    """A permutation of range(sizes[c]) for every stream c of [C] and every epoch.
 
-    Returns int64 [C, epochs, max(sizes)]; entry j is meaningful for j < sizes[c]. Word (epoch << 32) + j of the
-    stream is the sort key of sample j, so a client's permutations do not depend on whom it is grouped with.
+    Returns int64 [C, epochs, max(sizes)]; entry j is meaningful for j < sizes[c]. The sort key of
+    sample j is word (epoch << 32) + j of the stream, so the permutations of a client do not depend
+    on its group.
     """
     longest = int(sizes.max())
     sample = torch.arange(longest, device=key.device)
@@ -67,5 +68,5 @@ def permutations(key: Tensor, epochs: int, sizes: Tensor) -> Tensor:
 
 
 def host_generator(seed: int, stream: str, round: int = 0) -> np.random.Generator:
-    """NumPy generator for draws that belong to no client: the partition, the cohort of a round."""
+    """NumPy generator for draws that belong to no client, such as the partition or a cohort."""
     return np.random.default_rng([seed, zlib.crc32(stream.encode()), round])

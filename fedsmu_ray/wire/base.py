@@ -1,9 +1,9 @@
 """The protocols of the wire: what a codec and an accumulator are.
 
-A codec encodes the rows of a [C, P] tensor (one row per client) into uint8 [C, size(P)]; decoding is
-the exact inverse on the values it can carry. `compress` turns any tensor into such values: they are what
-the server will decode, and so what a client's residuals and shifts are computed from. Every codec names
-the accumulator that turns received rows into the mean the server works on.
+A codec encodes the rows of a [C, P] tensor (one row per client) into uint8 [C, size(P)]; decoding
+is the exact inverse on the values it can carry. `compress` turns any tensor into such values: they
+are what the server will decode, and so what a client's residuals and shifts are computed from.
+Every codec names the accumulator that turns received rows into the mean the server works on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 ZeroRule = Literal["random", "plus", "zero"]  # the sign of an exact zero: a fair coin, +1, or 0
+Bytes = NDArray[np.uint8]  # encoded rows, [C, bytes]
 
 
 class Draws(Protocol):
@@ -32,16 +34,19 @@ class Draws(Protocol):
 class Accumulator(Protocol):
     """Adds up the encoded rows of several clients."""
 
-    def decode(self, rows: np.ndarray) -> Any:  # noqa: ANN401 - each accumulator has a form of its own
-        """Check uint8 [C, size] rows and return them in the form that `add` takes; raises MessageError."""
+    def decode(self, rows: Bytes) -> Any:
+        """Check rows [C, size]; return them in the form that `add` takes. Raises MessageError."""
         ...
 
-    def add(self, values: Any) -> None:  # noqa: ANN401
+    def add(self, values: Any) -> None:
         """Add the C rows of `decode`'s result, in client order."""
         ...
 
     def mean(self) -> Tensor:
-        """Mean over everything added, float32 [P]; of a `PerClient` codec, everything added, [n, P]."""
+        """Mean over everything added, float32 [P].
+
+        Of a `PerClient` codec: everything added, float32 [n, P].
+        """
         ...
 
     def uniformity(self) -> float:
@@ -62,20 +67,26 @@ class Codec(Protocol):
         ...
 
     def compress(self, v: Tensor, draws: Draws) -> Tensor:
-        """[C, P] to [C, P]: the value the receiver will decode instead of v; the identity on such values."""
+        """[C, P] to [C, P]: the value the receiver will decode instead of v.
+
+        The identity on values that the codec can carry.
+        """
         ...
 
-    def encode(self, value: Tensor) -> np.ndarray:
+    def encode(self, value: Tensor) -> Bytes:
         """[C, P] to uint8 [C, size(P)]."""
         ...
 
-    def decode(self, rows: np.ndarray, dim: int) -> Tensor:
-        """uint8 [C, size(dim)] to [C, dim]; raises MessageError for bytes that no encoder produces."""
+    def decode(self, rows: Bytes, dim: int) -> Tensor:
+        """uint8 [C, size(dim)] to [C, dim].
+
+        Raises MessageError for bytes that no encoder produces.
+        """
         ...
 
     def accumulator(self, dim: int, uniformity: bool) -> Accumulator:
-        """A fresh accumulator; `uniformity` says whether `uniformity()` will be asked for."""
+        """A fresh accumulator; `uniformity` says whether `uniformity()` will be called."""
         ...
 
 
-Fields = Mapping[str, Codec]  # name of a message's field (at most five ASCII characters) -> its codec
+Fields = Mapping[str, Codec]  # name of a field (at most five ASCII characters) -> its codec

@@ -1,0 +1,114 @@
+"""Sums of encoded rows: exact votes however they are counted, floats and uniformity by definition."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.codecs import random_values
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsmu_ray.errors import MessageError
+from fedsmu_ray.numerics import passes
+from fedsmu_ray.wire.accumulators import BitSlicedVoteCounter, VoteCounter, vote_counter
+from fedsmu_ray.wire.codecs import Float32, Sign, Trit
+
+
+@given(st.integers(1, 40), st.integers(1, 70), st.integers(0, 2**31), st.randoms())
+def test_vote_counter_is_exact_in_any_order_and_grouping(clients, dim, seed, order):  # oracle 7
+    value = random_values(Sign(), clients, dim, seed)
+    rows = Sign().encode(value)
+    counter = Sign().accumulator(dim, False)
+    shuffled = list(range(clients))
+    order.shuffle(shuffled)
+    while shuffled:
+        take = order.randint(1, len(shuffled))
+        counter.add(counter.decode(rows[shuffled[:take]]))
+        shuffled = shuffled[take:]
+    votes = value.int().sum(0, dtype=torch.int32)
+    assert ((votes - clients) % 2 == 0).all() and (votes.abs() <= clients).all()
+    assert torch.equal(counter.mean(), votes.float() / clients)
+
+
+def mean_of_bits(rows, dim):
+    positive = np.unpackbits(rows, axis=-1, count=dim, bitorder="little").sum(0, dtype=np.int32)
+    return torch.from_numpy(2 * positive - np.int32(len(rows))).float() / len(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 80),
+    st.integers(1, 700),
+    st.integers(1, 30),
+    st.integers(0, 2**31),
+    st.booleans(),
+)
+def test_votes_are_the_sum_of_the_unpacked_bits(count, dim, batch, seed, compiled):
+    noise = np.random.default_rng(seed)
+    messages = noise.integers(0, 256, (count, 33 + Sign().size(dim)), np.uint8)
+    messages[:, -1] &= 255 >> (-dim % 8)
+    messages.setflags(write=bool(seed % 2))
+    rows = messages[:, 33:]  # at odd addresses, as in a message
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes, "COMPILED_FROM", 1 if compiled else 1 << 40)
+        counter = Sign().accumulator(dim, False)
+        for start in range(0, count, batch):
+            counter.add(rows[start : start + batch])
+            if start % 4 == 0:
+                counter.mean()  # a mean in between changes nothing
+        assert torch.equal(counter.mean(), mean_of_bits(rows, dim))
+
+
+@pytest.mark.parametrize("count, dim", [(9, 131_073), (40, 300_001), (300, 140_000)])
+def test_votes_of_large_models(count, dim):
+    rows = np.random.default_rng(count).integers(0, 256, (count, Sign().size(dim)), np.uint8)
+    rows[:, -1] &= 255 >> (-dim % 8)
+    counter = Sign().accumulator(dim, False)
+    counter.add(rows)
+    assert torch.equal(counter.mean(), mean_of_bits(rows, dim)) and counter.planes.any()
+
+
+@pytest.mark.parametrize("count", [15, 16, 127, 128, 255, 256, 33_000, 70_000])
+@pytest.mark.parametrize("kind", [VoteCounter, BitSlicedVoteCounter])
+def test_votes_at_the_edges_of_the_digits(kind, count):
+    counter = kind(9)
+    counter.add(np.broadcast_to(np.array([0b11110000, 1], np.uint8), (count, 2)))
+    assert counter.mean().tolist() == [-1.0] * 4 + [1.0] * 5
+    counter.add(np.array([[0, 0]], np.uint8))
+    rest = torch.tensor(float(count - 1)).div(count + 1).item()
+    assert counter.mean().tolist() == [-1.0] * 4 + [rest] * 5
+
+
+def test_the_size_of_the_model_decides_how_votes_are_counted():
+    assert type(vote_counter(passes.COMPILED_FROM - 1)) is VoteCounter
+    assert type(vote_counter(passes.COMPILED_FROM)) is BitSlicedVoteCounter
+
+
+@pytest.mark.parametrize("kind", [VoteCounter, BitSlicedVoteCounter])
+def test_votes_with_padding_are_refused(kind):
+    with pytest.raises(MessageError, match="padding bits are set"):
+        kind(9).decode(np.array([[0, 2]], np.uint8))
+
+
+@given(st.integers(1, 20), st.integers(1, 40), st.integers(0, 2**31))
+def test_other_accumulators_agree_with_the_definition(clients, dim, seed):
+    for codec in (Float32(), Trit()):
+        value = random_values(codec, clients, dim, seed)
+        total = codec.accumulator(dim, True)
+        for row in codec.encode(value):
+            total.add(total.decode(row[None]))
+        torch.testing.assert_close(total.mean(), value.float().mean(0), rtol=1e-5, atol=1e-6)
+        a = value.double().abs()
+        kept = a.sum(0) > 0
+        jain = a.sum(0)[kept] ** 2 / (clients * (a**2).sum(0)[kept])
+        expected = float(jain.mean()) if kept.any() else 1.0
+        assert total.uniformity() == pytest.approx(expected, rel=1e-5)
+
+
+def test_uniformity_reference_values():  # oracle 29
+    g = torch.Generator().manual_seed(0)
+    dense = Float32().accumulator(200_000, True)
+    dense.add(torch.randn(10, 200_000, generator=g))
+    assert dense.uniformity() == pytest.approx(0.673, abs=0.002)
+    one = Float32().accumulator(4, True)
+    one.add(torch.tensor([[1.0, 0, 0, 2]] + [[0.0] * 4] * 4))
+    assert one.uniformity() == pytest.approx(1 / 5)

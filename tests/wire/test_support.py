@@ -1,0 +1,28 @@
+"""Which coordinates a sparse message holds."""
+
+import numpy as np
+import pytest
+from helpers.codecs import DIM, FakeDraws, overwrite, support
+from helpers.quadratics import normal
+
+from fedsmu_ray.errors import MessageError
+from fedsmu_ray.wire.compressors import TopK
+
+
+def test_top_k_refuses_impossible_supports():
+    code = TopK(support(0.05, "index32"))
+    rows = code.encode(code.compress(normal(1, DIM).float(), FakeDraws()))
+    cut = 4 * code.support.total
+    index = rows[:, cut:].copy().view("<u4")
+    for wrong, what in (
+        (index[:, ::-1], "ascending"),
+        (np.where(np.arange(19) == 18, DIM, index), "below"),
+        (np.arange(19)[None], "blocks"),
+    ):
+        bad = np.concatenate([rows[:, :cut], np.ascontiguousarray(wrong, "<u4").view(np.uint8)], -1)
+        with pytest.raises(MessageError, match=what):
+            code.decode(bad, DIM)
+    mask = TopK(support(0.05, "mask"))
+    rows = mask.encode(mask.compress(normal(1, DIM).float(), FakeDraws()))
+    with pytest.raises(MessageError, match="mask"):
+        mask.decode(overwrite(rows, slice(cut, None), 0), DIM)
