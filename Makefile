@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test slow lint ui clean
+.PHONY: run test slow lint format ui clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m fedsmu_ray.tune
@@ -19,7 +19,13 @@ slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-test
-	$(BIN)/python -m pip install -q ruff && $(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,4 +39,4 @@ $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -29,8 +29,6 @@ def lookup(key: str, name: object, registry: Mapping[str, T]) -> T:
     of that form. Raises ConfigError, which names the configuration key `key` and the nearest valid name.
     """
     if isinstance(name, str):
-        if name in registry:
-            return registry[name]
         for form, entry in registry.items():
             if _fits(form, name):
                 return entry
@@ -89,8 +87,10 @@ def user_modules() -> list[ModuleType]:
 
 
 def _fits(form: str, name: str) -> bool:
+    if "<" not in form:
+        return name == form
     pattern = re.sub(r"<[^>]+>", lambda found: _PLACEHOLDERS.get(found[0], r"\w+"), form)
-    return "<" in form and re.fullmatch(pattern, name) is not None
+    return re.fullmatch(pattern, name) is not None
 
 
 def _import(where: str, module_name: str) -> ModuleType:

@@ -1,17 +1,42 @@
-"""The import rules that keep the parts apart."""
+"""The structure that docs/architecture.md describes: layers, no circles, one place for each library and variable."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parent.parent / "fedsmu_ray"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Who may import whom: a folder (or module at the top) imports itself and what stands in lines above its own.
+LAYERS = [
+    ["errors", "environment"],
+    ["plugins", "cli", "tracking", "numerics"],
+    ["wire"],
+    ["datasets", "models"],
+    ["algorithms"],
+    ["config"],
+    ["federation"],
+    ["executors", "display"],
+    ["experiment"],
+    ["sweeps", "conformance"],
+    ["train", "tune", "data"],  # the commands
+    ["__init__"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
-def imports(path: Path) -> set[str]:
+def parts(path: Path) -> tuple[str, ...]:
+    return path.relative_to(PACKAGE).with_suffix("").parts
+
+
+def modules_imported(path: Path) -> set[str]:
     """Every module the file imports, at any depth in the file."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -20,55 +45,111 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def files_imported(path: Path) -> set[Path]:
+    """The files of this package that the file imports."""
+    own = {".".join(("fedsmu_ray", *parts(p))): p for p in FILES}
+    own |= {name.removesuffix(".__init__"): p for name, p in own.items()}
+    found = {own[name] for name in modules_imported(path) if name in own}
+    # `from fedsmu_ray.folder import module` needs the folder's __init__ only for what it exports itself.
+    return {p for p in found if p.name != "__init__.py" or p.parent != PACKAGE} - {path}
+
+
 def importers(name: str) -> set[str]:
     return {
-        str(p.relative_to(PACKAGE))
-        for p in PACKAGE.rglob("*.py")
-        if any(m == name or m.startswith(name + ".") for m in imports(p))
+        "/".join(parts(p))
+        for p in FILES
+        if any(m == name or m.startswith(f"{name}.") for m in modules_imported(p))
     }
 
 
-def test_ray_and_mlflow_have_their_places():
-    assert importers("ray") == {
-        *(f"execution/{name}.py" for name in ("actors", "cluster", "processes")),
-        *(f"sweeping/{name}.py" for name in ("fit", "plan", "trial", "book")),
-    }
-    assert importers("mlflow") == {"tracking.py"}
-    assert importers("optuna") == {"sweeping/plan.py"}
-    assert importers("numba") == {"kernels.py"}
+def functions():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield path, node
 
 
-def test_methods_know_codecs_and_local_training_at_most():
-    allowed = tuple(
-        f"fedsmu_ray.{name}"
-        for name in ("codecs", "compressors", "local", "setting", "vector", "algorithms")
-    )
+def test_folders_import_only_from_the_layers_below():
+    assert {parts(p)[0] for p in FILES} == set(LEVEL)
+    for path in FILES:
+        for other in files_imported(path):
+            mine, theirs = parts(path)[0], parts(other)[0]
+            # The one list of metrics is shared with the configuration, which names one to optimize.
+            assert mine == theirs or LEVEL[theirs] < LEVEL[mine], f"{path} imports {other}"
+
+
+def test_no_circles_between_files():
+    TopologicalSorter({path: files_imported(path) for path in FILES}).prepare()  # raises CycleError
+
+
+def test_few_modules_at_the_top():
+    assert len([p for p in PACKAGE.glob("*.py")]) <= 8
+
+
+@pytest.mark.parametrize(
+    "library, places",
+    [
+        ("ray", ("executors/", "sweeps/")),
+        ("mlflow", ("tracking/mlflow",)),
+        ("optuna", ("sweeps/searcher",)),
+        ("numba", ("numerics/kernels",)),
+        ("rich", ("display/", "datasets/images", "data")),
+    ],
+)
+def test_each_library_has_its_place(library, places):
+    assert all(name.startswith(places) for name in importers(library)), importers(library)
+
+
+def test_methods_know_neither_processes_nor_bytes():
     for path in (PACKAGE / "algorithms").glob("*.py"):
-        own = {m for m in imports(path) if m.startswith("fedsmu_ray")}
-        assert all(m.startswith(allowed) for m in own), path
+        own = {m for m in modules_imported(path) if m.startswith("fedsmu_ray.")}
+        assert not {m for m in own if m.startswith("fedsmu_ray.wire.message")}, path
 
 
-def test_the_federation_knows_no_process():
-    own = imports(PACKAGE / "federation.py")
-    apart = (
-        "fedsmu_ray.executors.ray_executor",
-        "fedsmu_ray.executors.ray_cluster",
-        "fedsmu_ray.executors.ray_actors",
-        "fedsmu_ray.executors.inline",
-        "fedsmu_ray.tracking",
-        "fedsmu_ray.sweeps",
-    )
-    assert "fedsmu_ray.federation.tasks" in own and not {m for m in own if m.startswith(apart)}
+def test_environment_variables_have_one_place():
+    users = {"/".join(parts(p)) for p in FILES if "environ" in p.read_text(encoding="utf-8")}
+    named = {u for u in users if "os.environ" in (PACKAGE / f"{u}.py").read_text(encoding="utf-8")}
+    assert named == {"environment"}
+
+
+def test_init_files_only_export():
+    for path in PACKAGE.rglob("__init__.py"):
+        if path.parent == PACKAGE:
+            continue  # exports on first use, so that --help is quick
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            exported = isinstance(node, (ast.ImportFrom, ast.Assign))
+            assert exported or isinstance(node, ast.Expr), f"{path}:{node.lineno}"
+
+
+def test_functions_are_short():
+    """At most 40 lines of body after formatting, docstrings not counted."""
+    long = []
+    for path, node in functions():
+        body = node.body[1:] if ast.get_docstring(node) else node.body
+        if body and body[-1].end_lineno - body[0].lineno + 1 > 40:
+            long.append(f"{path.relative_to(PACKAGE)}: {node.name}")
+    assert not long
+
+
+def test_files_are_short():
+    lengths = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in FILES}
+    assert not {str(p.relative_to(PACKAGE)): n for p, n in lengths.items() if n > 360}
+
+
+def test_tests_mirror_the_tree():
+    """A test file stands in the folder of what it tests."""
+    folders = {p.name for p in PACKAGE.iterdir() if p.is_dir()}
+    tests = Path(__file__).parent
+    assert {p.parent.name for p in tests.rglob("test_*.py")} - {"tests"} <= folders
 
 
 def test_help_and_package_import_nothing_heavy():
-    code = "import sys, fedsmu_ray, fedsmu_ray.train, fedsmu_ray.tune; print([m for m in ('torch', 'ray', 'mlflow', 'yaml') if m in sys.modules])"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
+    code = (
+        "import sys, fedsmu_ray, fedsmu_ray.train, fedsmu_ray.tune, fedsmu_ray.data;"
+        "print([m for m in ('torch', 'ray', 'mlflow', 'yaml') if m in sys.modules])"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_no_module_hides_a_name_of_the_python_api():

@@ -37,8 +37,9 @@ def parse(plain: Mapping[str, Any]) -> Config:
     model = _model(model_name, model_options, problems)
 
     known = [*_SINGLE_KEYS, "algorithm", "model", *SECTIONS]
-    nearest = [*known, *known_keys(type(method) if method else None)]
-    problems += [unknown_key(key, nearest) for key in source if key not in known]
+    if unknown := [key for key in source if key not in known]:
+        nearest = [*known, *known_keys(type(method) if method else None)]
+        problems += [unknown_key(key, nearest) for key in unknown]
     values = {name: value for name, value in source.items() if name in _SINGLE_KEYS}
     values = _valid(Config, "", values, {}, problems)
     for name, cls in SECTIONS.items():

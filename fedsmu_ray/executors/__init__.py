@@ -1,0 +1,1 @@
+"""Where client tasks run: in this process, or on Ray."""

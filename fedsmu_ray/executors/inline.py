@@ -1,83 +1,147 @@
-"""Everything in this process, one task after another: for debugging and tests, and for machines without Ray."""
+"""All client tasks in this process, one after another: for debugging, tests, and machines without Ray."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
-from fedsmu_ray.federation.tasks import Evaluate, ApplyFeedback, TrainResult, placed, raised
+from fedsmu_ray.federation.tasks import (
+    ApplyFeedback,
+    Arrays,
+    Evaluate,
+    Executor,
+    Handle,
+    RejectedMessages,
+    StateRef,
+    StepStats,
+    Task,
+    TaskFailure,
+    Train,
+    TrainResult,
+    state_refs,
+    task_failure,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Handle of a shard of client states: one of a kind, as a reference into an object store is."""
+    """Handle of a shard of client states; unique, like a reference into an object store."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
 
 
 class InlineExecutor:
-    """The executor without processes. See `execution.Executor`."""
+    """The executor without other processes (see `federation.tasks.Executor`)."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self) -> None:
         self.threads = torch.get_num_threads()
-        self.problem, self.server = problem, Server(problem)
-        self.worker = ClientWorker(problem)
-        self.open, self.step, self.reply, self.model = (
-            self.server.open_round,
-            self.server.step,
-            self.server.feedback,
-            self.server.model_message,
-        )
-        self.params, self.sha256, self.export, self.restore = (
-            self.server.params,
-            self.server.sha256,
-            self.server.export_state,
-            self.server.restore_state,
-        )
 
-    def run(self, sent, tasks):
+    def load(self, problem: Problem, dataset: Handle | None = None) -> None:
+        if dataset is not None:
+            import ray
+
+            shared: Any = ray.get(dataset)
+            problem = problem.with_dataset(shared)
+        self.problem = problem
+        self.server, self.worker = Server(problem), ClientWorker(problem)
+
+    def open_round(self, round: int, uniformity: bool) -> Handle:
+        return self.server.open_round(round, uniformity)
+
+    def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         for task in tasks:
             if isinstance(task, Evaluate):
-                yield task, self.worker.evaluate(task.round, sent, task.start, task.stop)
-                continue
-            states = [
-                {name: a[s.row] for name, a in s.shard.arrays.items()} if s else None
-                for s in task.states
-            ]
-            if isinstance(task, ApplyFeedback):
-                shards = self.worker.apply_feedback(task.round, task.answered, task.clients, sent, states)
-                yield (
-                    task,
-                    placed(task.clients, [Shard(a) for a in shards], self.problem.shard_clients),
+                yield task, self.worker.evaluate(task.round, message, task.start, task.stop)
+            elif isinstance(task, ApplyFeedback):
+                shards = self.worker.apply_feedback(
+                    task.round, task.participants, task.clients, message, _states(task.states)
                 )
-                continue
-            try:
-                messages, report, shards = self.worker.train(task.round, task.clients, sent, states)
-            except Exception as error:
-                yield task, raised(task, error)
-                continue
-            self.server.receive(task.position, task.clients, messages)
-            yield (
-                task,
-                TrainResult(
-                    report,
-                    placed(task.clients, [Shard(a) for a in shards], self.problem.shard_clients),
-                ),
-            )
+                yield task, self._refs(task, shards)
+            else:
+                yield task, self._train(task, message)
 
-    def fetch(self, shard):
-        return shard.arrays
+    def _train(self, task: Train, broadcast: Handle) -> TrainResult | TaskFailure:
+        states = _states(task.states)
+        try:
+            output = self.worker.train(task.round, task.clients, broadcast, states)
+        except Exception as error:
+            return task_failure(task, error)
+        self.server.receive(task.position, task.clients, output.messages)
+        return TrainResult(output.report, self._refs(task, output.shards))
 
-    def place(self, arrays):
+    def _refs(self, task: Train | ApplyFeedback, shards: Sequence[Arrays]) -> dict[int, StateRef]:
+        return state_refs(task.clients, [Shard(a) for a in shards], self.problem.shard_clients)
+
+    def step(self, missing: Sequence[int]) -> StepStats | RejectedMessages:
+        return self.server.step(missing)
+
+    def feedback(self) -> Handle:
+        return self.server.feedback()
+
+    def model_message(self) -> Handle:
+        return self.server.model_message()
+
+    def export_state(self) -> dict[str, NDArray[np.float32]]:
+        return self.server.export_state()
+
+    def restore_state(self, arrays: Arrays) -> None:
+        self.server.restore_state(arrays)
+
+    def get_shard(self, shard: Handle) -> Arrays:
+        arrays: Arrays = shard.arrays
+        return arrays
+
+    def put_shard(self, arrays: Arrays) -> Handle:
         return Shard(arrays)
 
-    def recover(self):
-        raise NotImplementedError("what this process holds cannot be lost without it")
+    def params(self) -> NDArray[np.float32]:
+        return self.server.params()
 
-    def close(self):
+    def sha256(self) -> str:
+        return self.server.sha256()
+
+    def recover(self) -> None:
+        raise NotImplementedError("nothing of this process can be lost without the process")
+
+    def close(self) -> None:
         torch.set_num_threads(self.threads)
+
+
+def _states(refs: Sequence[StateRef | None]) -> list[Arrays | None]:
+    """The states that the references stand for, named [P] arrays."""
+    return [
+        {name: a[ref.row] for name, a in ref.shard.arrays.items()} if ref else None for ref in refs
+    ]
+
+
+class InlineBackend:
+    """Opens inline executors (see `executors.base.Backend`)."""
+
+    def check(self, compute: ComputeConfig, address: str | None) -> None:
+        """Nothing to check: this process is there."""
+
+    @contextmanager
+    def open(self, problem: Problem, address: str | None) -> Iterator[tuple[Executor, str]]:
+        executor = InlineExecutor()
+        try:
+            executor.load(problem)
+            yield executor, "this process"
+        finally:
+            executor.close()
+
+    def trial_bundles(self, compute: ComputeConfig) -> list[dict[str, float]]:
+        return [actor_resources(compute)]
+
+    def open_in_trial(self, compute: ComputeConfig) -> Executor:
+        return InlineExecutor()

@@ -1,98 +1,121 @@
-"""The processes of an experiment on Ray: client actors, and the server in an actor or in the process of a trial."""
+"""The Ray actors of an experiment: client actors, and the server actor."""
 
 from __future__ import annotations
 
 import ctypes
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
-
-import ray
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayTaskError,
-    WorkerCrashedError,
-)
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from fedsmu_ray.datasets.dataset import Dataset
-from fedsmu_ray.errors import LostError
-from fedsmu_ray.federation.client import ClientWorker
+from fedsmu_ray.federation.client import ClientWorker, GroupOutput
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
-from fedsmu_ray.federation.tasks import Evaluate, ApplyFeedback, Task, Train, raised, shard_count
+from fedsmu_ray.federation.tasks import (
+    ApplyFeedback,
+    Arrays,
+    Evaluate,
+    Score,
+    TaskFailure,
+    Train,
+    TrainReport,
+    shard_count,
+    task_failure,
+)
 
-GONE = (
-    RayActorError,
-    NodeDiedError,
-    WorkerCrashedError,
-    OutOfMemoryError,
-)  # a process, with or without its node
+KEPT_BLOCK_BYTES = 32 << 20  # largest block that stays with the process when it is freed
+KEPT_TOTAL_BYTES = 512 << 20
+
+
+class Row(NamedTuple):
+    """Where the state of a client is, among the shards that a call passes along."""
+
+    shard: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A task without its state references, and where the states of its clients are.
+
+    The references stay behind: the actor gets the objects they refer to.
+    """
+
+    task: Train | ApplyFeedback  # with empty `states`
+    rows: tuple[Row | None, ...]  # None before a client's first round
+
+    def states(self, shards: Sequence[Arrays]) -> list[Arrays | None]:
+        """The states of the clients, named [P] arrays."""
+        return [
+            {name: a[at.row] for name, a in shards[at.shard].items()} if at else None
+            for at in self.rows
+        ]
+
+
+class TrainOutcomes(NamedTuple):
+    """What the groups of one call report."""
+
+    results: list[TrainReport | TaskFailure]
+    seconds: float  # of all groups together
+
+
+class GroupMessages(NamedTuple):
+    """Which clients the messages of a call are from: the first cohort position and the clients of a group."""
+
+    position: int
+    clients: Sequence[int]
 
 
 class ClientActor:
-    """A process that trains groups of clients."""
+    """A process that trains client groups."""
 
     def __init__(self) -> None:
         keep_freed_memory()
 
     def load(self, problem: Problem, dataset: Dataset) -> None:
-        self.worker = ClientWorker(replace(problem, dataset=dataset))
+        """Replace everything the actor knows by this experiment."""
+        self.worker = ClientWorker(problem.with_dataset(dataset))
 
-    def train_all(
-        self,
-        tasks: list[Task],
-        rows: list[list[tuple[int, int] | None]],
-        broadcast: Any,
-        *shards: Any,
-    ) -> tuple:
-        """The groups of several tasks. Returns what came of each (Report or TaskFailure), with the seconds of all; their messages
-        (None of one that failed); and all their new shards in order, as objects of their own (None likewise)."""
-        began, outcomes, messages, new = time.perf_counter(), [], [], []
-        for task, where in zip(tasks, rows):
+    def train_groups(self, groups: list[Group], broadcast: Any, *shards: Arrays) -> tuple[Any, ...]:
+        """Train several groups: TrainOutcomes, the messages of each group, and all new shards in order.
+
+        The messages and shards of a group that failed are None.
+        """
+        began = time.perf_counter()
+        results: list[TrainReport | TaskFailure] = []
+        messages: list[Any] = []
+        new: list[Any] = []
+        for group in groups:
             try:
-                report, sent, *made = self.train(task, where, broadcast, *shards)
+                output = self.train(group, broadcast, *shards)
             except Exception as error:
-                report, sent, made = (
-                    raised(task, error),
-                    None,
-                    [None] * shard_count(task, self.worker.problem),
-                )
-            outcomes.append(report)
-            messages.append(sent)
-            new += made
-        return (outcomes, time.perf_counter() - began), messages, *new
+                results.append(task_failure(group.task, error))
+                messages.append(None)
+                new += [None] * shard_count(group.task, self.worker.problem.shard_clients)
+            else:
+                results.append(output.report)
+                messages.append(output.messages)
+                new += output.shards
+        return TrainOutcomes(results, time.perf_counter() - began), messages, *new
 
-    def train(
-        self, task: Train, rows: list[tuple[int, int] | None], broadcast: Any, *shards: Any
-    ) -> tuple:
-        """rows: for each client (index into `shards`, row), or None before its first round."""
-        messages, report, new = self.worker.train(
-            task.round, task.clients, broadcast, _states(rows, shards)
-        )
-        return report, messages, *new
+    def train(self, group: Group, broadcast: Any, *shards: Arrays) -> GroupOutput:
+        """Train one group."""
+        task = group.task
+        assert isinstance(task, Train)
+        return self.worker.train(task.round, task.clients, broadcast, group.states(shards))
 
-    def hear(
-        self, task: ApplyFeedback, rows: list[tuple[int, int] | None], reply: Any, *shards: Any
-    ) -> tuple:
+    def apply_feedback(self, group: Group, feedback: Any, *shards: Arrays) -> tuple[Any, ...]:
+        """Give the server's feedback to a group: None, and the new shards in order."""
+        task, states = group.task, group.states(shards)
+        assert isinstance(task, ApplyFeedback)
         return None, *self.worker.apply_feedback(
-            task.round, task.answered, task.clients, reply, _states(rows, shards)
+            task.round, task.participants, task.clients, feedback, states
         )
 
-    def evaluate(self, task: Evaluate, sent: Any) -> tuple[int, float]:
+    def evaluate(self, task: Evaluate, sent: Any) -> Score:
+        """Evaluate the model in a message of the server."""
         return self.worker.evaluate(task.round, sent, task.start, task.stop)
-
-
-def _states(
-    rows: list[tuple[int, int] | None], shards: Sequence[Any]
-) -> list[dict[str, Any] | None]:
-    """The states of clients, by where they are: (index into `shards`, row), or None."""
-    return [{name: a[at[1]] for name, a in shards[at[0]].items()} if at else None for at in rows]
 
 
 class ServerActor:
@@ -102,101 +125,32 @@ class ServerActor:
         keep_freed_memory()
 
     def load(self, problem: Problem, dataset: Dataset) -> None:
-        self.server = Server(replace(problem, dataset=dataset))
+        """Replace everything the actor knows by this experiment."""
+        self.server = Server(problem.with_dataset(dataset))
 
-    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: list[Any]) -> None:
-        _receive(self.server, groups, messages)
+    def receive(self, groups: list[GroupMessages], messages: list[Any]) -> None:
+        """Take the messages of the groups of one call."""
+        receive_groups(self.server, groups, messages)
 
     def call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the server."""
         return getattr(self.server, name)(*arguments)
 
 
-def _receive(server: Server, groups: list[tuple[int, Sequence[int]]], messages: list[Any]) -> None:
-    """Hand the server the messages of several groups (cohort position and clients of each), but of those that failed."""
-    for (position, clients), sent in zip(groups, messages):
+def receive_groups(server: Server, groups: list[GroupMessages], messages: list[Any]) -> None:
+    """Pass on the messages of several groups, except those of groups that failed (None)."""
+    for group, sent in zip(groups, messages):
         if sent is not None:
-            server.receive(position, clients, sent)
-
-
-class ServerElsewhere:
-    """The server as an actor on this process's node: it goes down with the driver, and not with another node."""
-
-    def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.actor = ray.remote(ServerActor).options(num_cpus=0, scheduling_strategy=here).remote()
-        self.received: list[Any] = []
-
-    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
-        get([self.actor.load.remote(*stored)])
-
-    def message(self, name: str, *arguments: Any) -> Any:
-        """Reference to a message that the server makes."""
-        return self.actor.call.remote(name, *arguments)
-
-    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: Any) -> None:
-        self.received.append(self.actor.receive.remote(groups, messages))
-
-    def ask(self, name: str, *arguments: Any) -> Any:
-        """What a method of the server returns, after all that was sent to it before."""
-        received, self.received = self.received, []
-        return get([*received, self.actor.call.remote(name, *arguments)])[-1]
-
-    def is_behind(self, error: BaseException) -> bool:
-        """Whether it is this actor that an error of Ray is about."""
-        return getattr(error, "actor_id", None) == self.actor._actor_id.hex()
-
-    def close(self) -> None:
-        ray.kill(self.actor)
-
-
-class ServerHere:
-    """The server in this process: a trial's, which is an actor already. Calls as in ServerElsewhere."""
-
-    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
-        self.server = Server(problem)
-
-    def message(self, name: str, *arguments: Any) -> Any:
-        return ray.put(getattr(self.server, name)(*arguments))
-
-    def receive(self, groups: list[tuple[int, Sequence[int]]], messages: Any) -> None:
-        _receive(self.server, groups, *get([messages]))
-
-    def ask(self, name: str, *arguments: Any) -> Any:
-        return getattr(self.server, name)(*arguments)
-
-    def is_behind(self, error: BaseException) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
+            server.receive(group.position, group.clients, sent)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep freed blocks of up to 32 MB instead of giving them back: every training step allocates the
-    same activations again, and faulting their pages in anew took a tenth of a LeNet step."""
+    """Have the C library keep freed blocks instead of returning them to the kernel.
+
+    Every training step allocates the same activations again, and faulting their pages in anew took a tenth of
+    a LeNet step.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc
-        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
-
-
-def get(refs: list[Any]) -> list[Any]:
-    """Results of calls to the server, or objects; raises what the server raised, and LostError for what is gone."""
-    try:
-        return ray.get(refs)
-    except RayTaskError as error:
-        if isinstance(error.cause, (*GONE, ObjectLostError)):
-            raise LostError(
-                f"an object that the server needs is lost ({brief(error.cause)})"
-            ) from None
-        raise error.cause from None
-    except ObjectLostError as error:
-        raise LostError(f"an object is lost ({brief(error)})") from None
-    except GONE as error:
-        raise LostError(f"the server actor was lost ({brief(error)})") from None
-
-
-def brief(error: BaseException) -> str:
-    """Ray's errors are coloured paragraphs; their first sentence says what happened."""
-    plain = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
-    return re.split(r"\.\s|\n", f"{type(error).__name__}: {plain}", maxsplit=1)[0][:200]
+        libc.mallopt(-3, KEPT_BLOCK_BYTES)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, KEPT_TOTAL_BYTES)  # M_TRIM_THRESHOLD

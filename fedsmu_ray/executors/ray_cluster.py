@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray import cloudpickle
 
+from fedsmu_ray import environment, plugins
 from fedsmu_ray.config.schema import ComputeConfig
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.errors import ExecutionError
@@ -21,95 +22,117 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[str]:
-    """Join the cluster at `address` ("auto", host:port), or that of $RAY_ADDRESS, or start one on this machine, and leave
-    (or end) it afterwards. In a process that has joined one already, that one is used and kept.
+    """Join the cluster at `address` ("auto", host:port) or $RAY_ADDRESS, or start one on this machine.
 
-    Yields a line that says which it is, with its resources.
+    It is left (or ended) afterwards. In a process that has joined a cluster already, that one is used and kept.
+    Yields a phrase that says which cluster it is, with its resources. Raises ExecutionError for a cluster that
+    cannot be joined.
     """
-    own = not ray.is_initialized()
-    if own:
-        _silence()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            # "local", not None: that would also join what a program that has ended says it left behind on this machine.
-            there = address or os.environ.get("RAY_ADDRESS") or "local"
-            ray.init(
-                address=there,
-                include_dashboard=False if there == "local" else None,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ExecutionError(
-                f"--address {address}: cannot join a Ray cluster there ({error}); check the address, that "
-                "~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set"
-            ) from None
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                if callable(handler):  # Ray has put its own in its place, which prints stacks
-                    signal.signal(number, handler)
+    owned = not ray.is_initialized()
+    if owned:
+        _connect(address)
     try:
-        joined = address or os.environ.get("RAY_ADDRESS")
-        resources = ray.cluster_resources()
-        have = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
-        yield (
-            f"Ray cluster {joined} ({have})" if joined else f"a local Ray on this machine ({have})"
-        )
+        ship_user_modules()
+        yield _describe(environment.ray_address(address))
     finally:
-        if own:
+        if owned:
             ray.shutdown()
 
 
-def _silence() -> None:
-    """Ray tells of every lost process in a paragraph on stdout, which is for results. What matters of it is logged here."""
+def _connect(address: str | None) -> None:
+    _silence_process_losses()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    # "local", not None: None would also join a cluster whose program ended without stopping it.
+    where = environment.ray_address(address) or "local"
+    try:
+        ray.init(
+            address=where,
+            include_dashboard=False if where == "local" else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ExecutionError(
+            f"--address {address}: cannot join a Ray cluster there ({error}); check the address, that "
+            "~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set"
+        ) from None
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if callable(handler):  # Ray has installed its own, which print stacks
+                signal.signal(number, handler)
+
+
+def _describe(joined: str | None) -> str:
+    resources = ray.cluster_resources()
+    amount = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+    return (
+        f"Ray cluster {joined} ({amount})" if joined else f"a local Ray on this machine ({amount})"
+    )
+
+
+def _silence_process_losses() -> None:
+    """Ray reports every lost process in a paragraph on stdout, which is for results; the executor logs them."""
     from ray._private import worker
 
     if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = lambda data, ignore_prefix=False: log.debug(
-            "ray: %s", " ".join(data["lines"])
-        )
+
+        def log_lines(data: Any, ignore_prefix: bool = False) -> None:
+            log.debug("ray: %s", " ".join(data["lines"]))
+
+        worker.print_to_stdstream = log_lines
+
+
+def ship_user_modules() -> None:
+    """Have the user's own modules (`import:`) travel with what is sent to other processes.
+
+    Classes and functions of these modules are pickled by value, so the file in the driver's working directory
+    is enough on every node.
+    """
+    for module in plugins.user_modules():
+        cloudpickle.register_pickle_by_value(module)
 
 
 def store(dataset: Dataset) -> list[Any]:
-    """The data set in the object store: a reference in a list, which Ray hands on as it is."""
+    """The data set in the object store: a reference in a list, which Ray passes on as it is."""
     return [ray.put(dataset)]
 
 
 def fitting_actors(compute: ComputeConfig) -> int:
-    """How many client actors the cluster as it is has resources for; raises ExecutionError if not even one."""
-    have = ray.cluster_resources()
-    fit = have.get("CPU", 0) // compute.cpus_per_actor
-    if compute.gpus_per_actor:
-        gpus = have.get("GPU", 0)
+    """How many client actors the cluster has resources for; raises ExecutionError if not even one."""
+    resources = ray.cluster_resources()
+    fitting = resources.get("CPU", 0) // compute.cpus_per_actor
+    share = compute.gpus_per_actor
+    if share:
+        gpus = resources.get("GPU", 0)
         # A fraction must fit on one card: five of 0.4 do not fit on two.
-        fit = min(
-            fit,
-            gpus // compute.gpus_per_actor
-            if compute.gpus_per_actor >= 1
-            else gpus * (1 // compute.gpus_per_actor),
-        )
-    if fit < 1:
+        fitting = min(fitting, gpus // share if share >= 1 else gpus * (1 // share))
+    if fitting < 1:
         raise ExecutionError(
-            f"the cluster has {free()} and one client actor needs {compute.cpus_per_actor:g} CPUs and "
-            f"{compute.gpus_per_actor:g} GPUs; lower compute.cpus_per_actor or compute.gpus_per_actor"
+            f"the cluster has {free_resources()} and one client actor needs {compute.cpus_per_actor:g} "
+            f"CPUs and {compute.gpus_per_actor:g} GPUs; lower compute.cpus_per_actor or "
+            "compute.gpus_per_actor"
         )
-    return int(fit)
+    return int(fitting)
 
 
 def check_actors(compute: ComputeConfig, address: str | None) -> None:
-    """Refuse more client actors than this machine can ever place; a cluster that was joined may still grow."""
-    if (
-        address is None
-        and "RAY_ADDRESS" not in os.environ
-        and (compute.actors or 1) > (fit := fitting_actors(compute))
-    ):
+    """Raise ExecutionError for more client actors than this machine can place.
+
+    A cluster that was joined may still grow, so nothing is refused there.
+    """
+    if environment.ray_address(address) is not None:
+        return
+    fitting = fitting_actors(compute)
+    if (compute.actors or 1) > fitting:
         raise ExecutionError(
-            f"compute.actors = {compute.actors}: this machine has room for {fit} with "
-            f"{compute.cpus_per_actor:g} CPUs and {compute.gpus_per_actor:g} GPUs each; lower compute.actors "
-            "or compute.cpus_per_actor (0.5 lets two share a core)"
+            f"compute.actors = {compute.actors}: this machine has room for {fitting} with "
+            f"{compute.cpus_per_actor:g} CPUs and {compute.gpus_per_actor:g} GPUs each; lower "
+            "compute.actors or compute.cpus_per_actor (0.5 lets two share a core)"
         )
 
 
-def free() -> str:
-    have = ray.available_resources()
-    return f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs"
+def free_resources() -> str:
+    """The free CPUs and GPUs of the cluster, for a message."""
+    resources = ray.available_resources()
+    return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"

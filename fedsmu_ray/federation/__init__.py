@@ -1,0 +1,1 @@
+"""A federation: what is trained, the rounds, and the two sides of a round."""

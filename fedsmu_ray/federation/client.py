@@ -1,73 +1,131 @@
-"""The client side of a round: a group of clients from the broadcast to their messages."""
+"""The client side of a round: a client group from the broadcast to its messages."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.func import functional_call
 
-from fedsmu_ray.datasets.dataset import DeviceData
-from fedsmu_ray.federation.local_training import Local, Trainer, channels_last
+from fedsmu_ray import environment
+from fedsmu_ray.datasets.device import DeviceData
+from fedsmu_ray.federation.local_training import GroupSolver, Trainer, channels_last
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.tasks import Arrays, Score, TrainReport
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.parameters import as_tensor
 from fedsmu_ray.wire import message
-from fedsmu_ray.wire.message import Fields
+from fedsmu_ray.wire.base import Fields
 
 EVALUATION_BATCH = 500
 
+Shard = dict[str, NDArray[Any]]  # states of some clients of a group: named arrays [R, P]
 
-@dataclass(frozen=True)
-class Report:
-    """What a client task tells beside its messages; clients in cohort order."""
 
-    losses: list[float]  # mean local training loss of each client
-    zeros: int  # coordinates whose sign was that of an exact zero
+class GroupOutput(NamedTuple):
+    """What a client group returns from one round."""
+
+    messages: NDArray[np.uint8]  # [C, bytes]
+    report: TrainReport
+    shards: list[Shard]  # the new states, `Problem.shard_clients` clients each
 
 
 class ClientWorker:
-    """Runs client tasks and evaluations. Tasks are pure: the result depends on the arguments and the problem only."""
+    """Runs client tasks and evaluations.
+
+    Tasks are pure: the result depends on the arguments and the problem only.
+    """
 
     def __init__(self, problem: Problem) -> None:
         compute = problem.config.compute
+        # Always set, since the number of threads decides how sums are rounded.
         torch.set_num_threads(max(1, int(compute.cpus_per_actor)))
         self.device = torch.device("cuda" if compute.gpus_per_actor else "cpu")
         if self.device.type == "cuda":
-            _claim_gpu(compute.gpus_per_actor, compute.precision)
+            _prepare_gpu(compute.gpus_per_actor, compute.precision)
         self.problem, self.method = problem, problem.method
         module = problem.module().to(self.device)
         self.initial = parameters.flatten(module)
-        data = DeviceData(problem.dataset, self.device)
         self.trainer = Trainer(
             module,
-            data,
+            DeviceData(problem.dataset, self.device),
             problem.partition,
             problem.config.local,
             problem.config.seed,
             problem.config.data.augment,
             compute.precision,
         )
-        self.received: tuple[Any, Mapping[str, torch.Tensor]] = None, {}
+        self._decoded: tuple[Any, Mapping[str, Tensor]] = (None, {})  # the last message, by its key
 
-    def _receive(self, round: int, fields: Fields, sent: np.ndarray) -> Mapping[str, torch.Tensor]:
-        """A decoded message of the server; kept for the further tasks of the round."""
+    def train(
+        self,
+        round: int,
+        clients: Sequence[int],
+        broadcast: NDArray[np.uint8],
+        states: Sequence[Arrays | None],
+    ) -> GroupOutput:
+        """One round of a client group.
+
+        broadcast: the server's message, uint8 [1, bytes]. states: of each client, named float32 [P] arrays,
+        or None before its first round. Raises ClientError for a client whose training diverged.
+        """
+        received = self._decode(round, self.problem.downlink, broadcast)
+        solver = GroupSolver(self.trainer, round, torch.tensor(clients), self.problem.setting)
+        uploads, new = self.method.client(received, self._stack(states), solver)
+        messages = message.encode(self.problem.uplink, uploads, round, clients)
+        report = TrainReport(solver.losses.tolist(), solver.zeros)
+        return GroupOutput(messages, report, self._shards(new, len(clients)))
+
+    def apply_feedback(
+        self,
+        round: int,
+        participants: int,
+        clients: Sequence[int],
+        feedback: NDArray[np.uint8],
+        states: Sequence[Arrays | None],
+    ) -> list[Shard]:
+        """New states of a client group that got the server's feedback to `participants` clients."""
+        received = self._decode(round, self.problem.feedback_fields(participants), feedback)
+        setting = replace(self.problem.setting, cohort=participants)
+        new = self.method.apply_feedback(received, self._stack(states), setting)
+        return self._shards(new, len(clients))
+
+    def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:
+        """Score of the server's model on test samples `start` to `stop`.
+
+        sent: the broadcast, or, where that holds no model, `Server.model_message`.
+        """
+        trainer = self.trainer
+        x = self._decode(round, self.problem.model_fields, sent)["x"]
+        params = trainer.layout.named(trainer.layout.views(x))
+        correct, loss = 0, 0.0
+        trainer.module.eval()
+        with torch.inference_mode():
+            for i in range(start, stop, EVALUATION_BATCH):
+                inputs, targets = trainer.data.test_batch(i, min(i + EVALUATION_BATCH, stop))
+                outputs = functional_call(trainer.module, params, (channels_last(inputs),))
+                correct += int((outputs.argmax(-1) == targets).sum())
+                loss += float(F.cross_entropy(outputs, targets, reduction="sum"))
+        trainer.module.train()
+        return Score(correct, loss)
+
+    def _decode(self, round: int, fields: Fields, sent: NDArray[np.uint8]) -> Mapping[str, Tensor]:
+        """The values of a server message, [P] each; kept for the further tasks of the round."""
         key = round, tuple(fields)
-        if self.received[0] != key:
+        if self._decoded[0] != key:
             values = message.decode(fields, sent, self.problem.dim, round, [message.SERVER])
-            # A copy, since a method that changed a tensor in place would otherwise write to memory that is not its own.
-            self.received = (
-                key,
-                {name: value[0].to(self.device, copy=True) for name, value in values.items()},
-            )
-        return self.received[1]
+            # Copies: a method that changes a tensor in place must not write to shared memory.
+            copies = {name: v[0].to(self.device, copy=True) for name, v in values.items()}
+            self._decoded = key, copies
+        return self._decoded[1]
 
-    def _stack(self, states: Sequence[Mapping[str, np.ndarray] | None]) -> dict[str, torch.Tensor]:
+    def _stack(self, states: Sequence[Arrays | None]) -> dict[str, Tensor]:
         """States of a group as [C, P] tensors."""
         fresh = self.method.client_init(self.initial)
         return {
@@ -75,88 +133,25 @@ class ClientWorker:
             for name, first in fresh.items()
         }
 
-    def _shards(
-        self, state: Mapping[str, torch.Tensor], clients: int
-    ) -> list[dict[str, np.ndarray]]:
-        """New states of a group, cut into shards of `Problem.shard_clients` rows."""
+    def _shards(self, state: Mapping[str, Tensor], clients: int) -> list[Shard]:
+        """New states of a group, cut into shards."""
         arrays = {name: value.cpu().numpy() for name, value in state.items()}
+        if not arrays:
+            return []
         rows = self.problem.shard_clients or clients
-        return (
-            [{name: a[i : i + rows] for name, a in arrays.items()} for i in range(0, clients, rows)]
-            if arrays
-            else []
-        )
-
-    def train(
-        self,
-        round: int,
-        clients: Sequence[int],
-        broadcast: np.ndarray,
-        states: Sequence[Mapping[str, np.ndarray] | None],
-    ) -> tuple[np.ndarray, Report, list[dict[str, np.ndarray]]]:
-        """One round of a group of clients.
-
-        broadcast: the server's message. states: of each client, named float32 [P] arrays, or None before its first
-        round. Returns the messages uint8 [C, bytes], the report, and the new states in shards of named [R, P]
-        arrays (`Problem.shard_clients` rows each).
-        """
-        received = self._receive(round, self.problem.downlink, broadcast)
-        local = Local(self.trainer, round, torch.tensor(clients), self.problem.setting)
-        upload, state = self.method.client(received, self._stack(states), local)
-        messages = message.encode(self.problem.uplink, upload, round, clients)
-        return (
-            messages,
-            Report(local.losses.tolist(), local.zeros),
-            self._shards(state, len(clients)),
-        )
-
-    def hear(
-        self,
-        round: int,
-        answered: int,
-        clients: Sequence[int],
-        reply: np.ndarray,
-        states: Sequence[Mapping[str, np.ndarray] | None],
-    ) -> list[dict[str, np.ndarray]]:
-        """What the server's reply to `answered` clients makes of the states of a group, for a method that has one; in
-        shards, like `train`."""
-        received = self._receive(round, self.problem.feedback_fields(answered), reply)
-        setting = replace(self.problem.setting, cohort=answered)
-        return self._shards(self.method.apply_feedback(received, self._stack(states), setting), len(clients))
-
-    def evaluate(self, round: int, sent: np.ndarray, start: int, stop: int) -> tuple[int, float]:
-        """Correct predictions and summed cross-entropy of the server's model on test samples start..stop.
-
-        sent: the broadcast, or, where that holds no model, `Server.model`.
-        """
-        trainer = self.trainer
-        params = trainer.layout.named(
-            trainer.layout.views(self._receive(round, self.problem.model_fields, sent)["x"])
-        )
-        correct, loss = 0, 0.0
-        trainer.module.eval()
-        with torch.inference_mode():
-            for i in range(start, stop, EVALUATION_BATCH):
-                inputs, targets = trainer.data.test_batch(i, min(i + EVALUATION_BATCH, stop))
-                outputs = functional_call(trainer.module, params, channels_last(inputs))
-                correct += int((outputs.argmax(-1) == targets).sum())
-                loss += float(F.cross_entropy(outputs, targets, reduction="sum"))
-        trainer.module.train()
-        return correct, loss
+        starts = range(0, clients, rows)
+        return [{name: a[i : i + rows] for name, a in arrays.items()} for i in starts]
 
 
-def _claim_gpu(share: float, precision: str) -> None:
-    """Hold this process to its share of the card's memory (Ray only does the bookkeeping), and to repeatable sums."""
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # without it PyTorch refuses deterministic products
+def _prepare_gpu(share: float, precision: str) -> None:
+    """Limit this process to its share of the GPU's memory, which Ray only accounts for; repeatable sums."""
+    environment.set_deterministic_cublas()
     if share < 1:
         torch.cuda.set_per_process_memory_fraction(share)
     torch.backends.cudnn.benchmark = False
-    torch.backends.fp32_precision = (
-        "tf32" if precision == "tf32" else "ieee"
-    )  # convolutions would take tf32 unasked
+    # Convolutions would use tf32 by default.
+    products = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.fp32_precision = products  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # a debugging aid that writes every new tensor twice
-    )
+    # A debugging aid that writes every new tensor twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

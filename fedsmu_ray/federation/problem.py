@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from fedsmu_ray.algorithms.base import Setting
-from fedsmu_ray.algorithms.registry import Method
-from fedsmu_ray.config.validation import Config
-from fedsmu_ray.datasets.dataset import Dataset, DeviceData
+from fedsmu_ray.algorithms.base import Method, Setting
+from fedsmu_ray.algorithms.checks import check_method
+from fedsmu_ray.config.schema import Config
+from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition, partition
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.models import registry
+from fedsmu_ray.models import checks, registry
 from fedsmu_ray.numerics import parameters
+from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
-from fedsmu_ray.wire.message import Fields
 
-SHARD_BYTES = 1 << 20
+SHARD_BYTES = 1 << 20  # client states that share one object
+CACHED_PARAMETERS = 1 << 20  # of a group's models, which a core's cache can hold
+OVERHEAD_PARAMETERS = 1 << 16  # of a group's models, below which a task is mostly overhead
+GROUPS_PER_ROUND = 4  # that keep several actors busy
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,13 @@ class Problem:
 
     @staticmethod
     def of(config: Config, dataset: Dataset | None = None) -> Problem:
-        """Load the data (unless given), split it, and check that the model fits it; raises ConfigError."""
-        dataset = dataset or load_dataset(config.data)
+        """Load the data (unless given), split it, and check model and method; raises ConfigError."""
         data = config.data
+        if dataset is None:
+            dataset = load_dataset(data.dataset, data.options, data.folder(), data.download)
         if data.augment and not dataset.is_image:
             raise ConfigError(
-                [
-                    f"data.augment = true: {data.dataset} has no uint8 images to flip and crop; remove it"
-                ]
+                [f"data.augment = true: {data.dataset} has no uint8 images to augment; remove it"]
             )
         split = partition(
             data.partition,
@@ -51,14 +55,19 @@ class Problem:
             dataset.clients,
         )
         problem = Problem(config, dataset, split)
-        registry.check(problem.module(), problem.sample, dataset.classes, config.model.name)
+        checks.check(problem.module(), problem.sample, dataset.classes, config.model_name)
+        check_method(config.method_name, problem.method, problem.setting)
         return problem
 
+    def with_dataset(self, dataset: Dataset | None) -> Problem:
+        """The same problem on another copy of the data set, or (None) without it, to be sent beside it."""
+        return replace(self, dataset=cast(Dataset, dataset))
+
     def module(self) -> nn.Module:
-        """The model, freshly initialised from the seed."""
-        data = self.dataset
+        """The model, freshly initialized from the seed."""
+        config, data = self.config, self.dataset
         return registry.build(
-            self.config.model, data.shape, data.classes, self.config.seed, data.symbols
+            config.model_name, config.model, data.shape, data.classes, config.seed, data.symbols
         )
 
     @property
@@ -75,6 +84,7 @@ class Problem:
 
     @property
     def method(self) -> Method:
+        """The federated method with its options."""
         return self.config.algorithm
 
     @cached_property
@@ -100,26 +110,26 @@ class Problem:
         """Fields of the server's broadcast."""
         return self.method.downlink(self.setting)
 
-    @property
-    def replies(self) -> bool:
-        """Whether clients of this method hear the outcome of a round."""
-        return hasattr(self.method, "reply")
+    @cached_property
+    def has_feedback(self) -> bool:
+        """Whether clients of this method get the outcome of a round."""
+        return bool(self.method.feedback(self.setting))
 
-    def reply(self, answered: int) -> Fields:
-        """Fields of the server's reply after a round in which `answered` clients took part, for a method that has one."""
-        return self.method.feedback(replace(self.setting, cohort=answered))
+    def feedback_fields(self, participants: int) -> Fields:
+        """Fields of the server's feedback after a round with so many participants."""
+        return self.method.feedback(replace(self.setting, cohort=participants))
 
     @cached_property
     def model_fields(self) -> Fields:
-        """Fields of the message that evaluation takes the model from: the broadcast's, if it holds the model."""
+        """Fields of the message to evaluate from: the broadcast's, if it holds the model."""
         return self.downlink if "x" in self.downlink else {"x": Float32()}
 
     @cached_property
     def shard_clients(self) -> int | None:
-        """Clients whose states share one object, or None for a stateless method.
+        """Clients whose states share one object (a shard), or None for stateless clients.
 
-        Large states are objects of their own, so that one client's can move or be dropped alone; tiny ones share
-        an object of about a megabyte, so that a thousand of them do not cost a thousand objects.
+        Large states are objects of their own, so that one client's can move or be deleted alone; small ones
+        share an object of about a megabyte, so that a thousand of them do not cost a thousand objects.
         """
         state = self.method.client_init(torch.empty(self.dim, device="meta"))
         nbytes = sum(t.nbytes for t in state.values())
@@ -127,18 +137,18 @@ class Problem:
 
     @cached_property
     def group_size(self) -> int:
-        """Clients per task. A function of the configuration alone, never of the number of actors: which clients
-        are trained together decides how their sums are rounded.
+        """Clients per group. A function of the configuration alone, never of the number of actors.
 
-        Small models gain from training together (as long as their parameters fit a core's cache), but four groups a
-        round keep several actors busy, unless the groups would be so small that a task is mostly overhead; a convolution
-        fills a core with one client.
+        Which clients are trained together decides how their sums are rounded. Small models gain from
+        training together as long as their parameters fit a core's cache; a convolution fills a core with
+        one client.
         """
         compute, cohort = self.config.compute, self.config.federation.cohort
         if compute.clients_per_task:
             return min(compute.clients_per_task, cohort)
-        if not compute.gpus_per_actor and not registry.batches_clients(self.module(), self.sample):
+        if not compute.gpus_per_actor and not checks.batches_clients(self.module(), self.sample):
             return 1
-        fitting = (1 << 20) // self.dim if not compute.gpus_per_actor else cohort
-        worthwhile = (1 << 16) // self.dim
-        return max(1, min(fitting, cohort, max(-(-cohort // 4), worthwhile)))
+        fitting = cohort if compute.gpus_per_actor else CACHED_PARAMETERS // self.dim
+        worthwhile = OVERHEAD_PARAMETERS // self.dim
+        wanted = max(-(-cohort // GROUPS_PER_ROUND), worthwhile)
+        return max(1, min(fitting, cohort, wanted))

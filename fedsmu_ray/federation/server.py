@@ -8,31 +8,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from fedsmu_ray.algorithms.base import Round
+from fedsmu_ray.algorithms.base import Round, State
 from fedsmu_ray.errors import DivergenceError, MessageError
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.tasks import Arrays, RejectedMessages, StepStats
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.wire import message
-from fedsmu_ray.wire.codecs import Accumulator
+from fedsmu_ray.wire.base import Accumulator, Fields
 
 
 @dataclass(frozen=True)
-class StepStats:
-    """What the server saw in one round."""
+class _Decoded:
+    """Messages of a group that are checked but not yet added up."""
 
-    clients: int  # messages decoded
-    uplink_bytes: int  # length of those messages
-    downlink_bytes: int  # length of this round's broadcast to one client
-    feedback_bytes: int  # length of the reply to one client, for a method that has one
-    uniformity: float | None  # magnitude uniformity of the decoded uploads, when asked for
-
-
-@dataclass(frozen=True)
-class RejectedMessages:
-    """Groups whose messages could not be used, by cohort position; the server waits for others in their place."""
-
-    errors: dict[int, MessageError]
+    clients: Sequence[int]
+    values: dict[str, Any]  # field -> what its accumulator takes
+    nbytes: int
 
 
 class Server:
@@ -41,121 +35,126 @@ class Server:
     def __init__(self, problem: Problem) -> None:
         torch.set_num_threads(1)
         self.problem, self.method = problem, problem.method
-        self.state = dict(self.method.server_init(problem.initial()))
+        self.state: dict[str, Tensor] = dict(self.method.server_init(problem.initial()))
         self.round = 0
 
-    def open(self, round: int, uniformity: bool) -> np.ndarray:
-        """Begin a round: returns the broadcast, uint8 [1, bytes]."""
+    def open_round(self, round: int, uniformity: bool) -> NDArray[np.uint8]:
+        """Begin a round; returns the broadcast, uint8 [1, bytes]."""
         self.round, self.uniformity = round, uniformity
         self.totals: dict[str, Accumulator] = {
             name: codec.accumulator(self.problem.dim, uniformity)
             for name, codec in self.problem.uplink.items()
         }
         self.early: dict[
-            int, tuple[Sequence[int], dict[str, Any], int]
-        ] = {}  # decoded, and not yet their turn
-        self.refused: dict[int, MessageError] = {}
+            int, _Decoded
+        ] = {}  # by cohort position: groups before which others are missing
+        self.rejected: dict[int, MessageError] = {}
         self.next = self.uplink_bytes = 0
-        self.clients: list[int] = []  # whose messages were added up, in cohort order
+        self.participants: list[int] = []  # clients whose messages were added up, in cohort order
         broadcast = self._encode(self.problem.downlink, self.method.broadcast(self.state))
         self.downlink_bytes = broadcast.nbytes
         return broadcast
 
-    def _encode(self, fields: message.Fields, values: Mapping[str, torch.Tensor]) -> np.ndarray:
-        return message.encode(
-            fields, {name: values[name][None] for name in fields}, self.round, [message.SERVER]
-        )
+    def receive(self, position: int, clients: Sequence[int], messages: NDArray[np.uint8]) -> None:
+        """Take the messages of the clients at cohort positions `position`, `position` + 1, ...
 
-    def receive(self, position: int, clients: Sequence[int], messages: np.ndarray) -> None:
-        """Take the messages of the clients at cohort positions position, position + 1, ...
-
-        Groups arrive in any order and are added up in cohort order, so float sums are always rounded alike. Messages that
-        are not what these clients should have sent are refused; `step` tells.
+        Groups arrive in any order and are added up in cohort order, so that float sums are always rounded
+        alike. Messages that are not what these clients should have sent are rejected; `step` reports them.
         """
         try:
-            decoded = {}
-            for name, rows in message.payloads(
-                self.problem.uplink, messages, self.problem.dim, self.round, clients
-            ).items():
-                try:
-                    decoded[name] = self.totals[name].decode(rows)
-                except MessageError as error:
-                    raise MessageError(
-                        f"round {self.round}, clients {list(clients)}, field '{name}': {error}"
-                    ) from None
+            values = self._decode(clients, messages)
         except MessageError as error:
-            self.refused[position] = error
+            self.rejected[position] = error
             return
-        self.early[position] = clients, decoded, messages.nbytes
+        self.early[position] = _Decoded(clients, values, messages.nbytes)
         self._add_up()
 
-    def _add_up(self, missing: Collection[int] = ()) -> None:
-        """Add what has come, as far as no position before it is still awaited."""
-        while self.next in self.early or self.next in missing:
-            if self.next in missing:
-                self.next += 1
-                continue
-            clients, decoded, nbytes = self.early.pop(self.next)
-            for name, values in decoded.items():
-                self.totals[name].add(values)
-            self.next += len(clients)
-            self.clients += clients
-            self.uplink_bytes += nbytes
-
     def step(self, missing: Sequence[int] = ()) -> StepStats | RejectedMessages:
-        """Apply the method's server step to what was received, or say what was refused (and then make no step).
+        """Make the method's server step on what was received, or none if messages were rejected.
 
-        missing: cohort positions that nothing will come for. Raises DivergenceError if the model is no longer finite.
+        missing: cohort positions from which nothing will arrive. Raises DivergenceError if the model is no
+        longer finite.
         """
-        if self.refused:
-            refused, self.refused = self.refused, {}
-            return RejectedMessages(refused)
+        if self.rejected:
+            rejected, self.rejected = self.rejected, {}
+            return RejectedMessages(rejected)
         self._add_up(frozenset(missing))
-        assert not self.early and self.clients, "step before all groups of the round arrived"
+        assert not self.early and self.participants, "step before all groups of the round arrived"
         mean = {name: total.mean() for name, total in self.totals.items()}
-        round = Round(
-            self.round, tuple(self.clients), self.problem.setting, self.problem.config.seed
-        )
+        setting, seed = self.problem.setting, self.problem.config.seed
+        round = Round(self.round, tuple(self.participants), setting, seed)
         self.state = dict(self.method.server(self.state, mean, round))
-        if not parameters.finite(self.state["x"]):
+        if not parameters.is_finite(self.state["x"]):
             raise DivergenceError(
                 f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
                 "(algorithm.*) or local.lr"
             )
+        return self._stats()
+
+    def _stats(self) -> StepStats:
+        count, dim = len(self.participants), self.problem.dim
+        feedback = message.length(self.problem.feedback_fields(count), dim)
         first = next(iter(self.totals.values()))
-        answered = len(self.clients)
-        reply = (
-            message.length(self.problem.feedback_fields(answered), self.problem.dim)
-            if self.problem.has_feedback
-            else 0
-        )
         return StepStats(
-            answered,
+            count,
             self.uplink_bytes,
             self.downlink_bytes,
-            reply,
+            feedback if self.problem.has_feedback else 0,
             first.uniformity() if self.uniformity else None,
         )
 
-    def reply(self) -> np.ndarray:
-        """The reply after the step, uint8 [1, bytes], for a method that has one."""
-        return self._encode(self.problem.feedback_fields(len(self.clients)), self.method.answer(self.state))
+    def feedback(self) -> NDArray[np.uint8]:
+        """The feedback after the step, uint8 [1, bytes], for a method that has one."""
+        return self._encode(self.problem.feedback_fields(len(self.participants)), self.state)
 
-    def model(self) -> np.ndarray:
+    def model_message(self) -> NDArray[np.uint8]:
         """The model as a message, uint8 [1, bytes], to evaluate where the broadcast does not hold it."""
         return self._encode(self.problem.model_fields, self.state)
 
-    def export(self) -> dict[str, np.ndarray]:
-        """The server state between two rounds, as arrays."""
+    def export_state(self) -> dict[str, NDArray[np.float32]]:
+        """The server state between two rounds."""
         return {name: value.numpy() for name, value in self.state.items()}
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up a state that `export` gave."""
+    def restore_state(self, arrays: Arrays) -> None:
+        """Continue from a state that `export_state` returned."""
         self.state = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
 
-    def params(self) -> np.ndarray:
+    def params(self) -> NDArray[np.float32]:
         """The model vector, float32 [P]."""
-        return self.state["x"].numpy()
+        array: NDArray[np.float32] = self.state["x"].numpy()
+        return array
 
     def sha256(self) -> str:
+        """SHA-256 of the model vector."""
         return parameters.sha256(self.state["x"])
+
+    def _encode(self, fields: Fields, values: State) -> NDArray[np.uint8]:
+        rows = {name: values[name][None] for name in fields}
+        return message.encode(fields, rows, self.round, [message.SERVER])
+
+    def _decode(self, clients: Sequence[int], messages: NDArray[np.uint8]) -> dict[str, Any]:
+        """Each field in the form its accumulator takes; raises MessageError."""
+        uplink, dim = self.problem.uplink, self.problem.dim
+        values: dict[str, Any] = {}
+        payloads: Mapping[str, NDArray[np.uint8]]
+        payloads = message.payloads(uplink, messages, dim, self.round, clients)
+        for name, rows in payloads.items():
+            try:
+                values[name] = self.totals[name].decode(rows)
+            except MessageError as error:
+                where = f"round {self.round}, clients {list(clients)}, field '{name}'"
+                raise MessageError(f"{where}: {error}") from None
+        return values
+
+    def _add_up(self, missing: Collection[int] = ()) -> None:
+        """Add what has arrived, up to the first cohort position that is still awaited."""
+        while self.next in self.early or self.next in missing:
+            if self.next in missing:
+                self.next += 1
+                continue
+            group = self.early.pop(self.next)
+            for name, values in group.values.items():
+                self.totals[name].add(values)
+            self.next += len(group.clients)
+            self.participants += group.clients
+            self.uplink_bytes += group.nbytes

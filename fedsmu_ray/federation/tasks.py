@@ -1,35 +1,29 @@
-"""Where client tasks run. An executor owns a server and at least one client worker, wherever they live.
+"""Client tasks as plain data, their results, and the Executor protocol: whoever runs them.
 
-The federation hands over tasks and gets their results in the order they finish. Bulky things (broadcast, client
-states) are handles that only the executor can look into: objects of this process for `inline`, references into
-Ray's object store for `actors`.
+The federation hands tasks to an executor and gets their results in the order in which they finish. Bulky
+objects (broadcasts, client states) are handles that only the executor can look into: objects of this
+process for the inline executor, references into Ray's object store for the executor on Ray.
 """
 
 from __future__ import annotations
 
-import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedsmu_ray.errors import ClientError, ExperimentError
-from fedsmu_ray.federation.client import Report
-from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.server import RejectedMessages, StepStats
+from fedsmu_ray.errors import ClientError, ExperimentError, MessageError
 
-Handle = Any
+if TYPE_CHECKING:
+    from fedsmu_ray.federation.problem import Problem
 
-# Ray reads these when it is imported, which the modules of this package do.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "RAY_IGNORE_UNHANDLED_ERRORS", "1"
-)  # tasks of a round that was given up fail unread
-os.environ.setdefault(
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-)  # the behaviour to come; silences a warning
+Handle = (
+    Any  # of a message or a shard of client states; only the executor that made it can look into it
+)
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class StateRef:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a group: the clients at cohort positions position, position + 1, ... of a round."""
+    """Train a client group: the clients at cohort positions `position`, `position` + 1, ..."""
 
     round: int
     position: int
@@ -52,102 +46,166 @@ class Train:
 
 @dataclass(frozen=True)
 class ApplyFeedback:
-    """Give the server's reply to a group of clients."""
+    """Give the server's feedback to a client group."""
 
     round: int
-    answered: int  # clients of the round whose uploads the reply is about
+    participants: int  # clients of the round whose uploads the feedback is about
     clients: tuple[int, ...]
     states: tuple[StateRef | None, ...]
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the server's model on test samples start..stop."""
+    """Evaluate the server's model on test samples `start` to `stop` (exclusive)."""
 
     round: int  # of the message that holds the model
     start: int
     stop: int
 
 
+Task = Train | ApplyFeedback | Evaluate
+
+
+class Score(NamedTuple):
+    """Result of an Evaluate task."""
+
+    correct: int  # correctly classified samples
+    loss: float  # summed cross-entropy
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a client group reports beside its messages, in cohort order."""
+
+    losses: list[float]  # mean local training loss of each client
+    zeros: int  # uploaded signs that stand for exact zeros
+
+
 @dataclass(frozen=True)
 class TrainResult:
-    """Result of a Train task, whose messages the executor has passed on to the server."""
+    """Result of a Train task whose messages the executor has passed on to the server."""
 
-    report: Report
+    report: TrainReport
     states: dict[int, StateRef]
 
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """Result of a Train task that gave nothing to use: its clients raised, did not answer in time, or took their actor
-    down with them. The error names round, clients and cause."""
+    """Result of a Train task that failed: its clients raised, timed out, or their actor was lost."""
 
-    error: ExperimentError
+    error: ExperimentError  # names round, clients and cause
 
 
-Task = Train | ApplyFeedback | Evaluate
+@dataclass(frozen=True)
+class StepStats:
+    """What the server measured in one round."""
+
+    participants: int  # clients whose messages were used
+    uplink_bytes: int  # length of those messages
+    downlink_bytes: int  # length of the broadcast to one client
+    feedback_bytes: int  # length of the feedback to one client, 0 for a method without feedback
+    uniformity: float | None  # magnitude uniformity of the uploads, where asked for
+
+
+@dataclass(frozen=True)
+class RejectedMessages:
+    """Groups whose messages the server could not use, by cohort position; it waits for new ones."""
+
+    errors: dict[int, MessageError]
 
 
 class Executor(Protocol):
-    problem: Problem  # as the executor holds it
+    """Where client tasks run: a server and at least one client worker, wherever they live."""
 
-    def open(self, round: int, uniformity: bool) -> Handle:
-        """Begin a round on the server; returns the handle of its broadcast."""
+    @property
+    def problem(self) -> Problem:
+        """The experiment, as the executor holds it."""
+        ...
 
-    def run(self, sent: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
-        """Run the tasks on a message of the server; yields each with its result as it finishes: TrainResult or TaskFailure, new
-        places of states (ApplyFeedback), or (correct, loss)."""
+    def load(self, problem: Problem, dataset: Handle | None = None) -> None:
+        """Replace everything the executor knows by this experiment, at round 1.
+
+        dataset: reference to the problem's data set, where it is in the object store already. Raises
+        ExecutionError if the resources for it do not exist.
+        """
+        ...
+
+    def open_round(self, round: int, uniformity: bool) -> Handle:
+        """Begin a round on the server; returns the broadcast. `uniformity`: whether to measure it."""
+        ...
+
+    def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        """Run tasks on a message of the server; yields each with its result as it finishes.
+
+        The result is a TrainResult or TaskFailure (Train), a dict of new StateRefs (ApplyFeedback), or a
+        Score (Evaluate). Raises LostError if something the experiment needs is lost.
+        """
+        ...
 
     def step(self, missing: Sequence[int]) -> StepStats | RejectedMessages:
-        """Server step of the round, once all its groups have finished, but for the cohort positions in `missing`. If the
-        server could not use all messages, no step is made."""
+        """Make the server step of the round, after all groups but the cohort positions `missing`.
 
-    def reply(self) -> Handle:
-        """The server's reply after its step, for a method that has one."""
+        If the server could not use all messages, no step is made.
+        """
+        ...
 
-    def model(self) -> Handle:
+    def feedback(self) -> Handle:
+        """The server's feedback after its step, for a method that has one."""
+        ...
+
+    def model_message(self) -> Handle:
         """The server's model as a message, to evaluate where the broadcast does not hold it."""
+        ...
 
-    def export(self) -> dict[str, np.ndarray]:
-        """The server state between two rounds, as arrays; `restore` takes it up again."""
+    def export_state(self) -> dict[str, NDArray[np.float32]]:
+        """The server state between two rounds."""
+        ...
 
-    def restore(self, arrays: dict[str, np.ndarray]) -> None: ...
+    def restore_state(self, arrays: Arrays) -> None:
+        """Continue from a server state that `export_state` returned."""
+        ...
 
-    def fetch(self, shard: Handle) -> dict[str, np.ndarray]:
-        """The arrays of a shard of client states; `place` gives the handle of such arrays."""
+    def get_shard(self, shard: Handle) -> Arrays:
+        """The arrays of a shard of client states."""
+        ...
 
-    def place(self, arrays: dict[str, np.ndarray]) -> Handle: ...
+    def put_shard(self, arrays: Arrays) -> Handle:
+        """The handle of a shard with these arrays."""
+        ...
 
-    def params(self) -> np.ndarray:
+    def params(self) -> NDArray[np.float32]:
         """The model vector, float32 [P]."""
+        ...
 
     def sha256(self) -> str:
-        """Hash of the model vector."""
+        """SHA-256 of the model vector."""
+        ...
 
     def recover(self) -> None:
-        """After a LostError: a fresh server and whatever else is missing. `restore` or round 1 comes next."""
+        """After a LostError: replace what was lost. `restore_state` or round 1 follows."""
+        ...
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
+        ...
 
 
-def shard_count(task: Train | ApplyFeedback, problem: Problem) -> int:
-    """How many shards the new states of a task's clients make."""
-    return -(-len(task.clients) // problem.shard_clients) if problem.shard_clients else 0
-
-
-def placed(
+def state_refs(
     clients: Sequence[int], shards: Sequence[Handle], rows: int | None
 ) -> dict[int, StateRef]:
-    """Where the states of a group's clients are, given the shards of `rows` clients its task returned."""
-    return (
-        {client: StateRef(shards[i // rows], i % rows) for i, client in enumerate(clients)}
-        if rows
-        else {}
-    )
+    """Where the new states of a group are: in `shards` of `rows` clients each; None: stateless clients."""
+    if not rows:
+        return {}
+    return {client: StateRef(shards[i // rows], i % rows) for i, client in enumerate(clients)}
 
 
-def describe(task: Task) -> str:
+def shard_count(task: Train | ApplyFeedback, shard_clients: int | None) -> int:
+    """How many shards of `shard_clients` the new states of a task's clients make."""
+    return -(-len(task.clients) // shard_clients) if shard_clients else 0
+
+
+def describe_task(task: Task) -> str:
+    """A task for a log line or an error message."""
     if isinstance(task, Evaluate):
         return f"evaluation on test samples {task.start} to {task.stop}"
     few = ", ".join(map(str, task.clients[:8]))
@@ -155,17 +213,17 @@ def describe(task: Task) -> str:
     return f"round {task.round}, client{'s' * (len(task.clients) > 1)} {few}{more}"
 
 
-def raised(task: Task, error: Exception) -> TaskFailure:
-    """What an error means that is caught where the task ran."""
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    return TaskFailure(client_error(task, error, f"{at.filename}:{at.lineno}"))
+def task_failure(task: Task, error: Exception) -> TaskFailure:
+    """The result of a task that raised, made where it ran."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return TaskFailure(client_error(task, error, where))
 
 
-def client_error(task: Task, error: Exception, place: str) -> ExperimentError:
-    """What a client raised, as an error that names it; `place` is the line that raised it."""
+def client_error(task: Task, error: Exception, where: str) -> ExperimentError:
+    """An exception of client code as an error that names the clients; `where` is the file:line that raised."""
     if isinstance(error, ExperimentError):
         return error
-    told = " ".join(str(error).split())
-    return ClientError(
-        f"{describe(task)}: {type(error).__name__}: {told[:300]}" + (f" ({place})" if place else "")
-    )
+    message = " ".join(str(error).split())[:300]
+    place = f" ({where})" if where else ""
+    return ClientError(f"{describe_task(task)}: {type(error).__name__}: {message}{place}")

@@ -1,10 +1,10 @@
 """Every method on actors: the same bits as in one process, replies to clients included."""
 
 import pytest
+from helpers.experiments import inline_executor
 
 from fedsmu_ray.algorithms.registry import METHODS
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.executors.inline import InlineExecutor
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import rounds
 
@@ -56,7 +56,7 @@ def executor(ray_cluster, request):
 @pytest.mark.parametrize("algorithm", CASES, ids=str)
 def test_same_bits_on_actors(algorithm, executor):
     problem = problem_of(algorithm)
-    inline = InlineExecutor(problem)
+    inline = inline_executor(problem)
     try:
         expected = outcome(problem, inline)
     finally:

@@ -14,8 +14,9 @@ from helpers.dataset_files import (
     write_mnist,
 )
 
-from fedsmu_ray.config.validation import load_config, parse, quickstart
-from fedsmu_ray.data import covering
+from fedsmu_ray.config.loading import load_config, quickstart
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.datasets.statistics import covering
 from fedsmu_ray.experiment.run import run
 
 RECIPES = quickstart().parent

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fedsmu_ray.algorithms.registry import METHODS
-from fedsmu_ray.config.reference import VARIANTS, lenet_setting, methods_table, paper
-from fedsmu_ray.config.validation import load_config
+from fedsmu_ray.config.loading import load_config
+from fedsmu_ray.config.reference import VARIANTS, keys_table, lenet_setting, methods_table, paper
+from fedsmu_ray.config.validation import known_keys, parse
 from fedsmu_ray.sweeps import space
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "methods.md"
@@ -20,7 +21,7 @@ LOG = ceil(log2(D))
 TOP = round(0.05 * D)
 PER_TENSOR = sum(max(1, round(0.05 * size)) for size in SETTING.sizes)
 
-# Upload and download (with the reply) in bits, from the papers' formulas; a mask of d bits where it is shorter.
+# Upload and download (with the feedback) in bits, from the papers' formulas; a mask of d bits where it is shorter.
 BITS = [
     ("fedsmu", {}, D, 32 * D),
     ("fedsmu", {"zero_rule": "zero"}, 8 * ceil(D / 5), 32 * D),
@@ -70,7 +71,7 @@ def test_bits_of_the_papers_formulas(name, options, up, down):
     method = METHODS[name](**options)
     received = {
         **method.downlink(SETTING),
-        **(method.feedback(SETTING) if hasattr(method, "reply") else {}),
+        **method.feedback(SETTING),
     }
     for sent, bits in ((method.uplink(SETTING), up), (received, down)):
         sections = 3 * len(sent)  # scales, codes and indices are each rounded up to whole bytes
@@ -94,6 +95,22 @@ def test_table_names_every_method_paper_and_option():
         assert all(f"| `{field}` |" in table for field in cls.__dataclass_fields__)
 
 
+def test_every_option_has_a_meaning():
+    rows = [line.split(" | ") for line in methods_table().split("## ", 1)[1].splitlines()]
+    options = [row for row in rows if len(row) == 4 and row[0].startswith("| `")]
+    assert len(options) > 80 and all(row[3].strip("| ") for row in options)
+
+
+def test_table_names_every_key_with_its_default_and_meaning():
+    rows = [line.strip("| ").split(" | ") for line in keys_table().splitlines()[2:]]
+    named = {row[0].strip("`"): row for row in rows}
+    keys = {key for key in known_keys() if not key.startswith("algorithm.")}
+    assert set(named) == keys | {"algorithm.name", "algorithm.profile", "algorithm.<option>"}
+    assert len(named) == len(rows) and all(row[3] for row in rows)
+    assert named["local.weight_decay"][1] == f"{parse({}).local.weight_decay:g}"
+    assert named["tune.search"][2] == "grid, random, optuna"
+
+
 def test_the_command_prints_it():
     command = [sys.executable, "-m", "fedsmu_ray.train", "--list-methods"]
     assert (
@@ -105,9 +122,9 @@ def test_the_command_prints_it():
 def test_the_recipe_runs_every_method():
     config = load_config(DOCS.parent.parent / "tune_configs" / "methods_digits.yaml")
     space.check(config)
-    assert {space.configure(config, trial).method_name for trial in space.trials(config)} == set(
-        METHODS
-    )
+    assert {
+        space.trial_config(config, trial).method_name for trial in space.list_params(config)
+    } == set(METHODS)
 
 
 def test_the_readme_shows_the_same_table():

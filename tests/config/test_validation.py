@@ -1,38 +1,21 @@
-"""Configurations: what is written is what is used, and everything wrong is said at once."""
+"""Configurations: what is written is what is used, and every problem is listed at once."""
 
 import pickle
+import re
 
 import pytest
 
-from fedsmu_ray.algorithms.registry import FedAvg, FedSMU
-from fedsmu_ray.config.loading import apply, parse_overrides, read
-from fedsmu_ray.config.validation import load_config, parse
+from fedsmu_ray.config.loading import load_config
+from fedsmu_ray.config.schema import EXECUTORS
+from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.sweeps import space
 
 
 def problems(plain):
     with pytest.raises(ConfigError) as caught:
         parse(plain)
     return caught.value.problems
-
-
-def test_defaults_and_profiles():
-    authors, paper = parse({}), parse({"algorithm": {"profile": "paper"}})
-    assert authors.algorithm == FedSMU(decay=0.9988) and paper.algorithm == FedSMU(decay=1.0)
-    assert (authors.local.weight_decay, authors.local.clip_norm) == (0.001, 10.0)
-    assert (paper.local.weight_decay, paper.local.clip_norm) == (0.0, None)
-    own = parse({"algorithm": {"name": "fedavg"}, "local": {"clip_norm": None}})
-    assert (
-        own.algorithm == FedAvg()
-        and own.local.clip_norm is None
-        and own.local.weight_decay == 0.001
-    )
-
-
-def test_resolved_configuration_reads_back_as_itself(tmp_path):
-    config = load_config(overrides={"algorithm.profile": "paper", "local.clip_norm": 3.0})
-    (tmp_path / "resolved.yaml").write_text(config.to_yaml())
-    assert load_config(tmp_path / "resolved.yaml") == config
 
 
 def test_every_problem_is_listed_with_the_nearest_key():
@@ -75,6 +58,26 @@ def test_every_problem_is_listed_with_the_nearest_key():
         ({"compute": {"gpus_per_actor": 1.5}}, "whole number"),
         ({"compute": {"executor": "inline", "gpus_per_actor": 0.5}}, "executor=ray"),
         ({"compute": {"precision": "tf32"}}, "only GPUs have it"),
+        (
+            {"compute": {"executor": "inline"}, "federation": {"client_timeout_s": 3.0}},
+            "cannot stop a client that hangs; use compute.executor=ray or remove it",
+        ),
+        ({"compute": {"executor": "rai"}}, "must be one of inline, ray; did you mean ray?"),
+        (
+            {"tune": {"metric": "test/acc"}},
+            "tune.metric = 'test/acc': must be one of test/accuracy, test/loss, train/loss; did you mean test/accuracy?",
+        ),
+        (
+            {"tune": {"mode": "maximum"}},
+            "tune.mode = 'maximum': must be max or min",
+        ),
+        (
+            {"federation": {"cohort": 3, "min_cohort": 4}},
+            "only federation.cohort = 3 clients are sampled",
+        ),
+        ({"algorithm": 3}, "algorithm = 3: expected a mapping"),
+        ({"algorithm": {"profile": "author"}}, "did you mean authors"),
+        ({"model": {"widths": [3]}}, "model.widths: unknown key"),
         ({"data": {"dataset": "digit"}}, "did you mean digits"),
         ({"data": 3}, "data = 3: expected a mapping"),
         ({"local": {"lr": float("nan")}}, "local.lr = nan"),
@@ -82,50 +85,144 @@ def test_every_problem_is_listed_with_the_nearest_key():
     ],
 )
 def test_single_problems(plain, words):
-    import re
-
     (found,) = problems(plain)
     assert re.search(words, found), found
 
 
-def test_overrides_are_yaml_and_numbers_in_scientific_notation_are_numbers():
-    assert parse_overrides(["local.lr=1e-3", "seed=2", "local.clip_norm=null", "name=a=b"]) == {
-        "local.lr": 1e-3,
-        "seed": 2,
-        "local.clip_norm": None,
-        "name": "a=b",
-    }
-    with pytest.raises(ConfigError, match="expected key=value"):
-        parse_overrides(["local.lr"])
-    with pytest.raises(ConfigError, match="not valid YAML"):
-        parse_overrides(["local.lr={"])
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (
+            {"name": "lenet", "hidden": [10]},
+            r"model.hidden = \(10,\): lenet does not read it \(only mlp\); remove it",
+        ),
+        ({"name": "mlp", "stem": "cifar"}, "model.stem = 'cifar': mlp does not read it"),
+        ({"name": "lennet"}, "model.name = 'lennet': must be one of .* did you mean lenet"),
+        ({"name": "import:nothing"}, "model.name = 'import:nothing': must be one of"),
+    ],
+)
+def test_model_options_are_checked(model, message):
+    with pytest.raises(ConfigError, match=message):
+        parse({"model": model})
 
 
-def test_another_method_drops_the_fields_of_the_first():
-    plain = {"algorithm": {"name": "fedsmu", "gamma1": 0.1, "profile": "paper"}}
-    assert apply(plain, {"algorithm.name": "fedavg"})["algorithm"] == {
-        "name": "fedavg",
-        "profile": "paper",
-    }
-    assert apply(plain, {"algorithm.name": "fedsmu"})["algorithm"] == plain["algorithm"]
-    assert plain["algorithm"]["gamma1"] == 0.1
+# A method of the user's: FedAvg in steps of `rate`, which has a field `decay` that profiles set.
+MINE = """
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedsmu_ray.algorithms import Method
+from fedsmu_ray.wire.codecs import Float32
+
+
+@dataclass(frozen=True)
+class Mine(Method):
+    rate: Annotated[float, Field(gt=0, description="server step")] = 1.0
+    decay: float = 0.5
+    rule: Literal["mean", "median"] = "mean"
+    widths: tuple[int, ...] = (1, 2)
+
+    def __post_init__(self):
+        if self.rate > 100:
+            raise ValueError("a rate above 100 diverges")
+
+    def uplink(self, setting):
+        return {"delta": Float32()}
+
+    def client(self, received, state, local):
+        return {"delta": local.sgd(received["x"]) - received["x"]}, {}
+
+    def server(self, server, mean, round):
+        return {"x": server["x"] + self.rate * mean["delta"]}
+
+
+class NotAMethod:
+    pass
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / "my_methods.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "import:my_methods:Mine"
+
+
+def test_a_users_method_is_read_like_a_built_in_one(mine):
+    config = parse({"algorithm": {"name": mine, "rate": 2, "widths": [3]}})
+    assert config.method_name == mine and type(config.algorithm).__name__ == "Mine"
+    method = config.algorithm
+    assert (method.rate, method.decay, method.rule, method.widths) == (2.0, 0.9988, "mean", (3,))
+    assert parse({"algorithm": {"name": mine, "profile": "paper"}}).algorithm.decay == 1.0
+    assert parse(config.to_dict()) == config
+    assert config.flat()["algorithm.name"] == mine and config.flat()["algorithm.rate"] == 2.0
+    assert load_config(None, {"algorithm.name": mine}).algorithm.rate == 1.0
+
+
+def test_options_of_a_users_method_are_swept(mine):
+    config = parse(
+        {"algorithm": {"name": mine}, "tune": {"space": {"algorithm.rate": {"grid": [0.5, 1.0]}}}}
+    )
+    space.check(config)
+    rates = [
+        space.trial_config(config, params).algorithm.rate for params in space.list_params(config)
+    ]
+    assert rates == [0.5, 1.0]
+
+
+def test_every_problem_of_a_users_method_is_listed(mine):
+    found = problems(
+        {
+            "algorithm": {"name": mine, "raet": 1.0, "rule": "men", "widths": ["a"], "rate": "x"},
+            "local": {"lr": -1},
+        }
+    )
+    for words in (
+        "algorithm.raet: unknown key; did you mean algorithm.rate? (Mine has rate, decay, rule, widths)",
+        "algorithm.rule = 'men': must be mean or median; did you mean mean?",
+        "algorithm.widths = ('a',): must be a valid integer",
+        "algorithm.rate = 'x': must be a valid number",
+        "local.lr = -1",
+    ):
+        assert any(words in p for p in found), (words, found)
+    assert len(found) == 5
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    "name, words",
     [
-        ("a: [", "not valid YAML"),
-        ("- 1", "expected a mapping"),
-        ("seed: 1\nseed: 2", "given twice"),
-        ("\x00", "not valid YAML"),
+        ("import:my_methods:NotAMethod", "NotAMethod is not a subclass of .*Method"),
+        ("import:my_methods:Absent", "has no function or class Absent"),
+        ("import:no_such_module:Mine", "no_such_module cannot be imported.*PYTHONPATH"),
+        ("import:my_methods", "must be one of .*import:<package.module>:<Class>"),
+        (3, "algorithm.name = 3: must be one of fedsmu"),
     ],
 )
-def test_broken_files(tmp_path, text, words):
-    (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=words):
-        read(tmp_path / "x.yaml")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read(tmp_path / "missing.yaml")
+def test_names_that_are_no_method(mine, name, words):
+    (found,) = problems({"algorithm": {"name": name}})
+    assert found.startswith("algorithm.name = ") and re.search(words, found), found
+
+
+def test_what_a_users_method_raises_is_shown(mine):
+    (found,) = problems({"algorithm": {"name": mine, "rate": 101.0}})
+    assert found == f"algorithm.name = {mine}: it raised ValueError: a rate above 100 diverges"
+
+
+def test_executors_differ_in_what_they_can_do():
+    for name, executor in EXECUTORS.items():
+        plain = {"compute": {"executor": name, "gpus_per_actor": 0.5}}
+        assert bool(executor.uses_gpus) == _is_valid(plain)
+        plain = {"compute": {"executor": name}, "federation": {"client_timeout_s": 1.0}}
+        assert bool(executor.stops_clients) == _is_valid(plain)
+
+
+def _is_valid(plain):
+    try:
+        return bool(parse(plain))
+    except ConfigError:
+        return False
 
 
 def test_errors_survive_a_process_boundary():

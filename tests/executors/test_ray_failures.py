@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from helpers.experiments import inline_executor
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ClientError, LostError
-from fedsmu_ray.executors.inline import InlineExecutor
-from fedsmu_ray.experiment import run as experiment
+from fedsmu_ray.experiment.resume import resumable
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import Progress
+from fedsmu_ray.federation.records import Progress
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def figures(history):
 def outcome(problem, executor, folder=None, disturb=None):
     """Records and hash; disturb(record) is called between rounds."""
     history = []
-    for record in experiment.resumable(problem, executor, Progress(), folder):
+    for record in resumable(problem, executor, Progress(), folder):
         history.append(record)
         if disturb:
             disturb(record)
@@ -64,7 +64,7 @@ def outcome(problem, executor, folder=None, disturb=None):
 
 
 def undisturbed(problem):
-    executor = InlineExecutor(problem)
+    executor = inline_executor(problem)
     try:
         return outcome(problem, executor)
     finally:
@@ -91,7 +91,7 @@ def started(ray_cluster, monkeypatch):
 
 
 def misbehaving(what, flag, round=3):
-    """A class of client actors, one of which does `what(result)` instead of drop_out, once: the flag file says it has."""
+    """A class of client actors, one of which does `what(result)` instead of answering, once: the flag file says it has."""
     from ray import cloudpickle
 
     from fedsmu_ray.executors.ray_actors import ClientActor
@@ -101,8 +101,8 @@ def misbehaving(what, flag, round=3):
     )  # the actors cannot import this file
 
     class Misbehaving(ClientActor):
-        def train(self, task, rows, broadcast, *shards):
-            result = super().train(task, rows, broadcast, *shards)
+        def train(self, group, broadcast, *shards):
+            result, task = super().train(group, broadcast, *shards), group.task
             if task.round == round and task.position == 2 and not flag.exists():
                 flag.touch()
                 return what(result)
@@ -124,9 +124,8 @@ def raises(result):
 
 
 def altered(result):
-    report, messages, *shards = result
-    messages[0, 40] ^= 1
-    return report, messages, *shards
+    result.messages[0, 40] ^= 1
+    return result
 
 
 @pytest.mark.parametrize(
@@ -152,13 +151,13 @@ def test_a_client_that_always_hangs_is_dropped_and_told_of(started, caplog):
     from fedsmu_ray.executors.ray_actors import ClientActor
 
     class Hanging(ClientActor):
-        def train(self, task, rows, broadcast, *shards):
-            if 4 in task.clients:
+        def train(self, group, broadcast, *shards):
+            if 4 in group.task.clients:
                 time.sleep(1000)
-            return super().train(task, rows, broadcast, *shards)
+            return super().train(group, broadcast, *shards)
 
     def until_hit(seed=0):
-        from fedsmu_ray.federation.rounds import sample_cohort
+        from fedsmu_ray.federation.cohort import sample_cohort
 
         return next(t for t in range(1, 20) if 4 in sample_cohort(seed, t, 20, 6))
 
@@ -217,7 +216,7 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
 
     problem = problem_of()
     executor, progress, owner, history = started(problem), Progress(), None, []
-    for record in experiment.resumable(problem, executor, progress, tmp_path):
+    for record in resumable(problem, executor, progress, tmp_path):
         history.append(record)
         if record.round == 4 and not owner:
             owner = ray.remote(Owner).options(num_cpus=0).remote()
@@ -264,7 +263,7 @@ def test_twenty_client_actors_killed_at_random_moments(started, caplog):
     thread.start()
     try:
         history = []
-        for record in experiment.resumable(problem, executor, Progress(), None):
+        for record in resumable(problem, executor, Progress(), None):
             history.append(record)
             if len(kills) < 20:
                 time.sleep(0.2)  # so that the run outlasts the killer

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.experiments import inline_executor
 
 from fedsmu_ray.algorithms.registry import METHODS
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.executors.inline import InlineExecutor
-from fedsmu_ray.experiment import run as experiment
+from fedsmu_ray.experiment.resume import resumable
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import Progress
+from fedsmu_ray.federation.records import Progress
 
 pytestmark = pytest.mark.slow
 
@@ -37,15 +37,12 @@ METHOD = [
 
 
 def inline(plain):
-    executor = InlineExecutor(
-        problem := Problem.of(
-            parse({**plain, "compute": {**PLAIN["compute"], "executor": "inline"}})
-        )
-    )
+    compute = {**PLAIN["compute"], "executor": "inline"}
+    executor = inline_executor(problem := Problem.of(parse({**plain, "compute": compute})))
     try:
         history = [
             [r.round, r.train_loss, r.test_accuracy, r.test_loss, r.uplink_bytes, r.dropped]
-            for r in experiment.resumable(problem, executor, Progress(), None)
+            for r in resumable(problem, executor, Progress(), None)
         ]
         return history, executor.sha256()
     finally:

@@ -2,7 +2,7 @@
 
     python three_nodes.py CONFIGS.json NODES none|kill|stop ROUND
 
-PerClient node has its own raylet, object store and worker processes. After record ROUND the node that runs most client actors is killed,
+Each node has its own raylet, object store and worker processes. After record ROUND the node that runs most client actors is killed,
 or stopped (SIGSTOP) with all its processes, so that it hangs without a word.
 """
 
@@ -20,9 +20,9 @@ from ray.cluster_utils import Cluster
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.executors.ray_executor import RayExecutor
-from fedsmu_ray.experiment import run as experiment
+from fedsmu_ray.experiment.resume import resumable
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import Progress
+from fedsmu_ray.federation.records import Progress
 
 
 def main(path: str, nodes: int, how: str, when: int) -> None:
@@ -45,10 +45,10 @@ def main(path: str, nodes: int, how: str, when: int) -> None:
     executor.load(first)
     where = [
         ray.get(actor.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id()))
-        for actor in executor.clients
+        for actor in executor.clients.actors
     ]
     history = []
-    for record in experiment.resumable(first, executor, Progress(), Path(path).parent / "run"):
+    for record in resumable(first, executor, Progress(), Path(path).parent / "run"):
         history.append(
             [
                 record.round,
@@ -72,7 +72,7 @@ def main(path: str, nodes: int, how: str, when: int) -> None:
     hashes = [executor.sha256()]
     for problem in more:
         executor.load(problem)
-        list(experiment.resumable(problem, executor, Progress(), None))
+        list(resumable(problem, executor, Progress(), None))
         hashes.append(executor.sha256())
     print(
         json.dumps(

@@ -1,16 +1,14 @@
-"""Clients that raise, send what cannot be used or drop out: retried, then dropped or reported, in one process."""
+"""Clients that raise, send unusable messages or drop out: retried, then dropped or reported, inline."""
 
 import pytest
 import torch
+from helpers.experiments import inline
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ClientError, MessageError
-from fedsmu_ray.executors.inline import InlineExecutor
-from fedsmu_ray.federation import rounds as federation
 from fedsmu_ray.federation.client import ClientWorker
+from fedsmu_ray.federation.cohort import drop_out, sample_cohort
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import drop_out, rounds, sample_cohort
-from fedsmu_ray.numerics import streams
 from fedsmu_ray.wire import message
 
 BROKEN = 4  # the client that misbehaves
@@ -33,12 +31,8 @@ def problem_of(algorithm="fedsmu", group=1, **federation):
 
 
 def outcome(problem):
-    executor = InlineExecutor(problem)
-    try:
-        history = list(rounds(problem, executor))
-        return history, executor.sha256()
-    finally:
-        executor.close()
+    history, sha256, _ = inline(problem)
+    return history, sha256
 
 
 def raises(messages, row):
@@ -62,11 +56,12 @@ def misbehave(monkeypatch):
         left = [times]
 
         def train(self, round, clients, broadcast, states):
-            messages, report, shards = honest(self, round, clients, broadcast, states)
+            output = honest(self, round, clients, broadcast, states)
             if BROKEN in clients and left[0]:
                 left[0] -= 1
-                messages = how(messages, clients.index(BROKEN))
-            return messages, report, shards
+                messages = how(output.messages, clients.index(BROKEN))
+                return output._replace(messages=messages)
+            return output
 
         monkeypatch.setattr(ClientWorker, "train", train)
         return left
@@ -77,7 +72,9 @@ def misbehave(monkeypatch):
 
 @pytest.mark.parametrize("how", [raises, altered, truncated])
 @pytest.mark.parametrize("group", [1, 3])
-def test_a_passing_fault_costs_a_retry_and_no_bits(how, group, misbehave, caplog):
+def test_a_transient_failure_is_retried_and_does_not_change_the_result(
+    how, group, misbehave, caplog
+):
     problem = problem_of(group=group, client_retries=2)
     undisturbed = outcome(problem)[1]
     left = misbehave(how, 2)
@@ -92,12 +89,12 @@ def test_a_passing_fault_costs_a_retry_and_no_bits(how, group, misbehave, caplog
         (
             raises,
             ClientError,
-            rf"round 2, client {BROKEN}: RuntimeError: no more data \(.*test_failures.py:\d+\)",
+            rf"round 2, client {BROKEN}: RuntimeError: no more data \(.*test_client_failures.py:\d+\)",
         ),
         (altered, MessageError, rf"round 2, client {BROKEN}: checksum mismatch"),
     ],
 )
-def test_a_lasting_fault_ends_the_run_and_names_the_client(how, error, match, misbehave):
+def test_a_permanent_failure_ends_the_run_and_names_the_client(how, error, match, misbehave):
     misbehave(how, ALWAYS)
     with pytest.raises(error, match=match):
         outcome(problem_of())
@@ -121,8 +118,7 @@ def test_a_dropped_client_leaves_no_trace(algorithm, group, how, misbehave, monk
     if group == 1:
         monkeypatch.undo()
         monkeypatch.setattr(
-            rounds,
-            "drop_out",
+            "fedsmu_ray.federation.rounds.drop_out",
             lambda seed, round, cohort, dropout: [c for c in cohort if c != BROKEN],
         )
         without, expected = outcome(problem)
@@ -139,19 +135,19 @@ def test_a_dropped_client_leaves_no_trace(algorithm, group, how, misbehave, monk
 def test_one_bad_client_of_a_group_does_not_take_the_others_with_it(misbehave, caplog):
     misbehave(raises, ALWAYS)
     history, _ = outcome(problem_of(group=6, on_client_failure="drop", client_retries=0))
-    assert "now its 6 clients one by one" in caplog.text and 1 <= history[-1].dropped <= 4
+    assert "retrying its 6 clients one by one" in caplog.text and 1 <= history[-1].dropped <= 4
 
 
 def test_a_diverging_client_is_dropped(monkeypatch, caplog):
     """NaN in a client's own training, which the client itself refuses to send."""
-    from fedsmu_ray.federation.local_training import Local
+    from fedsmu_ray.federation.local_training import GroupSolver
 
-    sgd = Local.sgd
+    sgd = GroupSolver.sgd
     monkeypatch.setattr(
-        Local,
+        GroupSolver,
         "sgd",
         lambda self, x, *more: (
-            self._check(
+            self._check_finite(
                 y := torch.where(
                     (self.clients == BROKEN)[:, None], float("nan"), sgd(self, x, *more)
                 )
@@ -163,16 +159,16 @@ def test_a_diverging_client_is_dropped(monkeypatch, caplog):
     assert history[-1].dropped >= 1 and f"client {BROKEN}: local training diverged" in caplog.text
 
 
-def test_too_few_answers_end_the_run(misbehave):
+def test_too_few_participants_end_the_run(misbehave):
     misbehave(raises, ALWAYS)
     with pytest.raises(
         ClientError,
-        match=r"round \d: 5 of 6 clients answered, rounds.min_cohort = 6 are needed \(1 failed, the last one: round",
+        match=r"round \d: only 5 of 6 sampled clients can take part, but federation.min_cohort = 6 are required \(1 failed, the last one: round",
     ):
         outcome(problem_of(on_client_failure="drop", min_cohort=6))
     with pytest.raises(
         ClientError,
-        match=r"round \d: \d of 6 clients answered, rounds.min_cohort = 5 are needed \(\d dropped out\)",
+        match=r"round \d: only \d of 6 sampled clients can take part, but federation.min_cohort = 5 are required \(\d dropped out\)",
     ):
         outcome(problem_of(dropout=0.9, min_cohort=5))
 
@@ -188,16 +184,3 @@ def test_drop_out_is_drawn_from_the_seed_and_costs_the_download():
     assert history[-1].downlink_bytes == 36 * message.length(problem.downlink, problem.dim)
     grouped = outcome(problem_of(dropout=0.4, rounds=6, group=6))[0]
     assert [r.dropped for r in grouped] == [r.dropped for r in history]
-
-
-def test_drop_outs_are_independent_and_as_many_as_asked_for():
-    cohort = list(range(200))
-    stayed = [set(drop_out(7, t, cohort, 0.25)) for t in range(1, 101)]
-    count = sum(map(len, stayed))
-    assert abs(count - 15000) < 5 * (20000 * 0.25 * 0.75) ** 0.5
-    assert len(set(map(frozenset, stayed))) == 100
-    alone = [c for c in cohort if drop_out(7, 3, [c], 0.25)]
-    assert set(alone) == stayed[2]  # whoever else was sampled
-    assert streams.keys(7, "dropout", 1, torch.tensor(0)) != streams.keys(
-        7, "batches", 1, torch.tensor(0)
-    )

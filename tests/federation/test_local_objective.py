@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from fedsmu_ray.config.validation import load_config
+from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.federation.client import ClientWorker
-from fedsmu_ray.federation.local_training import Local
+from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics import parameters
 
@@ -40,7 +40,7 @@ def gradient(trainer, y, inputs, targets):
     y = y.detach().requires_grad_()
     params = trainer.layout.named(trainer.layout.views(y))
     (h,) = torch.autograd.grad(
-        F.cross_entropy(functional_call(trainer.module, params, inputs), targets), y
+        F.cross_entropy(functional_call(trainer.module, params, (inputs,)), targets), y
     )
     return h
 
@@ -53,7 +53,9 @@ def test_correction_and_proximal_term_enter_before_clipping(problem):
     trainer = ClientWorker(problem).trainer
     x = parameters.flatten(trainer.module)
     correction = 0.01 * torch.randn(2, len(x), generator=torch.Generator().manual_seed(0))
-    got = Local(trainer, 3, torch.tensor([4, 7])).sgd(x, correction, prox=2.0)
+    got = GroupSolver(trainer, 3, torch.tensor([4, 7]), problem.setting).sgd(
+        x, correction, prox=2.0
+    )
     for row, client in enumerate((4, 7)):
         y = x.clone()
         for inputs, targets in batches(trainer, 3, client):
@@ -66,7 +68,7 @@ def test_lion_takes_whole_steps(problem):
     trainer = ClientWorker(problem).trainer
     x = parameters.flatten(trainer.module)
     momentum = 1e-3 * torch.randn(len(x), generator=torch.Generator().manual_seed(1))
-    local = Local(trainer, 3, torch.tensor([4, 7]), problem.setting)
+    local = GroupSolver(trainer, 3, torch.tensor([4, 7]), problem.setting)
     steps, mus = local.lion(x, momentum, 0.9, 0.7)
     assert (local.steps == problem.setting.steps).all()
     for row, client in enumerate((4, 7)):
@@ -87,9 +89,13 @@ def test_lion_takes_whole_steps(problem):
 def test_uniform_draws_belong_to_the_client(problem):
     trainer = ClientWorker(problem).trainer
     v = torch.zeros(3, 20_000)
-    draws = Local(trainer, 5, torch.tensor([1, 2, 3])).uniform(v)
-    assert torch.equal(draws[1], Local(trainer, 5, torch.tensor([2])).uniform(v[:1])[0])
-    assert not torch.equal(draws[1], Local(trainer, 6, torch.tensor([2])).uniform(v[:1])[0])
+    draws = GroupSolver(trainer, 5, torch.tensor([1, 2, 3]), problem.setting).uniform(v)
+    assert torch.equal(
+        draws[1], GroupSolver(trainer, 5, torch.tensor([2]), problem.setting).uniform(v[:1])[0]
+    )
+    assert not torch.equal(
+        draws[1], GroupSolver(trainer, 6, torch.tensor([2]), problem.setting).uniform(v[:1])[0]
+    )
     assert draws.min() >= 0 and draws.max() < 1
     assert (draws.mean(-1) - 0.5).abs().max() < 5 * (1 / 12 / 20_000) ** 0.5
     assert abs(float(torch.corrcoef(draws[:2])[0, 1])) < 5 / 20_000**0.5
@@ -125,7 +131,7 @@ def test_bfloat16_is_near_float32_and_repeats(model, data):
         )
         worker = ClientWorker(problem)
         x = problem.initial()
-        return Local(worker.trainer, 1, torch.tensor([3, 7]), problem.setting).sgd(x) - x
+        return GroupSolver(worker.trainer, 1, torch.tensor([3, 7]), problem.setting).sgd(x) - x
 
     full, reduced = trained("float32"), trained("bfloat16")
     assert (

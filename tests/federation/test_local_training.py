@@ -6,15 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fedsmu_ray.algorithms.base import Setting
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.datasets.dataset import DeviceData
+from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.errors import ClientError
-from fedsmu_ray.federation.local_training import Local, Trainer
+from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics import parameters, streams
 
 CPU = torch.device("cpu")
+SETTING = Setting((1,), clients=20, cohort=2, steps=1, lr=0.1)  # which the solvers do not use
 
 
 def trainer_of(plain, partition=None):
@@ -41,20 +43,20 @@ def reference(trainer, round, client):
     """One client's round in ordinary PyTorch: module, DataLoader-like batches, torch.optim.SGD."""
     local, data = trainer.local, trainer.data
     module = Problem.of(parse(plain())).module()
-    optimiser = torch.optim.SGD(module.parameters(), lr=local.lr)
+    optimizer = torch.optim.SGD(module.parameters(), lr=local.lr)
     key = streams.keys(trainer.seed, "batches", round, torch.tensor([client]))
     own = trainer.partition.of(client)
     for epoch in streams.permutations(key, local.epochs, torch.tensor([len(own)]))[0]:
         for batch in own[epoch].split(local.batch_size):
             inputs, targets = data.batch(batch)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(module(inputs), targets).backward()
             if local.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(module.parameters(), local.clip_norm)
             with torch.no_grad():
                 for p in module.parameters():
                     p.grad += local.weight_decay * p
-            optimiser.step()
+            optimizer.step()
     return parameters.flatten(module)
 
 
@@ -63,7 +65,7 @@ def test_sgd_is_pytorchs(options):
     trainer = trainer_of(plain(lr=0.2, **options))
     x = parameters.flatten(trainer.module)
     clients = torch.tensor([3, 11, 7])
-    y = Local(trainer, 4, clients).sgd(x)
+    y = GroupSolver(trainer, 4, clients, SETTING).sgd(x)
     for row, client in zip(y, clients.tolist()):
         torch.testing.assert_close(row, reference(trainer, 4, client), rtol=1e-4, atol=2e-6)
 
@@ -73,10 +75,10 @@ def test_a_group_trains_like_its_clients_alone_even_of_unequal_sizes():
     partition = Partition(torch.arange(int(sizes.sum())), torch.cumsum(sizes, 0) - sizes, sizes)
     trainer = trainer_of(plain(weight_decay=0.05, clip_norm=1.0), partition)
     x = parameters.flatten(trainer.module)
-    group = Local(trainer, 2, torch.arange(4))
+    group = GroupSolver(trainer, 2, torch.arange(4), SETTING)
     together = group.sgd(x)
     for client in range(4):
-        alone = Local(trainer, 2, torch.tensor([client]))
+        alone = GroupSolver(trainer, 2, torch.tensor([client]), SETTING)
         torch.testing.assert_close(together[client], alone.sgd(x)[0], rtol=1e-4, atol=2e-6)
         torch.testing.assert_close(group.losses[client], alone.losses[0], rtol=1e-4, atol=1e-6)
 
@@ -93,7 +95,7 @@ def test_weight_decay_alone_contracts():  # oracle 11: delta = ((1 - lr wd)^K - 
     trainer = zero_gradient(trainer_of(plain(lr=0.1, weight_decay=0.5, batch_size=30)))
     x = parameters.flatten(trainer.module)
     index, _ = trainer.batches(1, torch.tensor([0]))
-    y = Local(trainer, 1, torch.tensor([0])).sgd(x)
+    y = GroupSolver(trainer, 1, torch.tensor([0]), SETTING).sgd(x)
     torch.testing.assert_close(y[0], (1 - 0.05) ** index.shape[1] * x, rtol=1e-5, atol=1e-8)
 
 
@@ -104,7 +106,7 @@ def test_clipping_moves_by_the_rate_times_the_threshold_before_decay():  # oracl
     trainer.forward = lambda y, inputs: F.pad((y @ (20 * direction)).view(-1, 1, 1), (0, 9)).expand(
         len(y), inputs.shape[1], 10
     )
-    local = Local(trainer, 1, torch.tensor([0]))
+    local = GroupSolver(trainer, 1, torch.tensor([0]), SETTING)
     original, F.cross_entropy = (
         F.cross_entropy,
         lambda o, t, reduction: o[:, 0],
@@ -123,19 +125,19 @@ def test_divergence_names_the_client_and_the_cure():
         ClientError,
         match=r"round 3, client 5: local training diverged .* lower local.lr \(now 1e\+30\)",
     ):
-        Local(trainer, 3, torch.tensor([5])).sgd(parameters.flatten(trainer.module))
+        GroupSolver(trainer, 3, torch.tensor([5]), SETTING).sgd(parameters.flatten(trainer.module))
 
 
 def test_zero_rules():
     trainer = trainer_of(plain())
     v = torch.tensor([[0.0, -2.0, 3.0, 0.0] * 500, [0.0, 0.0, 0.0, 1.0] * 500])
-    local = Local(trainer, 1, torch.tensor([2, 9]))
+    local = GroupSolver(trainer, 1, torch.tensor([2, 9]), SETTING)
     assert torch.equal(local.sign(v, "zero"), v.sign().to(torch.int8))
     assert torch.equal(local.sign(v, "plus"), torch.where(v == 0, 1.0, v.sign()).to(torch.int8))
     coins = local.sign(v, "random")
     assert torch.equal(coins[v != 0], v.sign().to(torch.int8)[v != 0]) and (coins != 0).all()
     assert torch.equal(
-        coins[1], Local(trainer, 1, torch.tensor([9])).sign(v[1:], "random")[0]
+        coins[1], GroupSolver(trainer, 1, torch.tensor([9]), SETTING).sign(v[1:], "random")[0]
     )  # not of the group
     assert abs(float(coins[v == 0].double().mean())) < 5 / 2500**0.5
     assert local.zeros == 3 * int((v == 0).sum())
@@ -158,6 +160,6 @@ def test_trainer_is_not_changed_by_training():
     trainer = trainer_of(plain())
     x = parameters.flatten(trainer.module)
     before = x.clone()
-    Local(trainer, 1, torch.tensor([0, 1])).sgd(x)
+    GroupSolver(trainer, 1, torch.tensor([0, 1]), SETTING).sgd(x)
     assert torch.equal(x, before) and torch.equal(parameters.flatten(trainer.module), before)
     assert dataclasses.is_dataclass(trainer.local)

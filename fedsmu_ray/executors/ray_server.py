@@ -1,0 +1,93 @@
+"""The server of an experiment on Ray: an actor of its own, or an object in the process of a trial."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from fedsmu_ray.executors.ray_actors import GroupMessages, ServerActor, receive_groups
+from fedsmu_ray.executors.ray_errors import get
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.server import Server
+
+
+class ServerHandle(Protocol):
+    """How the executor calls the server, wherever it is."""
+
+    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
+        """Give the server an experiment. stored: references to the problem without data, and to the data."""
+        ...
+
+    def message(self, name: str, *arguments: Any) -> Any:
+        """Reference to the message that a method of the server returns."""
+        ...
+
+    def receive(self, groups: list[GroupMessages], messages: Any) -> None:
+        """Pass on the messages of several groups, by reference."""
+        ...
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """What a method of the server returns, after everything that was sent to it before."""
+        ...
+
+    def caused(self, error: BaseException) -> bool:
+        """Whether an error of Ray is about the server actor."""
+        ...
+
+    def close(self) -> None:
+        """Release all resources."""
+        ...
+
+
+class ServerInActor:
+    """The server as an actor on this process's node, so that losing another node does not lose it."""
+
+    def __init__(self) -> None:
+        node = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(node, soft=True)
+        remote: Any = ray.remote(ServerActor)
+        self.actor = remote.options(num_cpus=0, scheduling_strategy=here).remote()
+        self.received: list[Any] = []
+
+    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
+        get([self.actor.load.remote(*stored)])
+
+    def message(self, name: str, *arguments: Any) -> Any:
+        return self.actor.call.remote(name, *arguments)
+
+    def receive(self, groups: list[GroupMessages], messages: Any) -> None:
+        self.received.append(self.actor.receive.remote(groups, messages))
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        received, self.received = self.received, []
+        return get([*received, self.actor.call.remote(name, *arguments)])[-1]
+
+    def caused(self, error: BaseException) -> bool:
+        return bool(getattr(error, "actor_id", None) == self.actor._actor_id.hex())
+
+    def close(self) -> None:
+        ray.kill(self.actor)
+
+
+class ServerInProcess:
+    """The server in this process: a trial's, which is an actor already and mostly waits."""
+
+    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
+        self.server = Server(problem)
+
+    def message(self, name: str, *arguments: Any) -> Any:
+        return ray.put(getattr(self.server, name)(*arguments))
+
+    def receive(self, groups: list[GroupMessages], messages: Any) -> None:
+        receive_groups(self.server, groups, *get([messages]))
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        return getattr(self.server, name)(*arguments)
+
+    def caused(self, error: BaseException) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing to release: the server ends with this process."""

@@ -1,0 +1,55 @@
+"""What a round leaves behind, and where an experiment stands between two rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from fedsmu_ray.federation.tasks import StateRef
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished round. `tracking.metrics` says which fields are tracked, and their units."""
+
+    round: int  # from 1
+    cohort: tuple[int, ...]
+    train_loss: float  # mean over the participants of their mean local training loss
+    uplink_bytes: int  # cumulative, of all clients
+    downlink_bytes: int  # cumulative, of all clients
+    seconds: float  # wall time of this round
+    zero_fraction: float  # of the uploaded signs, the share that stands for exact zeros
+    dropped: int = 0  # cumulative: sampled clients without a usable answer
+    uniformity: float | None = None  # magnitude uniformity; None in rounds that are not evaluated
+    test_accuracy: float | None = None  # 0 to 1, likewise
+    test_loss: float | None = None  # mean cross-entropy, likewise
+
+
+@dataclass
+class Progress:
+    """Where an experiment stands between two rounds: with the server state, all that a checkpoint holds."""
+
+    round: int = 0  # completed rounds
+    states: dict[int, StateRef] = field(
+        default_factory=dict
+    )  # latest state of each client that has one
+    waiting: Record | None = None  # the last round, while its evaluation is still to be done
+    evaluated: list[Record] = field(default_factory=list)  # the evaluated rounds so far
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    dropped: int = 0
+
+    @property
+    def last(self) -> Record:
+        """The last evaluated round."""
+        return self.evaluated[-1]
+
+    @property
+    def best(self) -> Record:
+        """The first evaluated round with the highest accuracy."""
+        return max(self.evaluated, key=lambda record: record.test_accuracy or 0.0)
+
+    def reset(self) -> None:
+        """Go back to the state before round 1."""
+        fresh = Progress()
+        for each in fields(self):
+            setattr(self, each.name, getattr(fresh, each.name))

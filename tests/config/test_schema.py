@@ -1,0 +1,78 @@
+"""The sections: defaults, profiles, the written form, and a meaning for every key."""
+
+from dataclasses import fields
+from typing import get_type_hints
+
+import yaml
+
+from fedsmu_ray.algorithms.registry import METHODS, FedAvg, FedSMU
+from fedsmu_ray.config.loading import load_config
+from fedsmu_ray.config.schema import SECTIONS, Config, declared_keys
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.models.registry import MODELS
+
+
+def test_defaults_and_profiles():
+    authors, paper = parse({}), parse({"algorithm": {"profile": "paper"}})
+    assert authors.algorithm == FedSMU(decay=0.9988) and paper.algorithm == FedSMU(decay=1.0)
+    assert (authors.local.weight_decay, authors.local.clip_norm) == (0.001, 10.0)
+    assert (paper.local.weight_decay, paper.local.clip_norm) == (0.0, None)
+    own = parse({"algorithm": {"name": "fedavg"}, "local": {"clip_norm": None}})
+    assert (
+        own.algorithm == FedAvg()
+        and own.local.clip_norm is None
+        and own.local.weight_decay == 0.001
+    )
+
+
+def test_resolved_configuration_reads_back_as_itself(tmp_path):
+    config = load_config(overrides={"algorithm.profile": "paper", "local.clip_norm": 3.0})
+    (tmp_path / "resolved.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "resolved.yaml") == config
+
+
+def test_defaults_are_spelled_out_and_survive_a_round_trip():
+    config = parse({"model": {"name": "resnet18_gn"}})
+    assert (config.model.stem, config.model.groups) == ("imagenet", 2)
+    assert not hasattr(config.model, "hidden")
+    assert config.to_dict()["model"] == {"name": "resnet18_gn", "stem": "imagenet", "groups": 2}
+    assert parse(config.to_dict()) == config
+    assert load_config(None).model.hidden == (200, 200)
+
+
+# What older versions wrote: the options of all models, null for those that the model does not have.
+OLD_MODEL = """
+name: lenet
+hidden: null
+filters: 64
+stem: null
+groups: null
+patch: null
+image_size: null
+options: null
+"""
+
+
+def test_files_of_older_versions_are_read():
+    plain = parse({"model": {"name": "lenet"}, "tune": {"samples": 3}}).to_dict()
+    old = {**plain, "model": yaml.safe_load(OLD_MODEL)}
+    config, before = parse(old), parse(plain)
+    assert config == before and config.flat() == before.flat()
+    assert parse({"model": {"name": "lenet", "filters": None}}).model.filters == 64
+
+
+def test_names_are_kept_as_written():
+    config = parse({"algorithm": {"name": "fedavg"}, "model": {"name": "torchvision:resnet18"}})
+    assert (config.method_name, config.model_name) == ("fedavg", "torchvision:resnet18")
+    assert config.flat()["model.name"] == "torchvision:resnet18"
+    assert not {k for k in config.flat() if k.startswith(("tune.", "tracking."))}
+
+
+def test_every_key_says_what_it_means():
+    hints = {key: hint for cls in (*SECTIONS.values(),) for key, hint in declared_keys(cls)}
+    hints |= {key: hint for key, hint in declared_keys(Config) if key in ("name", "seed")}
+    for cls in (*MODELS.values(), *METHODS.values()):
+        annotated = get_type_hints(cls, include_extras=True)
+        hints |= {f"{cls.__name__}.{f.name}": annotated[f.name] for f in fields(cls)}
+    for key, hint in hints.items():
+        assert any(getattr(m, "description", None) for m in getattr(hint, "__metadata__", ())), key

@@ -1,0 +1,22 @@
+"""The Ray cluster: which one is joined."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
+    """Ray keeps the address of the latest cluster in a file; one that crashed leaves it behind."""
+    note = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    before = note.read_text() if note.exists() else None
+    note.parent.mkdir(exist_ok=True)
+    note.write_text("127.0.0.1:1")
+    try:
+        code = "from fedsmu_ray.executors.ray_cluster import cluster\nwith cluster() as where: print(where)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path
+        )
+        assert done.stdout.startswith("a local Ray on this machine"), done.stderr
+    finally:
+        note.write_text(before) if before else note.unlink(missing_ok=True)

@@ -1,0 +1,209 @@
+"""The executor on Ray: the bits of the inline executor, however many actors there are and whatever happens to them."""
+
+import hashlib
+import re
+import sys
+
+import pytest
+from helpers.experiments import inline, outcome, problem_of
+
+from fedsmu_ray.errors import ClientError
+from fedsmu_ray.federation.rounds import rounds
+
+METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name": "fedavg"}]
+
+
+@pytest.fixture(scope="module")
+def executors(ray_cluster):
+    """Executors of 1, 2 and 4 client actors, to be given one experiment after another."""
+    from fedsmu_ray.executors.ray_executor import RayExecutor
+
+    made = [
+        RayExecutor(problem_of({"name": "fedavg"}).config.compute, actors) for actors in (1, 2, 4)
+    ]
+    yield made
+    for executor in made:
+        executor.close()
+
+
+@pytest.mark.parametrize("algorithm", METHODS, ids=str)
+def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executors):
+    problem = problem_of(algorithm)
+    history, sha256, params = inline(problem)
+    assert (
+        inline(problem)[1] == sha256 == hashlib.sha256(params.astype("<f4").tobytes()).hexdigest()
+    )
+    assert inline(problem_of(algorithm, seed=1))[1] != sha256
+    for executor in executors:
+        executor.load(problem)
+        got, got_sha256, _ = outcome(problem, executor)
+        assert got_sha256 == sha256
+        for a, b in zip(got, history):
+            assert (a.cohort, a.train_loss, a.test_accuracy, a.test_loss, a.uplink_bytes) == (
+                b.cohort,
+                b.train_loss,
+                b.test_accuracy,
+                b.test_loss,
+                b.uplink_bytes,
+            )
+
+
+def test_actors_given_another_experiment_keep_nothing_of_the_first(ray_cluster):
+    from fedsmu_ray.executors.ray_executor import RayExecutor
+
+    first, second = problem_of({"name": "fedsmu"}), problem_of({"name": "fedavg"}, seed=5)
+    executor = RayExecutor(first.config.compute, 2)
+    try:
+        for problem in (first, second, first):
+            executor.load(problem)
+            assert outcome(problem, executor)[1] == inline(problem)[1]
+    finally:
+        executor.close()
+
+
+def test_a_lost_actor_costs_a_retry_and_no_bits(ray_cluster, caplog):
+    import ray
+
+    from fedsmu_ray.executors.ray_executor import RayExecutor
+
+    problem = problem_of({"name": "fedsmu"})
+    executor = RayExecutor(problem.config.compute, 2)
+    try:
+        executor.load(problem)
+        history = []
+        for record in rounds(problem, executor):
+            history.append(record)
+            if record.round == 1:
+                ray.kill(executor.clients.actors[0])
+        assert executor.sha256() == inline(problem)[1] and len(history) == 4
+        assert "client actor 0 was lost; retry 1 of 3 on another one" in caplog.text
+    finally:
+        executor.close()
+
+
+def test_errors_of_clients_come_through_as_they_are(ray_cluster):
+    from fedsmu_ray.executors.ray_executor import RayExecutor
+
+    problem = problem_of({"name": "fedavg", "profile": "paper"}, local={"lr": 1e30})
+    executor = RayExecutor(problem.config.compute, 1)
+    try:
+        executor.load(problem)
+        with pytest.raises(ClientError, match="round 1, client .* diverged"):
+            list(rounds(problem, executor))
+    finally:
+        executor.close()
+
+
+def test_the_data_set_is_one_object_for_all_processes(ray_cluster):
+    import ray
+
+    from fedsmu_ray.executors.ray_cluster import store
+    from fedsmu_ray.executors.ray_executor import RayExecutor
+
+    problem = problem_of({"name": "fedavg"})
+    (stored,) = store(problem.dataset)
+    executor = RayExecutor(problem.config.compute, 1)
+    try:
+        executor.load(problem, stored)
+        assert executor.stored[1] is stored and not executor.problem.dataset.train_x.flags.writeable
+        assert not ray.get(
+            executor.clients.actors[0].__ray_call__.remote(
+                lambda self: self.worker.problem.dataset.train_x.flags.writeable
+            )
+        )
+        assert outcome(executor.problem, executor)[1] == inline(problem)[1]
+    finally:
+        executor.close()
+
+
+def test_a_call_holds_as_many_short_tasks_as_are_worth_it():
+    from collections import deque
+
+    from fedsmu_ray.executors.ray_executor import CALL_TARGET_S, RayExecutor
+    from fedsmu_ray.federation.tasks import Evaluate, Train
+
+    def next_call(tasks, idle, pace=CALL_TARGET_S / 4.5, **federation):
+        executor = object.__new__(RayExecutor)
+        executor.problem = problem_of({"name": "fedavg"}, federation={"cohort": 7, **federation})
+        executor.task_seconds = pace
+        got, attempt = executor._next_tasks(todo := deque(tasks), idle)
+        assert [*((t, attempt) for t in got), *todo] == list(
+            tasks
+        )  # nothing is lost, and the order is kept
+        return len(got)
+
+    fresh = [(Train(1, i, (i,), (None,)), 0) for i in range(10)]
+    lost = [(task, 1) for task, _ in fresh]
+    score = [(Evaluate(1, 0, 100), 0)]
+    assert next_call(fresh, idle=1) == 4  # as many as fit
+    assert next_call(fresh, idle=4) == 3  # as many as leave work for the others
+    assert next_call(fresh[:1], idle=1) == 1
+    assert (
+        next_call(fresh, idle=1, pace=float("inf"))
+        == next_call(fresh, idle=1, pace=CALL_TARGET_S)
+        == 1
+    )
+    assert (
+        next_call(fresh[:2] + score + fresh[2:], idle=1) == 2
+        and next_call(score + fresh, idle=1) == 1
+    )
+    assert (
+        next_call(lost, idle=1) == 1 and next_call(fresh[:2] + lost, idle=1) == 2
+    )  # what took its actor down goes alone
+    assert next_call(fresh, idle=1, client_timeout_s=5.0) == 1
+
+
+def test_a_client_that_raises_takes_none_with_it_that_share_its_call(
+    ray_cluster, monkeypatch, caplog
+):
+    from ray import cloudpickle
+
+    from fedsmu_ray.executors import ray_actors, ray_executor
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    class Raising(ray_actors.ClientActor):
+        def train(self, group, broadcast, *shards):
+            if group.task.position == 3 and group.task.round in (2, 3):
+                raise OSError("no more data")
+            return super().train(group, broadcast, *shards)
+
+    def gaps(executor):
+        history, sha256, _ = outcome(executor.problem, executor)
+        return [(r.cohort, r.dropped, r.train_loss, r.test_accuracy) for r in history], sha256
+
+    problem = problem_of(
+        {"name": "fedsmu"},
+        federation={
+            "rounds": 4,
+            "cohort": 7,
+            "eval_every": 2,
+            "client_retries": 0,
+            "on_client_failure": "drop",
+        },
+        compute={"clients_per_task": 1, "cpus_per_actor": 0.1},
+    )
+    monkeypatch.setattr(ray_actors, "ClientActor", Raising)
+    results, calls = [], []
+    for fill in (0.0, 100.0):
+        monkeypatch.setattr(ray_executor, "CALL_TARGET_S", fill)
+        executor = ray_executor.RayExecutor(problem.config.compute, 2)
+        next_tasks = executor._next_tasks
+
+        def counted(todo, idle, next_tasks=next_tasks, fill=fill):
+            tasks, losses = next_tasks(todo, idle)
+            calls.append((fill, len(tasks)))
+            return tasks, losses
+
+        monkeypatch.setattr(executor, "_next_tasks", counted)
+        try:
+            executor.load(problem)
+            results.append(gaps(executor))
+        finally:
+            executor.close()
+    assert results[0] == results[1] and results[0][0][-1][1] == 2
+    assert (100.0, 4) in calls and max(n for fill, n in calls if not fill) == 1
+    assert re.search(
+        r"round 2, client \d+: OSError: no more data \(.*test_ray_executor.py:\d+\); client \d+ is dropped from round 2",
+        caplog.text,
+    )

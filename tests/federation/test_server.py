@@ -1,0 +1,85 @@
+"""The server: groups in any order, messages that are not what they should be, missing positions."""
+
+import re
+
+import pytest
+import torch
+from helpers.experiments import problem_of
+
+from fedsmu_ray.errors import DivergenceError
+from fedsmu_ray.federation.server import Server
+from fedsmu_ray.federation.tasks import RejectedMessages
+from fedsmu_ray.wire import message
+
+
+def upload(problem, clients, round=1):
+    values = {"delta": torch.arange(1.0, len(clients) + 1)[:, None].expand(-1, problem.dim) * 1e-3}
+    return message.encode(problem.uplink, values, round, clients)
+
+
+def test_server_takes_groups_in_any_order_and_adds_in_cohort_order():
+    problem = problem_of({"name": "fedavg"})
+    groups = [(0, (4, 5)), (2, (9,)), (3, (11, 20))]
+    models = []
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        server = Server(problem)
+        server.open_round(1, False)
+        for i in order:
+            server.receive(*groups[i], upload(problem, groups[i][1]))
+        assert server.step().participants == 5
+        models.append(server.sha256())
+    assert len(set(models)) == 1
+
+
+def test_server_refuses_what_is_not_of_this_round_or_altered_and_takes_another_in_its_place():
+    problem = problem_of({"name": "fedavg"})
+    altered = upload(problem, [3], round=2)
+    altered[0, 500] ^= 1
+    nan = message.encode(
+        problem.uplink, {"delta": torch.full((1, problem.dim), float("nan"))}, 2, [3]
+    )
+    server, undisturbed = Server(problem), Server(problem)
+    undisturbed.open_round(2, False)
+    server.open_round(2, False)
+    for bad, told in (
+        (upload(problem, [3], round=1), "header says round 1, expected 2"),
+        (altered, "client 3: checksum mismatch"),
+        (nan, r"clients \[3\], field 'delta': row 0 holds NaN or Inf"),
+        (altered[:, :-1], "expected 1 of"),
+    ):
+        server.receive(0, (3,), bad)
+        rejected = server.step()
+        assert (
+            isinstance(rejected, RejectedMessages)
+            and list(rejected.errors) == [0]
+            and re.search(told, str(rejected.errors[0]))
+        )
+    for one in (server, undisturbed):
+        one.receive(1, (7,), upload(problem, [7], round=2))
+        one.receive(0, (3,), upload(problem, [3], round=2))
+        assert one.step().participants == 2
+    assert server.sha256() == undisturbed.sha256()
+
+
+def test_server_goes_on_without_positions_that_are_missing():
+    problem = problem_of({"name": "fedavg"})
+    whole, gaps = Server(problem), Server(problem)
+    whole.open_round(1, False)
+    gaps.open_round(1, False)
+    whole.receive(0, (3, 9), upload(problem, [3, 9]))
+    gaps.receive(3, (9,), upload(problem, [3, 9])[1:])
+    gaps.receive(1, (3,), upload(problem, [3, 9])[:1])
+    assert gaps.step([2, 0]).participants == whole.step().participants == 2
+    assert gaps.sha256() == whole.sha256()
+
+
+def test_server_refuses_a_model_that_is_not_finite():
+    server = Server(problem := problem_of({"name": "fedavg", "lr": 1e38}))
+    server.open_round(1, False)
+    server.receive(
+        0,
+        (3,),
+        message.encode(problem.uplink, {"delta": torch.full((1, problem.dim), 1e10)}, 1, [3]),
+    )
+    with pytest.raises(DivergenceError, match="round 1: the server model holds NaN or Inf"):
+        server.step()

@@ -1,0 +1,59 @@
+"""Checks of modules: whether they fit the data, and whether clients are trained in a batch."""
+
+import pytest
+from helpers.models import CIFAR, TEXT, build, inputs_of
+from torch import nn
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.models import checks
+
+
+def problem(name, **more):
+    return Problem.of(
+        parse({"data": {"clients": 20}, "model": {"name": name, **more}, "local": {"epochs": 1}})
+    )
+
+
+def test_which_models_train_clients_together():
+    for options, shape, together in [
+        ({"name": "mlp"}, CIFAR, True),
+        ({"name": "lenet"}, CIFAR, False),
+        ({"name": "char_lstm"}, TEXT, False),
+    ]:
+        assert checks.batches_clients(build(options, shape, 80), inputs_of(shape)) == together
+    plain = inputs_of((4,))
+    assert checks.batches_clients(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), plain)
+    assert not checks.batches_clients(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), plain)
+    assert not checks.batches_clients(nn.GRU(4, 4), plain)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("import:helpers.models:batch_norm_mlp", "running statistics|changes its buffers"),
+        (
+            "import:helpers.models:Counting",
+            r"training changes its buffers \(seen\).*GroupNorm or LayerNorm",
+        ),
+        (
+            "import:helpers.models:wrong_head",
+            r"returns \[2, 11\] for 2 samples; the data has 10 classes, so it must return logits",
+        ),
+        ("import:helpers.models:not_a_module", "returned a str; it must return a torch.nn.Module"),
+        ("import:helpers.models:raising", "raised KeyError: 'weights'"),
+        ("import:helpers.models:absent", "has no function or class absent"),
+        ("import:no_such_module:f", "no_such_module cannot be imported.*PYTHONPATH"),
+        (
+            "torchvision:resnet19",
+            "torchvision has no classification model resnet19; it has .*resnet18",
+        ),
+        ("torchvision:vgg11", "cannot take inputs|needs images|data has"),
+        ("char_lstm", "the data has no tokens"),
+        ("lenet", "needs images .* of at least 16x16 pixels"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        problem(name)
