@@ -92,19 +92,19 @@ class FedSMU(Method):
     scaled: Annotated[
         bool,
         Field(
-            description="with 2 to 8 bits: whether the maxima are sent too, which puts u_i in units of v_i"
+            description="of quantized u_i (2 to 8 bits, or stochastic rounding): whether the maxima are sent too, which puts u_i in units of v_i"
         ),
     ] = False
     group: Annotated[
         Scope,
         Field(
-            description="with 2 to 8 bits: what a maximum is taken over, every parameter `tensor` or the whole `model`"
+            description="of quantized u_i: what a maximum is taken over, every parameter `tensor` or the whole `model`"
         ),
     ] = "tensor"
     rounding: Annotated[
         Literal["nearest", "stochastic"],
         Field(
-            description="to the `nearest` level, or `stochastic`: up or down such that u_i is v_i over its maximum "
+            description="of quantized u_i: to the `nearest` level, or `stochastic`: up or down such that u_i is v_i over its maximum "
             "on average"
         ),
     ] = "nearest"
