@@ -58,7 +58,7 @@ class HuggingFace(DatasetSource):
         arrays: dict[str, Any] = {}
         for key, split in split_of.items():
             arrays[f"{key}_x"] = _images(splits[split], image, f"{where}, split {split}")
-            arrays[f"{key}_y"] = np.asarray(splits[split].with_format("numpy")[label][:])
+            arrays[f"{key}_y"] = np.asarray(splits[split][label][:])
         if self.client is not None:
             clients = np.asarray(splits[self.train][self.client][:])
             arrays["clients"] = np.unique(clients, return_inverse=True)[1]
