@@ -1,29 +1,37 @@
-"""Client step, vote counting and server step without training, each beside its alternatives: python benchmarks/codec.py
+"""Time the client step, vote counting and server step without training: python benchmarks/codec.py.
 
-One thread, one message per client, random values, freed memory kept as the actors keep it. Every line is the median of the
-thread's CPU time over --repeat turns in which all lines of a table take part, each after a turn that is not counted, and the
-ratio to the table's first line, taken turn by turn (median, min and max).
+Each is compared with alternatives, on one thread, with one message per client, random values, and freed
+memory kept as the actors keep it. Every line is the median of the thread's CPU time over --repeat turns in
+which all lines of a table take part, each after a call that is not counted, and the ratio to the table's
+first line, taken turn by turn (median, min and max).
 """
+
+from __future__ import annotations
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from fedsmu_ray.algorithms.base import Round
-from fedsmu_ray.algorithms.registry import FedSMU
+from fedsmu_ray.algorithms.base import Round, Setting
+from fedsmu_ray.algorithms.fedsmu import FedSMU
 from fedsmu_ray.executors.ray_actors import keep_freed_memory
-from fedsmu_ray.federation.local_training import Local
+from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.wire.codecs import Float32, Sign
 
 METHOD = FedSMU(beta1=0.9, beta2=0.99)
 
 
-def table(title: str, lines: dict, repeat: int) -> None:
-    seconds = {name: [] for name in lines}
+def setting(dim: int) -> Setting:
+    return Setting((dim,), clients=1, cohort=1, steps=1, lr=0.1)
+
+
+def table(title: str, lines: dict[str, Callable[[], object]], repeat: int) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in lines}
     for _ in range(repeat):
         for name, work in lines.items():
             work()
@@ -41,15 +49,13 @@ def table(title: str, lines: dict, repeat: int) -> None:
         )
 
 
-class TrainResult(Local):
-    """A client whose local training is over."""
+class TrainedClient(GroupSolver):
+    """A client whose local training gave y [1, P]."""
 
     def __init__(self, y: torch.Tensor) -> None:
-        super().__init__(
-            SimpleNamespace(seed=0, local=SimpleNamespace(lr=0.1)),
-            1,
-            torch.zeros(1, dtype=torch.int64),
-        )
+        trainer = SimpleNamespace(seed=0, local=SimpleNamespace(lr=0.1))
+        clients = torch.zeros(1, dtype=torch.int64)
+        super().__init__(trainer, 1, clients, setting(y.shape[1]))
         self.y = y
 
     def sgd(self, x, correction=None, prox=0.0):
@@ -61,7 +67,7 @@ def client(dim: int, repeat: int) -> None:
     source, target = np.ones(3 * dim // 2, np.float32), np.ones(3 * dim // 2, np.float32)
 
     def ours():
-        upload, _ = METHOD.client({"x": x}, {"m": m}, TrainResult(y))
+        upload, _ = METHOD.client({"x": x}, {"m": m}, TrainedClient(y))
         Sign().encode(upload["u"])
 
     def plain():
@@ -102,7 +108,7 @@ def votes(dim: int, count: int, repeat: int) -> None:
     table(
         f"{count} votes, d = {dim:,}",
         {
-            "VoteCounter: check, add, mean (float32)": ours,
+            "vote_counter: check, add, mean (float32)": ours,
             "unpackbits and add (int32)": lambda: naive(np.int32),
             "unpackbits and add (smallest integer)": lambda: naive(np.min_scalar_type(count)),
         },
@@ -113,7 +119,7 @@ def votes(dim: int, count: int, repeat: int) -> None:
 def server(dim: int, repeat: int) -> None:
     x, u = torch.randn(dim), torch.randn(dim)
     source, target = np.ones(3 * dim // 2, np.float32), np.ones(3 * dim // 2, np.float32)
-    round = Round(1, (0,), None, 0)
+    round = Round(1, (0,), setting(dim), 0)
     table(
         f"server step, d = {dim:,}",
         {
@@ -147,19 +153,14 @@ def floats(dim: int, repeat: int) -> None:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--dims", type=int, nargs="+", default=[797_962, 11_181_642])
-    p.add_argument(
-        "--votes",
-        type=int,
-        nargs="+",
-        default=[10, 100, 1000],
-        help="1000 of 11 million take 1.4 GB",
-    )
-    p.add_argument("--repeat", type=int, default=7)
-    options = p.parse_args()
+    parser.add_argument("--dims", type=int, nargs="+", default=[797_962, 11_181_642])
+    memory = "1000 of 11 million take 1.4 GB"
+    parser.add_argument("--votes", type=int, nargs="+", default=[10, 100, 1000], help=memory)
+    parser.add_argument("--repeat", type=int, default=7)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     for dim in options.dims:

@@ -1,9 +1,9 @@
-"""Altered messages, by the million, against the decoder: `python benchmarks/fuzz.py [--messages N] [--seed S]`.
+"""Decode millions of altered messages: `python benchmarks/fuzz.py [--messages N] [--seed S]`.
 
-Every message starts as an honest one and is altered: bits, bytes, cuts, parts of other messages, its header and field
-table, or all of it at random. Half of them get a valid checksum afterwards, so that the codecs see them. The decoder must
-refuse with a MessageError, or accept bytes that an encoder writes for the values it decoded; without a new checksum it
-must refuse. Anything else ends the program with the message that did it.
+Every message starts as a valid one and is altered: bits, bytes, cuts, parts of other messages, its header
+and field table, or all of it at random. Half of them get a valid checksum afterwards, so that the codecs
+see them. The decoder must refuse with a MessageError, or accept bytes that an encoder writes for the values
+it decoded; without a new checksum it must refuse. Anything else ends the program and shows the message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.wire import message
-from fedsmu_ray.wire.codecs import Codec, Float32, Integers, Sign, Trit
+from fedsmu_ray.wire.base import Codec, Fields
+from fedsmu_ray.wire.codecs import Float32, Integers, Sign, Trit
 from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Quantizer, Support, TopK
 
 SIZES = (9, 1, 20)
@@ -41,11 +42,11 @@ CODECS: dict[str, Codec] = {
     "Quantizer (mid-rise)": Quantizer(SIZES, 3, False, scaled=True),
     "Quantizer (no scale)": Quantizer(SIZES, 5),
 }
-SETS = {
+SETS: dict[str, Fields] = {
     **{name: {"u": codec} for name, codec in CODECS.items()},
     "two fields": {"u": Sign(), "m": Float32()},
 }
-HONEST = 64  # messages that the alterations of one codec start from
+VALID = 64  # messages that the alterations of one codec start from
 
 
 class Draws:
@@ -58,31 +59,29 @@ class Draws:
 
 @dataclass
 class Tally:
-    counts: Counter = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
 
-def honest(fields: message.Fields, noise: np.random.Generator) -> list[bytes]:
+def valid_messages(fields: Fields, noise: np.random.Generator) -> list[bytes]:
     """Messages of this round and client, with ordinary, sparse, tiny and zero values."""
-    out = []
-    for i in range(HONEST):
+    messages = []
+    for i in range(VALID):
         kept = noise.random((1, DIM)) < (1, 0.1, 0.5, 0)[i % 4]
-        v = torch.from_numpy(
-            noise.standard_normal((1, DIM)) * 10.0 ** noise.integers(-40, 20) * kept
-        ).float()
+        v = noise.standard_normal((1, DIM)) * 10.0 ** noise.integers(-40, 20)
+        v = torch.from_numpy(v * kept).float()
         values = {}
         for name, codec in fields.items():
             if isinstance(codec, Integers):
-                v = torch.from_numpy(
-                    noise.integers(0, codec.values, (1, DIM)) * codec.step - codec.bound
-                )
+                codes = noise.integers(0, codec.values, (1, DIM))
+                v = torch.from_numpy(codes * codec.step - codec.bound)
             values[name] = codec.compress(v, Draws())
-        out.append(message.encode(fields, values, ROUND, [CLIENT]).tobytes())
-    return out
+        messages.append(message.encode(fields, values, ROUND, [CLIENT]).tobytes())
+    return messages
 
 
 def altered(raw: bytes, others: list[bytes], at: int, rng: random.Random) -> bytes:
-    """The message with one kind of damage; `at` is where its payloads begin."""
+    """The message with one kind of alteration; `at` is where its payloads begin."""
     out, kind = bytearray(raw), rng.randrange(8)
     if kind == 0:  # bits
         for _ in range(rng.randint(1, 4)):
@@ -107,18 +106,22 @@ def altered(raw: bytes, others: list[bytes], at: int, rng: random.Random) -> byt
         del out[start:end]
         to = rng.randrange(len(out) + 1)
         out[to:to] = part
-    elif kind == 6:  # the header of an honest message, and noise
+    elif kind == 6:  # the header of a valid message, and noise
         out[at:] = rng.randbytes(len(out) - at)
     else:  # noise
         out = bytearray(rng.randbytes(rng.choice((len(out), rng.randrange(200)))))
     return bytes(out)
 
 
-def attempt(fields: message.Fields, raw: bytes, resealed: bool) -> str:
-    """Whether a message was `refused`, or accepted and `canonical`; raises AssertionError for any other acceptance."""
+def attempt(fields: Fields, raw: bytes, resealed: bool) -> str:
+    """Whether a message was `refused`, or accepted and `canonical`.
+
+    Raises AssertionError for any other acceptance.
+    """
     packed = np.frombuffer(raw, np.uint8)[None].copy()
-    if resealed and packed.shape[1] >= 18:
-        packed[0, 14:18] = np.frombuffer(message._check(packed[0]).to_bytes(4, "little"), np.uint8)
+    if resealed and packed.shape[1] >= message.CHECK.stop:
+        check = message.checksum(packed[0]).to_bytes(4, "little")
+        packed[0, message.CHECK] = np.frombuffer(check, np.uint8)
     try:
         values = message.decode(fields, packed, DIM, ROUND, [CLIENT])
     except MessageError:
@@ -130,6 +133,36 @@ def attempt(fields: message.Fields, raw: bytes, resealed: bool) -> str:
     return "canonical"
 
 
+def fuzz(
+    fields: Fields, turns: range, rng: random.Random, noise: np.random.Generator
+) -> tuple[Tally, str]:
+    """Try one altered message per turn, every other one resealed; the str describes an error."""
+    pool, at, tally = valid_messages(fields, noise), message.overhead(fields), Tally()
+    known, began = set(pool), time.perf_counter()
+    for turn in turns:
+        raw, resealed = altered(rng.choice(pool), pool, at, rng), turn % 2 == 1
+        try:
+            outcome = attempt(fields, raw, resealed)
+            accepted = outcome != "refused"
+            assert resealed or not accepted or raw in known, "altered bytes passed the checksum"
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}\n  resealed: {resealed}\n  {raw.hex()}"
+            return tally, problem
+        tally.counts["unchanged" if raw in known and accepted else outcome] += 1
+    tally.seconds = time.perf_counter() - began
+    return tally, ""
+
+
+def row(name: str, tally: Tally) -> str:
+    c = tally.counts
+    counts = [c.total(), c["refused"], c["canonical"], c["unchanged"]]
+    return f"| {name} | {' | '.join(f'{n:,}' for n in counts)} | {tally.seconds:.0f} |"
+
+
+def peak_kb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=1_000_000)
@@ -137,46 +170,24 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rng, noise = random.Random(options.seed), np.random.default_rng(options.seed)
-    tallies = {name: Tally() for name in SETS}
+    tallies: dict[str, Tally] = {}
     start = 0
     for i, (name, fields) in enumerate(SETS.items()):
-        pool, at, tally, began = (
-            honest(fields, noise),
-            message.overhead(fields),
-            tallies[name],
-            time.perf_counter(),
-        )
-        known = set(pool)
-        for n in range(options.messages * i // len(SETS), options.messages * (i + 1) // len(SETS)):
-            raw, resealed = altered(rng.choice(pool), pool, at, rng), n % 2 == 1
-            try:
-                outcome = attempt(fields, raw, resealed)
-                assert resealed or outcome == "refused" or raw in known, (
-                    "altered bytes passed the checksum"
-                )
-            except Exception as error:
-                raise SystemExit(
-                    f"{name}: {type(error).__name__}: {error}\n  resealed: {resealed}\n  {raw.hex()}"
-                ) from error
-            tally.counts["unchanged" if raw in known and outcome != "refused" else outcome] += 1
-        tally.seconds = time.perf_counter() - began
+        first, stop = (options.messages * (i + k) // len(SETS) for k in (0, 1))
+        tallies[name], problem = fuzz(fields, range(first, stop), rng, noise)
+        if problem:
+            raise SystemExit(f"{name}: {problem}")
         start = (
-            start or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        )  # kB; the first codec has paid for what is lazy
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1000
-    print(
-        "| fields | tried | refused | accepted, canonical | damage without effect | seconds |\n|---|--:|--:|--:|--:|--:|"
-    )
+            start or peak_kb()
+        )  # the first fields have paid for everything that is loaded lazily
+    print("| fields | tried | refused | accepted, canonical | altered without effect | seconds |")
+    print("|---|--:|--:|--:|--:|--:|")
     for name, tally in tallies.items():
-        c = tally.counts
-        print(
-            f"| {name} | {c.total():,} | {c['refused']:,} | {c['canonical']:,} | {c['unchanged']:,} | {tally.seconds:.0f} |"
-        )
-    total = sum((tally.counts for tally in tallies.values()), Counter())
-    print(
-        f"| **all** | {total.total():,} | {total['refused']:,} | {total['canonical']:,} | {total['unchanged']:,} | "
-        f"{sum(t.seconds for t in tallies.values()):.0f} |\n\npeak memory grew by {grown:.1f} MB after the first row"
-    )
+        print(row(name, tally))
+    counts = sum((tally.counts for tally in tallies.values()), Counter())
+    print(row("**all**", Tally(counts, sum(tally.seconds for tally in tallies.values()))))
+    grown = (peak_kb() - start) / 1000
+    print(f"\npeak memory grew by {grown:.1f} MB after the first row")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ WHOLE = (DIM,)  # one block
 
 
 class FakeDraws:
-    """Draws that need no clients: +1 for every zero that is not to stay one."""
+    """Draws that need no clients; the sign of an exact zero is +1, or 0 by the rule `zero`."""
 
     def sign(self, v, zero_rule):
         return (torch.sign(v) + (v == 0) * (zero_rule != "zero")).to(torch.int8)

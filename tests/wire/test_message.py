@@ -14,7 +14,6 @@ from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Quantizer, Support
 
 COUNTS = {"lenet10": (797_962, 99_746), "lenet100": (815_332, 101_917), "lstm": (133_520, 16_690)}
 
-
 codecs = st.sampled_from([Float32(), Sign(), Trit()])
 
 
@@ -121,7 +120,7 @@ EVERY_KIND = [
 ]
 
 
-def honest(codec, seed):
+def valid_message(codec, seed):
     """A message of round 3 from client 7, of ordinary, sparse, tiny or zero values."""
     g = torch.Generator().manual_seed(seed)
     scale, kept = (1.0, 1e-44, 1e-38, 1e15)[seed % 4], (1, 0.1, 0.5, 0)[seed // 4 % 4]
@@ -135,7 +134,7 @@ def honest(codec, seed):
 @given(data=st.data())
 @pytest.mark.parametrize("codec", EVERY_KIND, ids=repr)
 def test_behind_a_valid_checksum_only_what_an_encoder_writes_is_accepted(codec, data):
-    fields, packed = {"u": codec}, honest(codec, data.draw(st.integers(0, 99)))
+    fields, packed = {"u": codec}, valid_message(codec, data.draw(st.integers(0, 99)))
     values = message.decode(fields, packed, 30, 3, [7])
     assert np.array_equal(message.encode(fields, values, 3, [7]), packed)
     extremes = st.sampled_from([0, 1, 127, 128, 255]) | st.integers(0, 255)
