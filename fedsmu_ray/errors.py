@@ -1,53 +1,63 @@
-"""The errors a user can understand and mend: their message is the whole story, and commands print nothing else."""
+"""Errors that a user can fix. Their message says what is wrong, where, and what to try.
+
+Commands print the message of these errors without a traceback.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-MOST, LONGEST = 20, 1000  # problems that a message lists, and the characters of each
+MAX_PROBLEMS = 20  # listed in one message
+MAX_PROBLEM_LENGTH = 1000  # characters of each
 
 
 class ExperimentError(Exception):
-    """Base of the errors below."""
+    """Base class of the errors below."""
 
 
 class ConfigError(ExperimentError, ValueError):
-    """One or more things wrong with a configuration, or with what it points to; the message lists them all."""
+    """One or more problems in a configuration or in what it points to; the message lists them all."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
-        listed = [p if len(p) <= LONGEST else f"{p[:LONGEST]}..." for p in self.problems[:MOST]]
-        if len(self.problems) > MOST:
-            listed.append(f"... and {len(self.problems) - MOST} more")
+        listed = [
+            problem if len(problem) <= MAX_PROBLEM_LENGTH else f"{problem[:MAX_PROBLEM_LENGTH]}..."
+            for problem in self.problems[:MAX_PROBLEMS]
+        ]
+        if len(self.problems) > MAX_PROBLEMS:
+            listed.append(f"... and {len(self.problems) - MAX_PROBLEMS} more")
         count = "a problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__(
-            "\n".join([f"the configuration has {count}:", *(f"  - {p}" for p in listed)])
+            "\n".join([f"the configuration has {count}:", *(f"  - {line}" for line in listed)])
         )
 
-    def __reduce__(self):  # the default would hand the joined message to __init__
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        # The default would call __init__ with the joined message.
         return ConfigError, (self.problems,)
 
 
 class MessageError(ExperimentError, ValueError):
-    """A message that is not what its sender should have sent; says what is wrong with it."""
+    """A message that does not follow the wire format; says what is wrong with it."""
 
 
 class ClientError(ExperimentError, RuntimeError):
-    """A client could not finish its round; names the client, the cause and what to try."""
+    """A client failed to finish its round; names the client, the cause and what to try."""
 
 
 class DivergenceError(ExperimentError, ArithmeticError):
-    """The server's model is no longer finite."""
+    """The server's model has values that are not finite."""
 
 
 class ExecutionError(ExperimentError, RuntimeError):
-    """The experiment could not be run on the resources there are; says what happened and what to try."""
+    """The available resources cannot run the experiment; says what happened and what to try."""
 
 
 class LostError(ExecutionError):
-    """The server, or an object that the experiment needs, is gone with a process or node; the experiment can go back to its
-    last checkpoint and repeat what came after it."""
+    """The server, or an object that the experiment needs, was lost with its process or node.
+
+    The experiment can restart from its last checkpoint and repeat the rounds after it.
+    """
 
 
 class CheckpointError(ExperimentError, RuntimeError):
-    """A checkpoint that is damaged or of another experiment; names the file and what is wrong with it."""
+    """A checkpoint is damaged or belongs to another experiment; names the file and the problem."""

@@ -1,11 +1,12 @@
-"""`python -m fedsmu_ray.train [FILE] [key=value ...]`: one experiment, no search."""
+"""`python -m fedsmu_ray.train [FILE] [key=value ...]`: one experiment, without a sweep."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 
-from fedsmu_ray import cli
+from fedsmu_ray import cli, environment
 
 EXAMPLES = """examples:
   python -m fedsmu_ray.train                                           the quickstart's FedSMU on digits
@@ -18,45 +19,48 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = cli.parser(
+    """Run the command; returns its exit code."""
+    parser = cli.parser(
         "train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES
     )
-    p.add_argument(
+    parser.add_argument(
         "--resume",
         metavar="RUN_DIR",
-        help="go on from the last checkpoint of a run (see checkpoint.every)",
+        help="resume a run from its last checkpoint (see checkpoint.every)",
     )
-    p.add_argument(
+    parser.add_argument(
         "--list-methods",
         action="store_true",
         help="print the methods with their bits and options, and exit",
     )
-    options = p.parse_intermixed_args(argv)
-    cli.use_token(options.address)
+    options = parser.parse_intermixed_args(argv)
+    environment.use_cluster_token(options.address)
+    return cli.main(_list_methods if options.list_methods else lambda: _train(options))
 
-    def list_methods() -> int:
-        from fedsmu_ray.config.reference import methods_table
 
-        print(methods_table(), end="")
-        return 0
+def _list_methods() -> int:
+    from fedsmu_ray.config.reference import methods_table
 
-    def command() -> int:
-        from fedsmu_ray.config.validation import load_config
-        from fedsmu_ray.display.progress import print_run
-        from fedsmu_ray.experiment.run import run
-        from fedsmu_ray.tracking.mlflow import absolute
+    print(methods_table(), end="")
+    return 0
 
-        file, overrides = cli.split(options.arguments)
-        if options.resume and not file:
-            file = os.path.join(options.resume, "config.yaml")
-        config = load_config(file, overrides)
-        result = run(config, options.address, options.resume, display=not options.quiet)
-        print_run(result.summary, absolute(config.tracking.uri) if config.tracking.uri else None)
-        if options.json:
-            cli.print_json(result.summary)
-        return 0
 
-    return cli.main(list_methods if options.list_methods else command)
+def _train(options: argparse.Namespace) -> int:
+    from fedsmu_ray.config.loading import load_config
+    from fedsmu_ray.display.results import print_run
+    from fedsmu_ray.experiment.run import run
+    from fedsmu_ray.tracking.base import absolute_uri
+
+    file, overrides = cli.split(options.arguments)
+    if options.resume and not file:
+        file = os.path.join(options.resume, "config.yaml")
+    config = load_config(file, overrides)
+    result = run(config, options.address, options.resume, display=not options.quiet)
+    uri = config.tracking.uri
+    print_run(result.summary, absolute_uri(uri) if uri else None)
+    if options.json:
+        cli.print_json(result.summary)
+    return 0
 
 
 if __name__ == "__main__":

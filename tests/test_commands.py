@@ -10,11 +10,13 @@ import warnings
 
 import psutil
 import pytest
+import torch
 import yaml
 
 from fedsmu_ray import load_config, run, train, tune
+from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.sweeps import space
+from fedsmu_ray.sweeps.space import split_keys
 from fedsmu_ray.wire.message import overhead
 
 SMALL = {
@@ -55,14 +57,21 @@ def command(folder, home, module, *arguments, code=0):
     return out, err
 
 
-def alone(folder, params):
+def alone(folder, params, **sections):
     """The summary of a trial's configuration, run by itself in this process."""
-    return run(
-        load_config(
-            folder / "small.yaml",
-            {**space.spread(params), "compute.executor": "inline", "tracking.uri": None},
-        )
-    ).summary
+    overrides = {**split_keys(params), "compute.executor": "inline", "tracking.uri": None}
+    return run(load_config(folder / "small.yaml", {**overrides, **sections})).summary
+
+
+def wait_for_start(folder, index, timeout=60):
+    """Until the sweep in the folder has recorded the start of a trial."""
+    line = f'{{"event": "start", "index": {index},'
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if any(line in file.read_text() for file in folder.glob("fedsmu_runs/*/trials.jsonl")):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"trial {index} has not started")
 
 
 def tracked(folder):
@@ -84,17 +93,10 @@ def points(uri, run_id, metric):
 
 
 def test_sweep_end_to_end(folder, home):
-    out, err = command(
-        folder,
-        home,
-        "tune",
-        "small.yaml",
-        "--json",
-        "tune.space={local.lr: {grid: [0.2, 1.0e+30]}}",
-        code=1,
-    )
+    space = "tune.space={local.lr: {grid: [0.2, 1.0e+30]}}"
+    out, err = command(folder, home, "tune", "small.yaml", "--json", space, code=1)
     result = json.loads(out.splitlines()[-1])
-    # One trial cannot work; it fails alone, and is told of in one line.
+    # One trial cannot work; it fails alone, and is reported in one line.
     assert len(result["trials"]) == 2 and len(result["failed"]) == 1
     assert all(
         "ClientError: round 1, client" in f["error"] and f"failed: {f['name']}" in out
@@ -161,7 +163,7 @@ def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, hom
         err.append(line)
         if line.startswith("[1/3]"):
             break
-    time.sleep(1)
+    wait_for_start(folder, index=1)
     family = psutil.Process(process.pid).children(recursive=True)
     assert any("raylet" in p.name() for p in family), err
     process.send_signal(signal.SIGINT)
@@ -188,40 +190,20 @@ def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, hom
         steps = [m.step for m in client.get_metric_history(trial["run_id"], "test/accuracy")]
         assert steps == list(range(2, 61, 2))
     cut = next(t for t in result["trials"] if t["index"] == 1)
-    assert (
-        cut["model_sha256"]
-        == run(
-            load_config(
-                folder / "small.yaml",
-                {
-                    **space.spread(cut["params"]),
-                    "federation.rounds": 60,
-                    "compute.executor": "inline",
-                    "tracking.uri": None,
-                },
-            )
-        ).summary["model_sha256"]
-    )
+    same = alone(folder, cut["params"], **{"federation.rounds": 60})
+    assert cut["model_sha256"] == same["model_sha256"]
     _, err = command(folder, home, "tune", "small.yaml", "--resume", code=2)
     assert "another configuration (differs in federation.rounds" in err
 
 
 @pytest.mark.slow
 def test_optuna_and_asha(folder, home):
-    out, _ = command(
-        folder,
-        home,
-        "tune",
-        "small.yaml",
-        "--json",
-        "--quiet",
-        "tune.search=optuna",
-        "tune.samples=4",
-        "tune.scheduler=asha",
-        "compute.executor=inline",
-        "federation.rounds=18",
+    overrides = [
+        *("tune.search=optuna", "tune.samples=4", "tune.scheduler=asha"),
+        *("compute.executor=inline", "federation.rounds=18"),
         "tune.space.local.lr={loguniform: [0.0001, 1]}",
-    )
+    ]
+    out, _ = command(folder, home, "tune", "small.yaml", "--json", "--quiet", *overrides)
     result = json.loads(out.splitlines()[-1])
     assert (
         len(result["trials"]) == 5
@@ -237,34 +219,16 @@ def test_optuna_and_asha(folder, home):
 def test_train_over_ray_and_inline_print_the_same(folder, home):
     results = []
     for executor in ("ray", "inline"):
-        out, err = command(
-            folder,
-            home,
-            "train",
-            "small.yaml",
-            "--json",
-            f"compute.executor={executor}",
-            "tracking.uri=null",
-        )
+        overrides = [f"compute.executor={executor}", "tracking.uri=null"]
+        out, err = command(folder, home, "train", "small.yaml", "--json", *overrides)
         results.append(json.loads(out.splitlines()[-1]))
         assert "tracking is off" in out and "WARN" not in err
     ray, inline = results
     assert {k: v for k, v in ray.items() if k != "seconds"} == {
         k: v for k, v in inline.items() if k != "seconds"
     }
-    assert {
-        "run_id",
-        "rounds",
-        "test_accuracy",
-        "test_loss",
-        "uplink_bytes",
-        "downlink_bytes",
-        "clients",
-        "cohort",
-        "dim",
-        "model_sha256",
-        "seconds",
-    } <= set(ray)
+    keys = "run_id rounds test_accuracy test_loss uplink_bytes downlink_bytes clients cohort dim"
+    assert {*keys.split(), "model_sha256", "seconds"} <= set(ray)
     config = load_config(folder / "small.yaml")
     assert ray["uplink_bytes"] == 6 * 5 * (
         -(-ray["dim"] // 8) + overhead(Problem.of(config).uplink)
@@ -291,14 +255,14 @@ def test_train_tracks_a_run(folder, home):
         ),
         (["train", "small.yaml", "data.dataset=mnist", "data.root=nowhere"], "data.download=true"),
         (["train", "small.yaml", "model={name: lenet}"], "lenet needs images"),
-        (["tune", "small.yaml", "--resume"], "no sweep to go on with"),
+        (["tune", "small.yaml", "--resume"], "no sweep to resume in"),
         (
             ["train", "small.yaml", "tracking.uri=nonsense://x"],
-            "tracking.uri = 'nonsense://x': cannot open it",
+            "tracking.uri = 'nonsense://x': cannot be opened",
         ),
     ],
 )
-def test_what_a_user_can_mend_is_one_message_and_exit_code_2(
+def test_what_a_user_can_fix_is_one_message_and_exit_code_2(
     folder, monkeypatch, capsys, arguments, words
 ):
     monkeypatch.chdir(folder)
@@ -314,15 +278,8 @@ def test_what_a_user_can_mend_is_one_message_and_exit_code_2(
 
 
 def test_actors_that_never_fit_are_refused_at_once(folder, home):
-    _, err = command(
-        folder,
-        home,
-        "train",
-        "small.yaml",
-        "compute.actors=500",
-        "compute.cpus_per_actor=1",
-        code=1,
-    )
+    overrides = ["compute.actors=500", "compute.cpus_per_actor=1"]
+    _, err = command(folder, home, "train", "small.yaml", *overrides, code=1)
     assert "compute.actors = 500: this machine has room for" in err and "Traceback" not in err
 
 
@@ -342,16 +299,8 @@ def test_help_has_examples(folder, home, module):
 
 
 def test_python_api(folder):
-    result = run(
-        load_config(
-            folder / "small.yaml",
-            {"compute.executor": "inline", "tracking.uri": None, "federation.rounds": 25},
-        )
-    )
-    import torch
-
-    from fedsmu_ray.datasets.dataset import DeviceData
-
+    overrides = {"compute.executor": "inline", "tracking.uri": None, "federation.rounds": 25}
+    result = run(load_config(folder / "small.yaml", overrides))
     model = result.model()
     inputs, targets = DeviceData(result.problem.dataset, torch.device("cpu")).test_batch(0, 360)
     with torch.inference_mode():

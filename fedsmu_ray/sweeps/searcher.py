@@ -1,135 +1,143 @@
-"""Which trials are left to run, in which order, and which are stopped early."""
+"""Suggests trials to Ray Tune: the rest of a list, or new ones by Optuna."""
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from fedsmu_ray.config.validation import Config
-from fedsmu_ray.sweeps import space
-from fedsmu_ray.sweeps.recorder import SweepRecorder
+from fedsmu_ray.config.schema import Config, TuneConfig
+from fedsmu_ray.sweeps.folder import SweepFolder
+from fedsmu_ray.sweeps.space import (
+    INTERVALS,
+    Dimension,
+    Params,
+    TrialSpec,
+    baselines,
+    list_params,
+    parse_space,
+)
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+IndexedParams = tuple[int, Params]  # the index of a trial and its parameters
 
 
 class TrialSearcher(Searcher):
-    """Hands Tune the planned trials in order, then asks Optuna (if there is a study) for `budget` more."""
+    """Suggests the known trials in order, then those of the Optuna study, if there is one."""
 
     def __init__(
-        self,
-        waiting: list[tuple[int, dict[str, Any]]],
-        metric: str,
-        mode: str,
-        budget: int = 0,
-        study: Any = None,
-        distributions: Mapping[str, Any] | None = None,
+        self, config: Config, known: Sequence[IndexedParams], study: OptunaStudy | None = None
     ) -> None:
-        super().__init__(metric=metric, mode=mode)
-        self.waiting, self.budget, self.study, self.distributions = (
-            deque(waiting),
-            budget,
-            study,
-            distributions,
-        )
-        self.next_index = 0
-        self.asked: dict[str, Any] = {}
+        super().__init__(metric=config.tune.metric, mode=config.tune.mode)
+        self.config, self.known, self.study = config, deque(known), study
+
+    @property
+    def remaining(self) -> int:
+        """How many trials it will still suggest."""
+        return len(self.known) + (self.study.budget if self.study else 0)
 
     def suggest(self, trial_id: str) -> Any:
-        if self.waiting:
-            index, params = self.waiting.popleft()
-        elif self.budget:
-            self.budget -= 1
-            index, self.next_index = self.next_index, self.next_index + 1
-            self.asked[trial_id] = self.study.ask(dict(self.distributions))
-            params = self.asked[trial_id].params
+        """The next trial as a configuration of Tune, or Searcher.FINISHED."""
+        if self.known:
+            index, params = self.known.popleft()
+        elif self.study and self.study.budget:
+            index, params = self.study.ask(trial_id)
         else:
             return Searcher.FINISHED
-        return {"index": index, "params": json.dumps(params)}
+        return TrialSpec.of(self.config, index, params).to_tune()
 
     def on_trial_complete(
-        self, trial_id: str, result: dict | None = None, error: bool = False
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        if trial_id in self.asked:
-            from optuna.trial import TrialState
-
-            score = None if error or not result else result.get(self.metric)
-            self.study.tell(
-                self.asked.pop(trial_id),
-                score,
-                state=TrialState.FAIL if score is None else TrialState.COMPLETE,
-            )
+        """Report the score of a trial, or its failure, to the study."""
+        if self.study:
+            self.study.tell(trial_id, None if error or not result else result.get(self.metric))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a sweep is resumed from its own records."""
+        """Nothing is saved: a sweep is resumed from its own folder."""
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a sweep is resumed from its own records")
+        """Not used: a sweep is resumed from its own folder."""
+        raise NotImplementedError("a sweep is resumed from its own folder")
 
 
-def plan(config: Config, book: SweepRecorder) -> TrialSearcher:
-    """What is left to do of the search."""
-    settings = config.tune
-    if settings.search != "optuna":
-        waiting = [(i, p) for i, p in enumerate(space.trials(config)) if i not in book.rows]
-        return TrialSearcher(waiting, settings.metric, settings.mode)
-    import optuna
+class OptunaStudy:
+    """The trials that Optuna's TPE sampler suggests from the results so far."""
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    floats = optuna.distributions.FloatDistribution
-    choices = optuna.distributions.CategoricalDistribution
-    distributions = {
-        key: floats(*values, log=kind == "loguniform")
-        if kind in ("uniform", "loguniform")
-        else choices(values)
-        for key, (kind, values) in space.normal(settings.space).items()
-    }
-    study = optuna.create_study(
-        direction=f"{settings.mode}imize",
-        sampler=optuna.samplers.TPESampler(seed=config.seed % 2**32),
-    )
-    first = space.baselines(config)
-    for index, row in book.rows.items():
-        if index >= len(first) and row.get("score") is not None:
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=row["params"], distributions=distributions, value=row["score"]
-                )
+    def __init__(self, tune: TuneConfig, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.distributions = {
+            key: _distribution(dimension) for key, dimension in parse_space(tune.space).items()
+        }
+        self.study = optuna.create_study(
+            direction="maximize" if tune.mode == "max" else "minimize",
+            sampler=optuna.samplers.TPESampler(seed=seed % 2**32),
+        )
+        self.asked: dict[str, optuna.Trial] = {}  # by Tune's trial id
+        self.budget = 0  # trials that it will still suggest
+        self.next_index = 0  # of the next one
+
+    def add(self, params: Params, score: float) -> None:
+        """Add the result of a trial of an earlier process."""
+        import optuna
+
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(params), distributions=self.distributions, value=score
             )
-    begun = set(book.rows) | set(book.unfinished)
-    waiting = [(i, p) for i, p in enumerate(first) if i not in book.rows]
-    waiting += [(i, p) for i, p in sorted(book.unfinished.items()) if i >= len(first)]
-    budget = len(first) + settings.samples - len(begun | set(range(len(first))))
-    planned = TrialSearcher(waiting, settings.metric, settings.mode, budget, study, distributions)
-    planned.next_index = max([len(first) - 1, *begun]) + 1
-    return planned
+        )
+
+    def ask(self, trial_id: str) -> IndexedParams:
+        """A new trial; `tell` reports its score under the same `trial_id`."""
+        index = self.next_index
+        self.budget, self.next_index = self.budget - 1, index + 1
+        self.asked[trial_id] = self.study.ask(dict(self.distributions))
+        return index, self.asked[trial_id].params
+
+    def tell(self, trial_id: str, score: float | None) -> None:
+        """The score of a trial, or None if it failed. Trials that were not asked for are ignored."""
+        from optuna.trial import TrialState
+
+        if trial_id in self.asked:
+            state = TrialState.FAIL if score is None else TrialState.COMPLETE
+            self.study.tell(self.asked.pop(trial_id), score, state=state)
 
 
-class _ASHA(ASHAScheduler):
-    """ASHA (Li et al., MLSys 2020) that leaves the baselines alone: a comparison needs them whole."""
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    """A dimension of a search space as Optuna has it."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    def __init__(self, baselines: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.baselines = baselines
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
-        if trial.config["index"] < self.baselines:
-            return FIFOScheduler.CONTINUE
-        return super().on_trial_result(tune_controller, trial, result)
+    if dimension.kind not in INTERVALS:
+        return CategoricalDistribution(dimension.values)
+    low, high = dimension.values
+    return FloatDistribution(low, high, log=dimension.kind == "loguniform")
 
 
-def scheduler(config: Config) -> Any:
-    if config.tune.scheduler == "none":
-        return FIFOScheduler()
-    longest = config.federation.rounds
-    return _ASHA(
-        len(config.tune.baselines),
-        time_attr="round",
-        metric=config.tune.metric,
-        mode=config.tune.mode,
-        max_t=longest,
-        grace_period=max(1, longest // 9),
-        reduction_factor=3,
-    )
+def trial_searcher(config: Config, folder: SweepFolder) -> TrialSearcher:
+    """The searcher for the remaining trials of a sweep."""
+    if config.tune.search == "optuna":
+        return _optuna_searcher(config, folder)
+    trials = enumerate(list_params(config))
+    return TrialSearcher(config, [(i, params) for i, params in trials if i not in folder.ended])
+
+
+def _optuna_searcher(config: Config, folder: SweepFolder) -> TrialSearcher:
+    """Baselines first, then the interrupted trials, then new ones."""
+    fixed = baselines(config.tune)
+    known = [(i, params) for i, params in enumerate(fixed) if i not in folder.ended]
+    known += [(i, p) for i, p in sorted(folder.unfinished.items()) if i >= len(fixed)]
+    study = OptunaStudy(config.tune, config.seed)
+    for i, row in folder.ended.items():
+        if i >= len(fixed) and row.get("score") is not None:
+            study.add(row["params"], row["score"])
+    counted = {*range(len(fixed)), *folder.ended, *folder.unfinished}
+    study.budget = len(fixed) + config.tune.samples - len(counted)
+    study.next_index = max(counted, default=-1) + 1
+    return TrialSearcher(config, known, study)

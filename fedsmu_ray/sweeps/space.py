@@ -1,10 +1,10 @@
-"""Search spaces: what a sweep tries. Plain Python; a trial is a mapping of dotted keys to values.
+"""What a sweep tries: a pure function of its configuration.
 
-A space maps dotted keys to one of
+A search space (`tune.space`) maps dotted keys to one of
     {grid: [a, b]}               every value, in combination with all other grids
     {choice: [a, b]}             one of them, at random
     {uniform: [low, high]}       a random float
-    {loguniform: [low, high]}    likewise, uniform in its logarithm
+    {loguniform: [low, high]}    a random float, uniform in its logarithm
     a plain value                fixed for the sweep
 Several keys that share one value are written together: "algorithm.beta1, algorithm.beta2".
 """
@@ -13,178 +13,244 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
-from fedsmu_ray.config.loading import apply, flatten
-from fedsmu_ray.config.validation import Config, parse
-from fedsmu_ray.errors import ConfigError
+import numpy as np
+
+from fedsmu_ray.config.plain_data import apply_overrides, deep_copy, flatten_keys
+from fedsmu_ray.config.schema import Config, TuneConfig
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.display.formatting import describe_params
+from fedsmu_ray.errors import MAX_PROBLEMS, ConfigError
 from fedsmu_ray.numerics.streams import host_generator
 
-MOST_TRIALS = 100_000
+MAX_TRIALS = 100_000
 KINDS = ("grid", "choice", "uniform", "loguniform")
+INTERVALS = ("uniform", "loguniform")
+SWEEP_KEYS = ("tune", "tracking", "name")  # the same for all trials
+
+Params = Mapping[str, Any]  # of one trial: dotted key (or several, comma-separated) -> value
 
 
-def spread(params: Mapping[str, Any]) -> dict[str, Any]:
+class Dimension(NamedTuple):
+    """One entry of a search space."""
+
+    kind: str  # one of KINDS
+    values: list[Any]  # of an interval: [low, high]
+
+
+@dataclass(frozen=True, repr=False)
+class TrialSpec:
+    """One trial of a sweep. Parsed once; Ray Tune hands it to everything that deals with the trial."""
+
+    index: int  # in the sweep, from 0
+    params: Params
+    config: Config
+
+    @staticmethod
+    def of(sweep: Config, index: int, params: Params) -> TrialSpec:
+        """Trial `index` of a sweep; raises ConfigError if its configuration is not valid."""
+        return TrialSpec(index, deep_copy(params), trial_config(sweep, params))
+
+    @staticmethod
+    def from_tune(config: Mapping[str, Any]) -> TrialSpec:
+        """The trial that Tune's configuration of it holds."""
+        spec: TrialSpec = config["trial"]
+        return spec
+
+    def to_tune(self) -> dict[str, Any]:
+        """The trial as Tune's configuration of it."""
+        return {"trial": self}
+
+    @property
+    def name(self) -> str:
+        """Index and parameters, such as `003 lr=0.1`: the name of the trial's run."""
+        return f"{self.index:03d} {describe_params(self.params)}".strip()
+
+    def __repr__(self) -> str:
+        return f"trial {self.index:03d}"  # Tune makes tags of it
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrialSpec:
+        return self  # it never changes, and Tune copies it several times
+
+
+def check(config: Config) -> None:
+    """Parse the configuration of every trial; raises ConfigError listing what is wrong.
+
+    The trials of Optuna are not known yet: instead of them, the ends of every range are checked.
+    """
+    candidates = _candidates(config)
+    if not candidates:
+        raise ConfigError(
+            [
+                "tune.space: empty, so there is nothing to sweep; add keys, as in "
+                "tune.space.local.lr={grid: [0.05, 0.1]}"
+            ]
+        )
+    problems: dict[str, None] = {}  # in order, without duplicates
+    for params in candidates:
+        try:
+            trial_config(config, params)
+        except ConfigError as error:
+            problems.update(dict.fromkeys(f"trial {params}: {p}" for p in error.problems))
+    if problems:
+        raise ConfigError(list(problems)[:MAX_PROBLEMS])
+
+
+def _candidates(config: Config) -> list[Params]:
+    """The parameters that `check` parses."""
+    if config.tune.search != "optuna":
+        if (count := _count(config.tune)) > MAX_TRIALS:
+            raise ConfigError(
+                [
+                    f"tune.space: {count:,} trials, more than the {MAX_TRIALS:,} that a sweep may have; "
+                    "shorten its grids, lower tune.samples, or draw from the grids with tune.search=random"
+                ]
+            )
+        return list_params(config)
+    if find_spec("optuna") is None:
+        raise ConfigError(
+            [
+                "tune.search = 'optuna': the package is not installed; pip install 'fedsmu-ray[optuna]'"
+            ]
+        )
+    return baselines(config.tune) + _corners(config.tune)
+
+
+def trial_config(sweep: Config, params: Params) -> Config:
+    """The configuration of one trial; raises ConfigError."""
+    overrides = split_keys(params)
+    outside = [key for key in overrides if key.split(".")[0] in SWEEP_KEYS]
+    if outside:
+        raise ConfigError(
+            [f"{key}: belongs to the sweep as a whole and cannot be swept" for key in outside]
+        )
+    return parse(apply_overrides(sweep.source, overrides))
+
+
+def split_keys(params: Params) -> dict[str, Any]:
     """Overrides of single keys from parameters whose keys may be several, comma-separated."""
     return {key.strip(): value for keys, value in params.items() for key in keys.split(",")}
 
 
-def normal(space: Mapping[str, Any]) -> dict[str, tuple[str, list[Any]]]:
-    """key -> (kind, arguments), checked; nested sections are read as dotted keys. Raises ConfigError."""
-    out, problems = {}, []
-    for key, spec in _dotted(space).items():
-        kind, arguments = (
-            next(iter(spec.items()))
-            if isinstance(spec, Mapping) and len(spec) == 1
-            else (None, None)
-        )
-        if not isinstance(spec, Mapping):
-            out[key] = ("grid", [spec])
-        elif kind not in KINDS:
-            problems.append(
-                f"tune.space.{key} = {spec!r}: expected one of {', '.join(f'{{{k}: [...]}}' for k in KINDS)}"
+def list_params(config: Config) -> list[Params]:
+    """The parameters of every trial of a grid or random search, baselines first.
+
+    grid: all combinations of the grids, `samples` times, each with its own draws of the random kinds.
+    random: `samples` trials in which a grid is drawn from like a choice.
+
+    """
+    # Parameters, not TrialSpecs: a parsed configuration takes 10 to 20 kB, up to 2 GB for the largest
+    # sweep. `check` parses each and drops it; a trial is parsed again when it is suggested to Tune.
+    space = parse_space(config.tune.space)
+    if config.tune.search == "random":
+        space = {
+            key: Dimension("choice", d.values) if d.kind == "grid" else d
+            for key, d in space.items()
+        }
+    generator = host_generator(config.seed, "search")
+    grids = [[(key, v) for v in d.values] for key, d in space.items() if d.kind == "grid"]
+    found: list[Params] = []
+    for _ in range(config.tune.samples):
+        for combination in itertools.product(*grids):
+            fixed = dict(combination)
+            found.append(
+                {
+                    key: fixed[key] if d.kind == "grid" else _draw(d, generator)
+                    for key, d in space.items()
+                }
             )
-        elif not isinstance(arguments, (list, tuple)) or not arguments:
-            problems.append(f"tune.space.{key}: {kind} needs a list of values, not {arguments!r}")
-        elif kind in ("uniform", "loguniform") and not _interval(arguments, kind):
+    return baselines(config.tune) + found
+
+
+def baselines(tune: TuneConfig) -> list[Params]:
+    """The parameters of the fixed trials; nested sections become dotted keys."""
+    return [flatten_keys(baseline) for baseline in tune.baselines]
+
+
+def _corners(tune: TuneConfig) -> list[Params]:
+    """Parameters that between them have every listed value, and both ends of every interval."""
+    space = parse_space(tune.space)
+    longest = max((len(d.values) for d in space.values()), default=0)
+    return [
+        {key: d.values[min(i, len(d.values) - 1)] for key, d in space.items()}
+        for i in range(longest)
+    ]
+
+
+def _count(tune: TuneConfig) -> int:
+    """How many trials `list_params` would list, without the baselines."""
+    grids = [len(d.values) for d in parse_space(tune.space).values() if d.kind == "grid"]
+    return tune.samples * (math.prod(grids) if tune.search == "grid" else 1)
+
+
+def _draw(dimension: Dimension, generator: np.random.Generator) -> Any:
+    if dimension.kind == "choice":
+        return dimension.values[int(generator.integers(len(dimension.values)))]
+    low, high = dimension.values
+    if dimension.kind == "uniform":
+        return float(generator.uniform(low, high))
+    return float(math.exp(generator.uniform(math.log(low), math.log(high))))
+
+
+def parse_space(space: Mapping[str, Any]) -> dict[str, Dimension]:
+    """The dimensions of a search space by dotted key; nested sections become dotted keys.
+
+    Raises ConfigError.
+    """
+    dimensions, problems = {}, []
+    for key, spec in _dotted(space).items():
+        if not isinstance(spec, Mapping):
+            dimensions[key] = Dimension("grid", [spec])
+            continue
+        kind, values = next(iter(spec.items())) if len(spec) == 1 else (None, None)
+        if kind not in KINDS:
+            expected = ", ".join(f"{{{k}: [...]}}" for k in KINDS)
+            problems.append(f"tune.space.{key} = {spec!r}: expected one of {expected}")
+        elif not isinstance(values, (list, tuple)) or not values:
+            problems.append(f"tune.space.{key}: {kind} needs a list of values, not {values!r}")
+        elif kind in INTERVALS and not _is_interval(values, positive=kind == "loguniform"):
+            bound = "0 < low < high" if kind == "loguniform" else "low < high"
             problems.append(
-                f"tune.space.{key} = {{{kind}: {list(arguments)}}}: expected [low, high] with "
-                f"{'0 < ' if kind == 'loguniform' else ''}low < high"
+                f"tune.space.{key} = {{{kind}: {list(values)}}}: expected [low, high] with {bound}"
             )
         else:
-            out[key] = (kind, list(arguments))
+            dimensions[key] = Dimension(kind, list(values))
     if problems:
         raise ConfigError(problems)
-    return out
+    return dimensions
 
 
 def _dotted(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested sections as dotted keys, down to the {kind: ...} mappings."""
     out: dict[str, Any] = {}
     for key, spec in space.items():
-        if (
-            isinstance(spec, Mapping)
-            and spec
-            and not (len(spec) == 1 and next(iter(spec)) in KINDS)
-            and (all(isinstance(v, Mapping) for v in spec.values()))
-        ):
+        if _is_section(spec):
             out.update(_dotted(spec, f"{prefix}{key}."))
         else:
             out[f"{prefix}{key}"] = spec
     return out
 
 
-def _interval(arguments: list[Any], kind: str) -> bool:
-    numbers = [
-        a
-        for a in arguments
-        if isinstance(a, (int, float)) and not isinstance(a, bool) and math.isfinite(a)
-    ]
-    if len(arguments) != 2 or len(numbers) != 2:
+def _is_section(spec: object) -> bool:
+    """Whether an entry of a space is a section with entries of its own."""
+    if not isinstance(spec, Mapping) or not spec:
         return False
-    low, high = arguments
-    return low < high and (kind == "uniform" or low > 0)
+    is_dimension = len(spec) == 1 and next(iter(spec)) in KINDS
+    return not is_dimension and all(isinstance(value, Mapping) for value in spec.values())
 
 
-def trials(config: Config) -> list[dict[str, Any]]:
-    """The parameters of every trial of a grid or random search, baselines first. A function of the configuration.
-
-    grid: all combinations of the grids, `samples` times, each with its own draws of the random kinds.
-    random: `samples` trials in which grids are drawn from like choices.
-    """
-    space = normal(config.tune.space)
-    generator = host_generator(config.seed, "search")
-    if config.tune.search == "random":
-        space = {
-            key: ("choice" if kind == "grid" else kind, values)
-            for key, (kind, values) in space.items()
-        }
-    grids = [
-        [(key, value) for value in values]
-        for key, (kind, values) in space.items()
-        if kind == "grid"
-    ]
-    found = []
-    for _ in range(config.tune.samples):
-        for combination in itertools.product(*grids):
-            fixed = dict(combination)
-            found.append(
-                {
-                    key: fixed[key] if kind == "grid" else _draw(kind, values, generator)
-                    for key, (kind, values) in space.items()
-                }
-            )
-    return baselines(config) + found
-
-
-def _count(config: Config) -> int:
-    grids = [len(values) for kind, values in normal(config.tune.space).values() if kind == "grid"]
-    return config.tune.samples * (math.prod(grids) if config.tune.search == "grid" else 1)
-
-
-def baselines(config: Config) -> list[dict[str, Any]]:
-    """Fixed trials beside the search; nested sections are read as dotted keys."""
-    return [flatten(dict(b)) for b in config.tune.baselines]
-
-
-def _draw(kind: str, values: list[Any], generator) -> Any:
-    if kind == "choice":
-        return values[int(generator.integers(len(values)))]
+def _is_interval(values: Sequence[Any], positive: bool) -> bool:
+    if len(values) != 2 or not all(map(_is_finite, values)):
+        return False
     low, high = values
-    if kind == "uniform":
-        return float(generator.uniform(low, high))
-    return float(math.exp(generator.uniform(math.log(low), math.log(high))))
+    return bool(low < high and (low > 0 or not positive))
 
 
-def check(config: Config) -> None:
-    """Check every trial (for optuna: the ends of every range) as a configuration; raises ConfigError for the lot."""
-    if config.tune.search == "optuna":
-        if find_spec("optuna") is None:
-            raise ConfigError(
-                [
-                    "tune.search = 'optuna': the package is not installed; pip install 'fedsmu-ray[optuna]'"
-                ]
-            )
-        corners = [
-            {
-                key: values[min(i, len(values) - 1)]
-                for key, (_, values) in normal(config.tune.space).items()
-            }
-            for i in range(max([len(v) for _, v in normal(config.tune.space).values()], default=0))
-        ]
-        candidates = baselines(config) + corners
-    elif (count := _count(config)) > MOST_TRIALS:
-        raise ConfigError(
-            [
-                f"tune.space: {count:,} trials, more than the {MOST_TRIALS:,} that a sweep may have; shorten its "
-                "grids, lower tune.samples, or draw from the grids with tune.search=random"
-            ]
-        )
-    else:
-        candidates = trials(config)
-    problems: dict[str, None] = {}
-    for params in candidates:
-        try:
-            configure(config, params)
-        except ConfigError as error:
-            problems.update(dict.fromkeys(f"trial {params}: {p}" for p in error.problems))
-    if not candidates:
-        problems[
-            "tune.space: empty, so there is nothing to sweep; add keys, as in "
-            "tune.space.local.lr={grid: [0.05, 0.1]}"
-        ] = None
-    if problems:
-        raise ConfigError(list(problems)[:20])
-
-
-def configure(config: Config, params: Mapping[str, Any]) -> Config:
-    """The configuration of one trial; raises ConfigError."""
-    overrides = spread(params)
-    outside = [k for k in overrides if k.split(".")[0] in ("tune", "tracking", "name")]
-    if outside:
-        raise ConfigError(
-            [f"{k}: belongs to the sweep as a whole and cannot be swept" for k in outside]
-        )
-    return parse(apply(config.source, overrides))
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)

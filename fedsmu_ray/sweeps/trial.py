@@ -1,121 +1,117 @@
-"""One trial of a sweep, in a process of its own."""
+"""One trial of a sweep, in a process of its own, and what it reports to the process of the sweep."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.util import get_current_placement_group
 
-from fedsmu_ray.config.validation import Config, parse
+from fedsmu_ray.config.schema import DataConfig
 from fedsmu_ray.errors import ExperimentError
-from fedsmu_ray.executors.inline import InlineExecutor
-from fedsmu_ray.executors.ray_executor import RayExecutor
-from fedsmu_ray.experiment import run as experiment
+from fedsmu_ray.executors.registry import backend
+from fedsmu_ray.experiment.resume import resumable
+from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import Progress
-from fedsmu_ray.sweeps import space
-from fedsmu_ray.tracking import mlflow as tracking
+from fedsmu_ray.federation.records import Progress
+from fedsmu_ray.sweeps.space import TrialSpec
+from fedsmu_ray.tracking.metrics import tracked
+
+# Keys of a result of Tune. The metrics are keys of their own, by which schedulers compare trials.
+ROUND, DONE, REPORT = "round", "done", "report"
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """A trial has evaluated a round."""
+
+    round: int
+    metrics: Mapping[str, float]  # as they are tracked
+    summary: Mapping[str, Any]  # of the rounds so far, see `experiment.summary`
+
+
+@dataclass(frozen=True)
+class TrialFailure:
+    """A trial has failed by a fault of its own; its process can run the next one."""
+
+    error: str
+
+
+def report_of(result: Mapping[str, Any]) -> TrialReport | TrialFailure:
+    """What the trial reported with this result of Tune."""
+    report: TrialReport | TrialFailure = result[REPORT]
+    return report
 
 
 class Trial(tune.Trainable):
-    """One experiment of a sweep, in a process of its own; every step is one evaluated round.
+    """Runs one trial; every step is one evaluated round.
 
-    The process and its actors outlive the trial and are given the next one (`reset_config`): everything they know
-    of an experiment is replaced by it.
+    The process and its client actors outlive the trial and run the next one (`reset_config`), which
+    replaces everything they know of an experiment.
     """
 
-    def setup(
-        self,
-        config: dict[str, Any],
-        source: Mapping[str, Any],
-        dataset: list[ray.ObjectRef],
-        folder: str,
+    def setup(  # type: ignore[override]  # `tune.with_parameters` passes what follows the configuration
+        self, config: dict[str, Any], data: DataConfig, dataset: list[Any], folder: str
     ) -> None:
-        self.sweep, (self.dataset,), self.folder, self.executor = (
-            parse(source),
-            dataset,
-            Path(folder),
-            None,
-        )
-        self._begin(config)
+        """Prepare the first trial of this process.
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        self.began = time.perf_counter()
-        trial = space.configure(self.sweep, json.loads(config["params"]))
-        dataset = self.dataset if _data_key(trial) == _data_key(self.sweep) else None
-        problem = Problem.of(trial, ray.get(dataset) if dataset else None)
-        if trial.compute.executor == "inline":
-            self.executor = InlineExecutor(problem)
-        else:
-            # Tune reuses this process only for trials with the same resources, so the actors fit as they are.
-            if self.executor is None:
-                self.executor = RayExecutor(
-                    trial.compute, trial.compute.actors or 1, get_current_placement_group()
-                )
-            self.executor.load(problem, dataset)
+        data, dataset: the sweep's data set, and its reference in the object store (see `ray_cluster.store`),
+        which is used if the trial has the same one. folder: of the sweep.
+        """
+        spec = TrialSpec.from_tune(config)
+        self.data, (self.dataset,), self.folder = data, dataset, Path(folder)
+        # Tune reuses this process for trials with the same resources only, so the executor fits them all.
+        compute = spec.config.compute
+        self.executor = backend(compute.executor).open_in_trial(compute)
+        self._prepare(spec)
+
+    def _prepare(self, spec: TrialSpec) -> None:
+        self.began, config = time.perf_counter(), spec.config
+        dataset = self.dataset if _has_same_data(config.data, self.data) else None
+        problem = Problem.of(config, ray.get(dataset) if dataset else None)
+        self.executor.load(problem, dataset)
         self.problem, self.progress = problem, Progress()
-        folder = (
-            self.folder / f"checkpoint-{config['index']:03d}" if trial.checkpoint.every else None
-        )
-        self.rounds = experiment.resumable(problem, self.executor, self.progress, folder)
+        folder = self.folder / f"checkpoint-{spec.index:03d}" if config.checkpoint.every else None
+        self.rounds = resumable(problem, self.executor, self.progress, folder)
 
     def step(self) -> dict[str, Any]:
+        """Run to the next evaluated round; returns the result for Tune."""
+        last = self.problem.config.federation.rounds
         try:
-            return self._step()
-        except (
-            ExperimentError
-        ) as error:  # the trial's own fault, so the process can go on with the next
-            return {"done": True, "error": f"{type(error).__name__}: {error}"}
-
-    def _step(self) -> dict[str, Any]:
-        for record in self.rounds:
-            if record.test_accuracy is not None:
-                break
-        done = record.round == self.problem.config.federation.rounds
-        # Before the end the server is already a round ahead of this record, so only the last one has a hash.
-        sha256 = self.executor.sha256() if done else None
-        summary = experiment.summarize(
-            self.problem, self.progress, sha256, time.perf_counter() - self.began
-        )
-        return {
-            **tracking.metrics(record),
-            "round": record.round,
-            "done": done,
-            "summary": json.dumps(summary),
-        }
+            record = next(r for r in self.rounds if r.test_accuracy is not None)
+            # Before the last record, the server is already a round ahead of it.
+            sha256 = self.executor.sha256() if record.round == last else None
+        except ExperimentError as error:
+            return {DONE: True, REPORT: TrialFailure(f"{type(error).__name__}: {error}")}
+        seconds = time.perf_counter() - self.began
+        summary = summarize(self.problem, self.progress, sha256, seconds)
+        report = TrialReport(record.round, tracked(record), summary)
+        return {**report.metrics, ROUND: record.round, DONE: record.round == last, REPORT: report}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        """Prepare the next trial of this process."""
+        self._prepare(TrialSpec.from_tune(new_config))
         return True
 
     def cleanup(self) -> None:
-        if self.executor:
-            self.executor.close()
+        """Release the executor."""
+        self.executor.close()
 
 
-class Resources:
-    """Trial config -> placement group: one bundle per client actor. The trial's process and its server mostly wait, and
-    reserve nothing."""
-
-    def __init__(self, source: Mapping[str, Any]) -> None:
-        self.source = source
-
-    def __call__(self, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        compute = space.configure(parse(self.source), json.loads(config["params"])).compute
-        bundle = {
-            "CPU": compute.cpus_per_actor,
-            **({"GPU": compute.gpus_per_actor} if compute.gpus_per_actor else {}),
-        }
-        if compute.executor == "inline":
-            return tune.PlacementGroupFactory([bundle])
-        return tune.PlacementGroupFactory([{}] + [bundle] * (compute.actors or 1), strategy="PACK")
+def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """The placement group of a trial, from Tune's configuration of it."""
+    compute = TrialSpec.from_tune(config).config.compute
+    bundles = backend(compute.executor).trial_bundles(compute)
+    return tune.PlacementGroupFactory(bundles, strategy="PACK")
 
 
-def _data_key(config: Config) -> tuple[Any, ...]:
-    return config.data.dataset, config.data.folder(), config.data.options
+def _has_same_data(one: DataConfig, other: DataConfig) -> bool:
+    return (one.dataset, one.folder(), one.options) == (
+        other.dataset,
+        other.folder(),
+        other.options,
+    )

@@ -1,63 +1,183 @@
-"""Ray Tune at work: from the plan of a sweep to its books."""
+"""Ray Tune at work: runs the remaining trials of a sweep."""
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from fedsmu_ray.config.validation import Config
-from fedsmu_ray.display.progress import SweepDisplay
-from fedsmu_ray.sweeps.recorder import SweepRecorder
-from fedsmu_ray.sweeps.searcher import plan, scheduler
-from fedsmu_ray.sweeps.trial import Resources, Trial
+from fedsmu_ray import environment
+from fedsmu_ray.config.schema import Config, TuneConfig
+from fedsmu_ray.display.formatting import dropped_note, percent, size
+from fedsmu_ray.display.progress import SweepProgress
+from fedsmu_ray.sweeps.recorder import STOPPED, SweepRecorder
+from fedsmu_ray.sweeps.searcher import TrialSearcher, trial_searcher
+from fedsmu_ray.sweeps.space import TrialSpec
+from fedsmu_ray.sweeps.trial import ROUND, Trial, TrialFailure, report_of, resources
 
-TRIAL_RETRIES = (
-    2  # of a trial whose process was lost; it goes on from its checkpoint, or starts again
-)
+# Of a trial whose process was lost; it resumes from its checkpoint, or starts again without one.
+TRIAL_RETRIES = 2
+# Trials that wait for resources at once. All for which a cluster may have room (its autoscaler sees them
+# too); few for Optuna, whose suggestions should know as many results as possible.
+PENDING_TRIALS, PENDING_TRIALS_OPTUNA = 32, 2
+# ASHA: of the trials at a rung, one in three is continued; the first rung is at a ninth of the rounds.
+ASHA_FACTOR = 3
 
 
-def fit(
-    config: Config, book: SweepRecorder, folder: Path, dataset: list[Any], where: str, display: bool
+def run_trials(
+    config: Config, recorder: SweepRecorder, dataset: list[Any], where: str, display: bool
 ) -> None:
-    """Have Tune run what is left of the sweep. dataset: the reference to the data set, as `cluster.store` gave it."""
-    planned = plan(config, book)
-    total = len(planned.waiting) + planned.budget + len(book.rows)
-    # Trials waiting for resources at once: all that a cluster may have room for (its autoscaler sees them too); few
-    # for Optuna, whose suggestions should know as many results as possible.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2" if planned.study else "32"
-    with SweepDisplay(
-        config.name, total, len(book.rows), config.federation.rounds, where, display
-    ) as shown:
-        book.shown = shown
-        trainable = tune.with_parameters(
-            Trial, source=config.source, dataset=dataset, folder=str(folder.absolute())
+    """Have Tune run the remaining trials of a sweep.
+
+    dataset: the reference to the data set (see `ray_cluster.store`). where: the cluster, for the display.
+    """
+    searcher, done = trial_searcher(config, recorder.folder), len(recorder.folder.ended)
+    total, rounds = done + searcher.remaining, config.federation.rounds
+    with SweepProgress(config.name, total, done, rounds, where, display) as progress:
+        if not searcher.remaining:
+            return
+        path = str(recorder.folder.path.absolute())
+        trainable = tune.with_parameters(Trial, data=config.data, dataset=dataset, folder=path)
+        environment.limit_pending_trials(
+            PENDING_TRIALS_OPTUNA if searcher.study else PENDING_TRIALS
         )
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, Resources(config.source)),
-            tune_config=tune.TuneConfig(
-                search_alg=planned,
-                scheduler=scheduler(config),
-                num_samples=max(1, total - len(book.rows)),
-                reuse_actors=True,
-                max_concurrent_trials=config.tune.concurrent,
-                trial_name_creator=_trial_folder,
-                trial_dirname_creator=_trial_folder,
-            ),
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=_tune_config(config.tune, searcher, _scheduler(config.tune, rounds)),
             run_config=tune.RunConfig(
                 name="ray",
-                storage_path=str(folder.absolute()),
-                callbacks=[book],
+                storage_path=path,
+                callbacks=[TrialEvents(recorder, progress)],
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=TRIAL_RETRIES),
             ),
+        ).fit()
+
+
+def _tune_config(
+    settings: TuneConfig, searcher: TrialSearcher, scheduler: TrialScheduler
+) -> tune.TuneConfig:
+    return tune.TuneConfig(
+        search_alg=searcher,
+        scheduler=scheduler,
+        num_samples=searcher.remaining,
+        reuse_actors=True,
+        max_concurrent_trials=settings.concurrent,
+        trial_name_creator=_trial_folder,
+        trial_dirname_creator=_trial_folder,
+    )
+
+
+def _trial_folder(trial: TuneTrial) -> str:
+    return f"trial-{TrialSpec.from_tune(trial.config).index:03d}"
+
+
+def _scheduler(settings: TuneConfig, rounds: int) -> TrialScheduler:
+    if settings.scheduler == "none":
+        return FIFOScheduler()
+    return TrialsASHA(
+        len(settings.baselines),
+        time_attr=ROUND,
+        metric=settings.metric,
+        mode=settings.mode,
+        max_t=rounds,
+        grace_period=max(1, rounds // ASHA_FACTOR**2),
+        reduction_factor=ASHA_FACTOR,
+    )
+
+
+class TrialsASHA(ASHAScheduler):
+    """ASHA (Li et al., MLSys 2020) that never stops the baselines: a comparison needs all their rounds."""
+
+    def __init__(self, baselines: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.baselines = baselines
+
+    def on_trial_result(
+        self,
+        tune_controller: Any,
+        trial: TuneTrial,
+        result: dict[str, Any],
+    ) -> str:
+        """Whether a trial is continued."""
+        if TrialSpec.from_tune(trial.config).index < self.baselines:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+
+class TrialEvents(tune.Callback):
+    """Passes the events of Tune's trials on to the recorder and the progress display."""
+
+    def __init__(self, recorder: SweepRecorder, progress: SweepProgress) -> None:
+        self.recorder, self.progress = recorder, progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks to restore them, which is not used here
+
+    def on_trial_start(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        """A trial starts, or starts again after the loss of its process."""
+        spec = TrialSpec.from_tune(trial.config)
+        self.recorder.start(spec)
+        self.progress.start(spec.name)
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
+        result: dict[str, Any],
+        **info: object,
+    ) -> None:
+        """A trial has evaluated a round; failures are handled when the trial has ended."""
+        spec, report = TrialSpec.from_tune(trial.config), report_of(result)
+        if isinstance(report, TrialFailure):
+            return
+        self.recorder.log(spec, report.round, report.metrics)
+        self.progress.update(spec.name, report.round, report.metrics["test/accuracy"])
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        """A trial has ended: it was completed or stopped, or it failed by a fault of its own."""
+        spec, report = TrialSpec.from_tune(trial.config), report_of(trial.last_result)
+        if isinstance(report, TrialFailure):
+            self._fail(spec, " ".join(report.error.split()))
+            return
+        summary = report.summary
+        status = self.recorder.complete(spec, summary, report.metrics)
+        accuracy = summary["test_accuracy"]
+        early = f", stopped after round {summary['rounds']}" if status == STOPPED else ""
+        self.progress.finish(
+            spec.name,
+            f"{percent(accuracy)}, upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s"
+            f"{dropped_note(summary['dropped'])}{early}",
+            accuracy,
         )
-        if total > len(book.rows):
-            tuner.fit()
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        """A trial has failed by an unexpected exception or the loss of its process, after all retries."""
+        self._fail(TrialSpec.from_tune(trial.config), _cause(trial))
+
+    def _fail(self, spec: TrialSpec, error: str) -> None:
+        self.recorder.fail(spec, error)
+        self.progress.finish(spec.name, f"failed: {error}", None)
 
 
-def _trial_folder(trial: Any) -> str:
-    return f"trial-{trial.config['index']:03d}"
+def _cause(trial: TuneTrial) -> str:
+    """Why a trial failed, in one line: the exception at the end of the traceback that Tune kept."""
+    text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    if "ActorDiedError" in text or "actor died" in text:
+        return "the trial's process was lost"
+    raised = list(re.finditer(r"^[\w.]*?(\w+): ", text, re.MULTILINE))
+    if not raised:
+        return f"unknown cause; see {trial.error_file}"
+    return " ".join(text[raised[-1].start(1) :].split())

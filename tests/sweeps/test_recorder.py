@@ -1,37 +1,130 @@
-"""The records of a sweep on a file system without room."""
+"""The records of a sweep: its folder, and the runs it tracks."""
+
+import pytest
 
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.sweeps.folder import find_folder, open_folder
+from fedsmu_ray.sweeps.folder import SweepFolder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
-from fedsmu_ray.tracking.mlflow import NoTracker
+from fedsmu_ray.sweeps.space import TrialSpec
+
+SUMMARY = {
+    "name": "experiment",
+    "method": "fedsmu",
+    "rounds": 4,
+    "test_accuracy": 0.5,
+    "test_loss": 1.0,
+    "train_loss": 1.5,
+    "best_test_accuracy": 0.75,
+    "best_round": 2,
+    "uplink_bytes": 10,
+    "downlink_bytes": 20,
+    "dropped": 0,
+    "model_sha256": "ab",
+    "seconds": 1.5,
+}
+METRICS = {"test/accuracy": 0.5, "test/loss": 1.0}
 
 
-def test_a_full_disk_costs_the_record_of_an_event_and_not_the_sweep(tmp_path, caplog):
-    """/dev/full is a real file that no byte fits into."""
-    config = parse(
+class ListTracker:
+    """A tracker that keeps the calls it gets."""
+
+    uri = "list:"
+
+    def __init__(self):
+        self.calls = []
+
+    def start(self, run):
+        self.calls.append(("start", run))
+        return f"run{len(self.calls)}"
+
+    def resume(self, run_id):
+        self.calls.append(("resume", run_id))
+
+    def log(self, run_id, metrics, round):
+        self.calls.append(("log", run_id, round))
+
+    def finish(self, run_id, status="FINISHED", metrics=None, tags=None):
+        self.calls.append(("finish", run_id, status, metrics, tags))
+
+
+@pytest.fixture
+def config(tmp_path):
+    space = {"local.lr": {"grid": [0.1, 0.2, 0.3]}}
+    return parse({"federation": {"rounds": 4}, "tune": {"storage": str(tmp_path), "space": space}})
+
+
+def specs(config):
+    return [TrialSpec.of(config, i, {"local.lr": lr}) for i, lr in enumerate((0.1, 0.2, 0.3))]
+
+
+def open_recorder(config, tmp_path):
+    return SweepRecorder(config, SweepFolder(tmp_path / "sweep", config), ListTracker())
+
+
+def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
+    recorder = open_recorder(config, tmp_path)
+    first, second, third = specs(config)
+    for spec in (first, second):
+        recorder.start(spec)
+        recorder.log(spec, 2, METRICS)
+    assert recorder.complete(first, SUMMARY, METRICS) == "completed"
+    stopped = {**SUMMARY, "rounds": 2, "model_sha256": None, "best_test_accuracy": 0.7}
+    assert recorder.complete(second, stopped, {**METRICS, "test/accuracy": 0.6}) == "stopped"
+    recorder.fail(third, "DivergenceError: round 3")  # before it started
+    outcome = recorder.close("FINISHED", 3.0)
+
+    (_, parent), (_, child), *_ = recorder.tracker.calls
+    assert parent.name == "experiment" and parent.parent is None
+    assert parent.tags["fedsmu.sweep"] == "parent" and child.tags["fedsmu.sweep"] == "trial"
+    assert child.name == "000 lr=0.1" and child.parent == outcome["parent_run_id"] == "run1"
+    assert child.params["local.lr"] == "0.1" and "lr: 0.1" in child.files["config.yaml"]
+    finished = {call[1]: call[2:] for call in recorder.tracker.calls if call[0] == "finish"}
+    ids = recorder.folder.run_ids
+    status, metrics, tags = finished[ids[0]]
+    assert status == "FINISHED" and metrics["final/test_accuracy"] == 0.5
+    assert tags == {"fedsmu.status": "completed", "model_sha256": "ab"}
+    assert finished[ids[1]][2] == {"fedsmu.status": "stopped"}
+    assert finished[ids[2]] == (
+        "FAILED",
+        None,
+        {"fedsmu.status": "failed", "fedsmu.error": "DivergenceError: round 3"},
+    )
+    assert finished["run1"] == (
+        "FINISHED",
+        {"best/test_accuracy": 0.7},
+        {"fedsmu.trials": "2", "fedsmu.best_run": ids[1]},
+    )
+    assert [t["index"] for t in outcome["trials"]] == [0, 1] and "event" not in outcome["best"]
+    assert outcome["best"]["score"] == 0.6 and outcome["best"]["name"] == "001 lr=0.2"
+    assert outcome["failed"] == [
         {
-            "tracking": {"uri": None},
-            "tune": {"storage": str(tmp_path), "space": {"local.lr": {"grid": [0.1, 0.2]}}},
+            "index": 2,
+            "name": "002 lr=0.3",
+            "params": {"local.lr": 0.3},
+            "run_id": ids[2],
+            "error": "DivergenceError: round 3",
         }
-    )
-    folder = find_folder(config, None)
-    book = SweepRecorder(config, folder, NoTracker())
-    lines = folder / "trials.jsonl"
-    book._write({"event": "start", "index": 0, "params": {"local.lr": 0.1}, "run_id": "a"})
-    kept = lines.read_text()
-    lines.unlink()
-    lines.symlink_to("/dev/full")
-    book._write({"event": "end", "index": 0, "status": "completed"})
-    assert (
-        "trials.jsonl: cannot be written ([Errno 28] No space left on device); a resumed sweep would run this trial again"
-        in caplog.text
-    )
-    lines.unlink()
-    lines.write_text(kept + '{"event": "end", "ind')  # what a disk that fills up leaves of a line
-    book._write({"event": "start", "index": 1, "params": {"local.lr": 0.2}, "run_id": "b"})
-    events = open_folder(folder, config)
-    assert [(e["event"], e.get("index")) for e in events] == [
-        ("sweep", None),
-        ("start", 0),
-        ("start", 1),
     ]
+    assert outcome["tracking_uri"] == "list:" and outcome["seconds"] == 3.0
+
+
+def test_a_resumed_sweep_continues_its_runs_and_keeps_its_results(config, tmp_path):
+    recorder = open_recorder(config, tmp_path)
+    first, second, third = specs(config)
+    recorder.start(first)
+    recorder.complete(first, SUMMARY, METRICS)
+    recorder.start(second)
+    outcome = recorder.close("KILLED", 1.0)
+    run_id = recorder.folder.run_ids[1]
+    assert ("finish", run_id, "KILLED", None, None) in recorder.tracker.calls
+    assert len(outcome["trials"]) == 1
+
+    resumed = open_recorder(config, tmp_path)
+    resumed.start(second)
+    assert resumed.tracker.calls == [("resume", "run1"), ("resume", run_id)]
+    resumed.start(third)
+    resumed.start(third)  # again, after the loss of its process
+    assert [call[0] for call in resumed.tracker.calls[2:]] == ["start", "resume"]
+    resumed.complete(second, SUMMARY, METRICS)
+    resumed.complete(third, SUMMARY, METRICS)
+    assert [t["index"] for t in resumed.close("FINISHED", 2.0)["trials"]] == [0, 1, 2]

@@ -1,11 +1,14 @@
-"""Search spaces."""
+"""Search spaces and the trials that follow from them."""
 
+import copy
 import math
+import pickle
 
 import pytest
 
-from fedsmu_ray.config.loading import read
-from fedsmu_ray.config.validation import load_config, parse, quickstart
+from fedsmu_ray.config.loading import load_config, quickstart
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.config.yaml_files import read_yaml
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.sweeps import space
 
@@ -15,7 +18,7 @@ def config(**tune):
 
 
 def test_grid_is_every_combination_with_the_baselines_first():
-    found = space.trials(
+    found = space.list_params(
         config(
             space={
                 "local.lr": {"grid": [0.1, 0.2]},
@@ -32,17 +35,19 @@ def test_grid_is_every_combination_with_the_baselines_first():
 
 
 def test_one_value_for_several_keys_reaches_all_of_them():
-    trial = space.configure(config(), {"algorithm.beta1, algorithm.beta2": 0.7})
+    trial = space.trial_config(config(), {"algorithm.beta1, algorithm.beta2": 0.7})
     assert trial.algorithm.beta1 == trial.algorithm.beta2 == 0.7
 
 
 def test_random_draws_are_a_function_of_the_configuration():
-    space = {
+    dimensions = {
         "local.lr": {"loguniform": [1e-4, 1]},
         "algorithm.gamma1": {"uniform": [0.1, 0.2]},
         "local.epochs": {"choice": [1, 2]},
     }
-    one, two = (space.trials(config(search="random", samples=400, space=space)) for _ in range(2))
+    one, two = (
+        space.list_params(config(search="random", samples=400, space=dimensions)) for _ in range(2)
+    )
     assert one == two and len(one) == 400
     assert all(1e-4 <= t["local.lr"] <= 1 and 0.1 <= t["algorithm.gamma1"] <= 0.2 for t in one)
     assert {t["local.epochs"] for t in one} == {1, 2}
@@ -52,8 +57,8 @@ def test_random_draws_are_a_function_of_the_configuration():
 
 def test_nested_sections_are_dotted_keys():
     assert (
-        space.normal({"local": {"lr": {"grid": [1]}}})
-        == space.normal({"local.lr": {"grid": [1]}})
+        space.parse_space({"local": {"lr": {"grid": [1]}}})
+        == space.parse_space({"local.lr": {"grid": [1]}})
         == {"local.lr": ("grid", [1])}
     )
 
@@ -87,16 +92,29 @@ def test_every_trial_is_checked_before_anything_starts(tune, words):
 
 def test_profile_defaults_follow_a_swept_profile():
     base = parse({"tune": {"space": {"algorithm.profile": {"grid": ["authors", "paper"]}}}})
-    assert [space.configure(base, t).local.weight_decay for t in space.trials(base)] == [0.001, 0.0]
+    assert [space.trial_config(base, t).local.weight_decay for t in space.list_params(base)] == [
+        0.001,
+        0.0,
+    ]
 
 
 def test_quickstart_has_at_least_eight_valid_trials():
     base = load_config()
     space.check(base)
-    assert len(space.trials(base)) >= 8 and base.source == read(quickstart())
+    assert len(space.list_params(base)) >= 8 and base.source == read_yaml(quickstart())
 
 
 def test_all_recipes_are_valid():
     for recipe in quickstart().parent.glob("*.yaml"):
         space.check(load_config(recipe))
         assert recipe.read_text().startswith("# "), f"{recipe} must say what to expect"
+
+
+def test_a_trial_is_parsed_once_and_handed_on_as_it_is():
+    sweep = config(space={"local.lr": {"grid": [0.1, 0.2]}})
+    trial = space.TrialSpec.of(sweep, 3, {"local.lr": 0.2, "model.hidden": (8,)})
+    assert trial.config.local.lr == 0.2 and trial.params == {"local.lr": 0.2, "model.hidden": [8]}
+    assert repr(trial) == "trial 003" and trial.name == "003 lr=0.2, hidden=[8]"
+    assert space.TrialSpec.from_tune(trial.to_tune()) is trial
+    assert copy.deepcopy(trial) is trial  # a copy of Tune's costs nothing
+    assert pickle.loads(pickle.dumps(trial)) == trial

@@ -1,0 +1,97 @@
+"""The folder of a sweep: what is recorded in it, and what a resumed sweep reads from it."""
+
+import json
+
+import pytest
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.sweeps.folder import SweepFolder, find_folder
+from fedsmu_ray.sweeps.recorder import SweepRecorder
+from fedsmu_ray.tracking.base import NoTracker
+
+
+def sweep_config(storage, **sections):
+    return parse(
+        {
+            "tracking": {"uri": None},
+            "tune": {"storage": str(storage), "space": {"local.lr": {"grid": [0.1, 0.2]}}},
+            **sections,
+        }
+    )
+
+
+def test_a_full_disk_costs_the_record_of_an_event_and_not_the_sweep(tmp_path, caplog):
+    """/dev/full is a real file that no byte fits into."""
+    config = sweep_config(tmp_path)
+    folder = SweepFolder(find_folder(config, None), config)
+    SweepRecorder(config, folder, NoTracker())
+    lines = folder.path / "trials.jsonl"
+    folder.append({"event": "start", "index": 0, "params": {"local.lr": 0.1}, "run_id": "a"})
+    kept = lines.read_text()
+    lines.unlink()
+    lines.symlink_to("/dev/full")
+    folder.append({"event": "end", "index": 0, "status": "completed"})
+    assert (
+        "trials.jsonl: cannot be written ([Errno 28] No space left on device); a resumed sweep would run this trial again"
+        in caplog.text
+    )
+    lines.unlink()
+    lines.write_text(kept + '{"event": "end", "ind')  # what a disk that fills up leaves of a line
+    folder.append({"event": "start", "index": 1, "params": {"local.lr": 0.2}, "run_id": "b"})
+    assert [(e["event"], e.get("index")) for e in folder.events()] == [
+        ("sweep", None),
+        ("start", 0),
+        ("start", 1),
+    ]
+
+
+def test_a_resumed_sweep_knows_what_was_recorded(tmp_path):
+    """The lines are those of an earlier version of the program, which resumed sweeps must keep reading."""
+    config = sweep_config(tmp_path)
+    path = tmp_path / f"{config.name}-20250101-000000-1"
+    SweepFolder(path, config)
+    ended = {"event": "end", "index": 0, "status": "completed", "score": 0.5, "run_id": "a"}
+    events = [
+        {"event": "sweep", "run_id": "parent"},
+        {"event": "start", "index": 0, "params": {"local.lr": 0.1}, "run_id": "a"},
+        {"event": "start", "index": 1, "params": {"local.lr": 0.2}, "run_id": "b"},
+        ended,
+        {"event": "end", "index": 1, "status": "failed", "error": "x", "run_id": "b"},
+    ]
+    text = "".join(json.dumps(event) + "\n" for event in events) + '{"event": "st'
+    (path / "trials.jsonl").write_text(text)
+    folder = SweepFolder(find_folder(config, ""), config)
+    assert folder.path == path and folder.parent_run == "parent"
+    assert folder.ended == {0: ended}
+    assert folder.unfinished == {1: {"local.lr": 0.2}}  # it failed, so it is run again
+    assert folder.run_ids == {0: "a", 1: "b"}
+    folder.trial_ended(1, "001 lr=0.2", {"status": "stopped"})
+    assert folder.unfinished == {} and set(folder.ended) == {0, 1}
+    *before, last = (path / "trials.jsonl").read_text().splitlines()
+    assert before == text.splitlines()  # the incomplete line stays a line of its own
+    assert json.loads(last) == {
+        "event": "end",
+        "index": 1,
+        "status": "stopped",
+        "name": "001 lr=0.2",
+        "run_id": "b",
+        "params": {"local.lr": 0.2},
+    }
+
+
+def test_the_latest_sweep_of_a_name_is_resumed_and_only_with_its_configuration(tmp_path):
+    config = sweep_config(tmp_path)
+    with pytest.raises(ConfigError, match="no sweep to resume in"):
+        find_folder(config, "")
+    assert not find_folder(config, None).exists()  # a new folder is made when the sweep starts
+    paths = [tmp_path / f"{config.name}-2025010{day}-000000-1" for day in (1, 2)]
+    for path in paths:
+        SweepFolder(path, config)
+    assert find_folder(config, "") == paths[1]
+    assert find_folder(config, str(paths[0])) == paths[0]
+    with pytest.raises(ConfigError, match=r"another configuration \(differs in local.lr, seed\)"):
+        find_folder(sweep_config(tmp_path, seed=1, local={"lr": 0.3}), "")
+    with pytest.raises(ConfigError, match=r"differs in tune\)"):
+        other = {"storage": str(tmp_path), "space": {"local.lr": {"grid": [0.1]}}}
+        find_folder(sweep_config(tmp_path, tune=other), "")

@@ -1,0 +1,70 @@
+"""Which trials are suggested to Tune, and in which order."""
+
+import pytest
+from ray.tune.search import Searcher
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.sweeps.folder import SweepFolder
+from fedsmu_ray.sweeps.searcher import trial_searcher
+from fedsmu_ray.sweeps.space import TrialSpec
+
+
+def sweep(tmp_path, **tune):
+    config = parse({"tune": {"baselines": [{"algorithm.name": "fedavg"}], **tune}})
+    return config, SweepFolder(tmp_path / "sweep", config)
+
+
+def suggest(searcher, trial_id="t"):
+    return TrialSpec.from_tune(searcher.suggest(trial_id))
+
+
+def end(folder, index, params, score):
+    folder.trial_started(index, params, "run")
+    folder.trial_ended(index, "name", {"status": "completed", "score": score})
+
+
+def test_a_grid_is_suggested_in_order_without_the_trials_that_have_ended(tmp_path):
+    config, folder = sweep(tmp_path, space={"local.lr": {"grid": [0.1, 0.2, 0.3]}})
+    end(folder, 1, {"local.lr": 0.1}, 0.5)
+    folder.trial_started(2, {"local.lr": 0.2}, "run")
+    searcher = trial_searcher(config, folder)
+    assert searcher.remaining == 3
+    found = [suggest(searcher) for _ in range(3)]
+    assert [spec.index for spec in found] == [0, 2, 3]
+    assert [spec.config.method_name for spec in found] == ["fedavg", "fedsmu", "fedsmu"]
+    assert [spec.config.local.lr for spec in found[1:]] == [0.2, 0.3]
+    assert searcher.suggest("t") == Searcher.FINISHED and searcher.remaining == 0
+
+
+def test_optuna_suggests_after_the_baselines_and_the_interrupted_trials(tmp_path):
+    space = {
+        "local.lr": {"loguniform": [0.01, 1]},
+        "local.epochs": {"choice": [1, 2]},
+        "seed": 3,
+    }
+    config, folder = sweep(tmp_path, search="optuna", samples=4, space=space)
+    params = {"local.lr": 0.1, "local.epochs": 1, "seed": 3}
+    end(folder, 0, {"algorithm.name": "fedavg"}, 0.9)
+    end(folder, 1, params, 0.5)
+    folder.trial_started(3, params, "run")
+    searcher = trial_searcher(config, folder)
+    assert searcher.remaining == 3
+    found = [suggest(searcher, f"t{i}") for i in range(3)]
+    assert [spec.index for spec in found] == [3, 4, 5] and found[0].params == params
+    for spec in found[1:]:
+        assert 0.01 <= spec.config.local.lr <= 1 and spec.config.local.epochs in (1, 2)
+        assert spec.config.seed == 3
+    assert searcher.suggest("t") == Searcher.FINISHED
+    searcher.on_trial_complete("t0", {"test/accuracy": 0.1})  # not a trial of the study
+    searcher.on_trial_complete("t1", {"test/accuracy": 0.7})
+    searcher.on_trial_complete("t2", error=True)
+    assert [t.value for t in searcher.study.study.trials] == [0.5, 0.7, None]
+
+
+def test_the_searcher_is_not_restored_from_tunes_files(tmp_path):
+    config, folder = sweep(tmp_path, space={"local.lr": {"grid": [0.1]}})
+    searcher = trial_searcher(config, folder)
+    searcher.save(str(tmp_path / "state"))
+    assert not (tmp_path / "state").exists()
+    with pytest.raises(NotImplementedError, match="resumed from its own folder"):
+        searcher.restore(str(tmp_path / "state"))

@@ -1,0 +1,84 @@
+"""Sweeps through the Python API, on a real local Ray."""
+
+import json
+import sys
+from textwrap import dedent
+
+from fedsmu_ray import load_config, run, sweep
+
+OWN_METHOD = '''
+    """A method of the user's, in a file that only this process can import."""
+
+    from dataclasses import dataclass
+
+    from own_constant import SCALE
+
+    from fedsmu_ray.algorithms.base import Method
+    from fedsmu_ray.wire.codecs import Float32
+
+
+    @dataclass(frozen=True)
+    class Scaled(Method):
+        rate: float = 1.0
+
+        def uplink(self, setting):
+            return {"delta": Float32()}
+
+        def client(self, received, state, local):
+            return {"delta": SCALE * (local.sgd(received["x"]) - received["x"])}, {}
+
+        def server(self, server, mean, round):
+            return {"x": server["x"] + self.rate * mean["delta"]}
+'''
+
+SETTINGS = {
+    "data.clients": 10,
+    "model.hidden": [8],
+    "local.epochs": 1,
+    "federation.rounds": 3,
+    "federation.cohort": 3,
+    "compute.cpus_per_actor": 0.25,
+    "tracking.uri": None,
+    "tune.baselines": [],
+}
+
+
+def test_a_method_of_the_users_own_is_swept_and_resumed(ray_cluster, tmp_path, monkeypatch):
+    """Trials are processes that cannot import the user's module: its classes travel with the trials."""
+    (tmp_path / "own_constant.py").write_text("SCALE = 0.5\n")
+    (tmp_path / "own_method.py").write_text(dedent(OWN_METHOD))
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {**SETTINGS, "algorithm.name": "import:own_method:Scaled"}
+    space = {"algorithm.rate": {"grid": [1.0, 0.5, 0.1]}}
+    config = load_config(
+        overrides={**own, "tune.space": space, "tune.storage": str(tmp_path / "sweeps")}
+    )
+    outcome = sweep(config)
+    assert [t["params"] for t in outcome["trials"]] == [
+        {"algorithm.rate": rate} for rate in (1.0, 0.5, 0.1)
+    ]
+    assert outcome["failed"] == [] and outcome["tracking_uri"] is None
+    for trial in outcome["trials"]:
+        alone = load_config(overrides={**own, **trial["params"], "compute.executor": "inline"})
+        assert trial["model_sha256"] == run(alone).summary["model_sha256"]
+        assert trial["method"] == "import:own_method:Scaled"
+
+    # One trial is recorded as failed, one not at all: both are run again, to the same bits.
+    file = tmp_path / "sweeps" / outcome["folder"].rsplit("/", 1)[-1] / "trials.jsonl"
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = []
+    for event in events:
+        if event["event"] == "end" and event["index"] == 1:
+            kept.append({"event": "end", "index": 1, "status": "failed", "error": "x"})
+        elif event.get("index") != 2:
+            kept.append(event)
+    file.write_text("".join(json.dumps(event) + "\n" for event in kept))
+    resumed = sweep(config, resume="")
+    assert resumed["folder"] == outcome["folder"]
+    hashes = [[t["model_sha256"] for t in each["trials"]] for each in (outcome, resumed)]
+    assert hashes[0] == hashes[1]
+    assert (
+        resumed["trials"][0] == outcome["trials"][0]
+    )  # not run again: even its seconds are the same
+    for name in ("own_method", "own_constant"):
+        sys.modules.pop(name)

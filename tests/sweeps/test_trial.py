@@ -1,0 +1,111 @@
+"""One trial of a sweep, driven as Tune drives it: step by step, then the next one in the same process."""
+
+import pytest
+from ray import tune
+from ray.tune.utils.util import flatten_dict
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.executors import ray_cluster
+from fedsmu_ray.experiment.run import run
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.sweeps.space import TrialSpec
+from fedsmu_ray.sweeps.trial import REPORT, Trial, TrialFailure, TrialReport, report_of, resources
+from fedsmu_ray.tracking.metrics import METRICS
+
+CONFIG = parse(
+    {
+        "data": {"clients": 10},
+        "model": {"hidden": [8]},
+        "local": {"epochs": 1, "lr": 0.2},
+        "federation": {"rounds": 4, "cohort": 3, "eval_every": 2},
+        "compute": {"executor": "inline"},
+        "tracking": {"uri": None},
+    }
+)
+
+
+def make_trial(folder, spec):
+    """A trial in this process, with the parameters that the sweep passes."""
+    stored = ray_cluster.store(Problem.of(CONFIG).dataset)
+    trainable = tune.with_parameters(Trial, data=CONFIG.data, dataset=stored, folder=str(folder))
+    return trainable(config=spec.to_tune())
+
+
+def undisturbed(params):
+    return run(TrialSpec.of(CONFIG, 0, params).config).summary
+
+
+def unmeasured(summary):
+    return {key: value for key, value in summary.items() if key not in ("seconds", "run_id")}
+
+
+def test_every_step_is_an_evaluated_round_and_the_last_has_the_summary_of_a_run(
+    ray_cluster, tmp_path
+):
+    """Two trials one after another in one process; the second has data of its own."""
+    for params in ({"local.lr": 0.1}, {"data.dataset": "synthetic", "model.hidden": [4]}):
+        spec = TrialSpec.of(CONFIG, 1, params)
+        if params == {"local.lr": 0.1}:
+            trial = make_trial(tmp_path, spec)
+        else:
+            assert trial.reset(spec.to_tune())
+        results = [trial.train() for _ in range(2)]
+        assert [r["round"] for r in results] == [2, 4]
+        assert [r["done"] for r in results] == [False, True]
+        for result in results:
+            report = report_of(result)
+            assert isinstance(report, TrialReport) and report.round == result["round"]
+            assert {k: result[k] for k in report.metrics} == report.metrics
+            assert set(report.metrics) == {m.name for m in METRICS if not m.omit_zero}
+        first, last = (report_of(r).summary for r in results)
+        assert first["model_sha256"] is None and first["rounds"] == 2
+        assert unmeasured(last) == unmeasured(undisturbed(params))
+    trial.stop()
+
+
+def test_a_trial_that_diverges_ends_and_its_process_runs_the_next_one(ray_cluster, tmp_path):
+    trial = make_trial(tmp_path, TrialSpec.of(CONFIG, 0, {"local.lr": 1e30}))
+    result = trial.train()
+    report = report_of(result)
+    assert result["done"] and isinstance(report, TrialFailure)
+    assert report.error.startswith("ClientError: round 1, client")
+    assert trial.reset(TrialSpec.of(CONFIG, 1, {}).to_tune())
+    trial.train()
+    assert report_of(trial.train()).summary["model_sha256"] == undisturbed({})["model_sha256"]
+    trial.stop()
+
+
+def test_a_trial_continues_from_its_checkpoint(ray_cluster, tmp_path):
+    spec = TrialSpec.of(CONFIG, 7, {"checkpoint.every": 1})
+    trial = make_trial(tmp_path, spec)
+    trial.train()
+    assert (tmp_path / "checkpoint-007" / "checkpoint.json").exists()
+    again = make_trial(tmp_path, spec)  # as after the loss of its process
+    reports = [report_of(again.train()) for _ in range(2)]
+    assert [r.round for r in reports] == [2, 4]  # evaluated rounds are reported once more
+    assert reports[1].summary["model_sha256"] == undisturbed({})["model_sha256"]
+    for each in (trial, again):
+        each.stop()
+
+
+@pytest.mark.parametrize(
+    "compute, bundles",
+    [
+        ({"executor": "inline", "cpus_per_actor": 0.5}, [{"CPU": 0.5}]),
+        ({"executor": "ray"}, [{}, {"CPU": 1.0}]),
+        (
+            {"executor": "ray", "actors": 2, "gpus_per_actor": 0.25},
+            [{}, {"CPU": 1.0, "GPU": 0.25}, {"CPU": 1.0, "GPU": 0.25}],
+        ),
+    ],
+)
+def test_a_trial_reserves_a_bundle_per_client_actor(compute, bundles):
+    params = {f"compute.{key}": value for key, value in compute.items()}
+    group = resources(TrialSpec.of(CONFIG, 0, params).to_tune())
+    assert group == tune.PlacementGroupFactory(bundles, strategy="PACK")
+
+
+def test_tune_does_not_take_a_report_apart():
+    """It flattens mappings in results, and would take every number in them for a metric."""
+    result = {REPORT: TrialReport(2, {"test/loss": 1.0}, {"rounds": 2})}
+    assert flatten_dict(result) == result

@@ -1,0 +1,92 @@
+"""What the commands share."""
+
+import errno
+import os
+import signal
+
+import pytest
+
+from fedsmu_ray import cli
+from fedsmu_ray.errors import ConfigError, ExecutionError
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """`cli.main` replaces signal handlers; put them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (ConfigError(["a = 1: x"]), 2, "error: the configuration has a problem:\n  - a = 1: x\n"),
+        (ExecutionError("no GPU"), 1, "error: no GPU\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x"),
+            1,
+            "error: /data/x: No space left on device\n",
+        ),
+        (OSError(errno.EPIPE, os.strerror(errno.EPIPE)), 1, "error: Broken pipe\n"),
+    ],
+)
+def test_errors_that_a_user_can_fix_are_one_message_and_an_exit_code(capsys, error, code, words):
+    assert cli.main(raising(error)) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err == words
+
+
+@pytest.mark.parametrize("error", [OSError("of a library"), ZeroDivisionError()])
+def test_other_errors_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        cli.main(raising(error))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_interrupts_and_a_second_one_does_not_stop_the_cleanup(number):
+    steps = []
+
+    def command():
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), number)
+            steps.append("cleanup")
+        return 0
+
+    assert cli.main(command) == cli.EXIT_INTERRUPTED and steps == ["cleanup"]
+
+
+@pytest.mark.parametrize(
+    "arguments, file, overrides",
+    [
+        ([], None, []),
+        (["my.yaml", "a=1"], "my.yaml", ["a=1"]),
+        (["a=1", "b=2"], None, ["a=1", "b=2"]),
+    ],
+)
+def test_the_first_argument_may_be_a_file(arguments, file, overrides):
+    assert cli.split(arguments) == (file, overrides)
+
+
+def test_overrides_and_options_may_be_mixed():
+    parser = cli.parser("train", "what it does", "examples: none")
+    options = parser.parse_intermixed_args(["a.yaml", "--json", "x=1", "--address", "auto", "y=2"])
+    assert options.arguments == ["a.yaml", "x=1", "y=2"]
+    assert options.json and not options.quiet and options.address == "auto"
+
+
+def test_results_are_one_line_of_json(capsys):
+    cli.print_json({"a": [1, None], "path": os})
+    out = capsys.readouterr().out
+    assert out.startswith('{"a": [1, null], "path": "<module') and out.count("\n") == 1
