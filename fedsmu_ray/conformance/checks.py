@@ -78,8 +78,10 @@ def inputs_are_not_modified(subject: Subject) -> None:
     broadcast = play.server.open_round(3, False)
     sent, server = broadcast.copy(), {k: v.clone() for k, v in play.server.state.items()}
     one = play.worker.train(3, GROUP, broadcast, states)
-    _require(np.array_equal(broadcast, sent), "client() changes the broadcast in place")
     _require(_same_states(states, copies), "client() changes the states it is given in place")
+    again = play.worker.train(3, GROUP, broadcast, states)  # the next group of the same actor
+    unchanged = np.array_equal(broadcast, sent) and np.array_equal(one.messages, again.messages)
+    _require(unchanged, "client() changes the broadcast in place, or draws from a global generator")
     two = ClientWorker(play.problem).train(3, GROUP, sent, copies)  # another process, copied states
     _require(
         np.array_equal(one.messages, two.messages), "client() uploads other bits when repeated"
