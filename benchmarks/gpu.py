@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.federation.client import ClientWorker
+from fedsmu_ray.federation.cohort import sample_cohort
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import sample_cohort
 from fedsmu_ray.federation.server import Server
 
 MODELS = {

@@ -55,8 +55,7 @@ def tree_memory() -> list[int]:
 
 def measure(file: str | None, overrides: dict) -> None:
     """Run one experiment and print what it took, as JSON."""
-    from fedsmu_ray.config.validation import load_config
-    from fedsmu_ray.experiment import run as experiment
+    from fedsmu_ray import load_config, run
 
     samples, done = [], threading.Event()
 
@@ -66,7 +65,7 @@ def measure(file: str | None, overrides: dict) -> None:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    result = experiment.run(load_config(file, overrides))
+    result = run(load_config(file, overrides))
     done.set()
     watcher.join()
     dataset = result.problem.dataset
@@ -100,7 +99,7 @@ def main() -> None:
     if options.measure:
         return measure(*json.loads(options.measure))
     from fedsmu_ray import cli
-    from fedsmu_ray.config.loading import parse_overrides
+    from fedsmu_ray.config.yaml_files import parse_overrides
 
     file, given = cli.split(options.arguments)
     settings = {**SMALL, **({} if file else SYNTHETIC), **parse_overrides(given)}

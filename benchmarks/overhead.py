@@ -18,7 +18,7 @@ from ray import cloudpickle
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.executors import inline, ray_actors, ray_executor
 from fedsmu_ray.executors.ray_cluster import cluster
-from fedsmu_ray.federation.local_training import Local
+from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import rounds
 
@@ -42,7 +42,7 @@ WORK = {
 
 
 def untrained(
-    self: Local, x: torch.Tensor, correction: torch.Tensor | None = None, prox: float = 0.0
+    self: GroupSolver, x: torch.Tensor, correction: torch.Tensor | None = None, prox: float = 0.0
 ) -> torch.Tensor:
     self.losses = torch.zeros(len(self.clients))
     return x.expand(len(self.clients), -1) * 1.0001
@@ -52,7 +52,7 @@ class Idle(ray_actors.ClientActor):
     """A client actor that does not train."""
 
     def load(self, problem, dataset):
-        Local.sgd = untrained
+        GroupSolver.sgd = untrained
         super().load(problem, dataset)
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
     count = parser.parse_args().rounds
-    Local.sgd, ray_actors.ClientActor = untrained, Idle
+    GroupSolver.sgd, ray_actors.ClientActor = untrained, Idle
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     print(f"{'ms a round':<30} {'method':<8} {'where':<8} {'median':>8} {'min':>8} {'max':>8}")
     with cluster():
@@ -84,11 +84,10 @@ def main() -> None:
                         }
                     )
                 )
-                remote, here = (
-                    ray_executor.RayExecutor(problem.config.compute, 2),
-                    inline.InlineExecutor(problem),
-                )
+                remote = ray_executor.RayExecutor(problem.config.compute, 2)
+                here = inline.InlineExecutor()
                 remote.load(problem)
+                here.load(problem)
                 for where, executor in (("Ray", remote), ("inline", here)):
                     taken = milliseconds(problem, executor)
                     middle = statistics.median(taken)

@@ -7,7 +7,7 @@ from workloads import WORKLOADS, report
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.dataset import Dataset
-from fedsmu_ray.experiment.run import executor
+from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import rounds
 
@@ -38,7 +38,7 @@ def main(name: str, how: str) -> None:
         ),
         dataset,
     )
-    with executor(problem, None) as (running, _):
+    with backend(how).open(problem, None) as (running, _):
         report(f"ours-{how}", workload, [r.seconds for r in rounds(problem, running)][1:])
 
 

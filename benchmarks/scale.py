@@ -5,7 +5,7 @@ clients: tiny clients (a linear model of 650 parameters, 20 samples, one epoch o
 spill: clients of LeNet's size (a momentum of 3.2 MB each) with one sample, 100 a round of m = 200, 700 and 2,000, in an
 object store of 1.5 GB, so that Ray has to keep most momenta on disk.
 
-PerClient case runs in a fresh process. `driver` is the memory of the process that runs the rounds, without shared memory, after
+Each case runs in a fresh process. `driver` is the memory of the process that runs the rounds, without shared memory, after
 three rounds and after the last; inline that process is also all clients.
 """
 
@@ -101,17 +101,19 @@ def spilling(folder: str):
 
 def measure(settings: dict, folder: str | None) -> None:
     """Run one case and print what it took, as JSON."""
-    from fedsmu_ray.config.validation import load_config
-    from fedsmu_ray.experiment.run import executor
+    from fedsmu_ray import load_config
+    from fedsmu_ray.executors.registry import backend
     from fedsmu_ray.federation.problem import Problem
-    from fedsmu_ray.federation.rounds import Progress, rounds
+    from fedsmu_ray.federation.records import Progress
+    from fedsmu_ray.federation.rounds import rounds
 
     config = load_config(os.devnull, settings)
     began = time.perf_counter()
     problem = Problem.of(config)
     prepared = time.perf_counter() - began
     seconds, progress = [], Progress()
-    with spilling(folder) if folder else nullcontext(), executor(problem, None) as (running, _):
+    opened = backend(config.compute.executor).open(problem, None)
+    with spilling(folder) if folder else nullcontext(), opened as (running, _):
         problem, early = running.problem, 0.0
         for record in rounds(problem, running, progress):
             if record.test_accuracy is None or record.round < config.federation.rounds:

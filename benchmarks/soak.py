@@ -28,9 +28,9 @@ from fedsmu_ray.config.validation import parse
 from fedsmu_ray.executors.inline import InlineExecutor
 from fedsmu_ray.executors.ray_cluster import cluster
 from fedsmu_ray.executors.ray_executor import RayExecutor
-from fedsmu_ray.experiment import run as experiment
+from fedsmu_ray.experiment.resume import resumable
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import Progress
+from fedsmu_ray.federation.records import Progress
 
 PLAIN = {
     "data": {"clients": 50},
@@ -110,9 +110,10 @@ def store_bytes() -> int:
 
 
 def undisturbed(problem: Problem) -> str:
-    executor = InlineExecutor(problem)
+    executor = InlineExecutor()
     try:
-        list(experiment.resumable(problem, executor, Progress(), None))
+        executor.load(problem)
+        list(resumable(problem, executor, Progress(), None))
         return executor.sha256()
     finally:
         executor.close()
@@ -135,7 +136,7 @@ def soak(minutes: float, seed: int) -> bool:
             if run > 1:
                 executor.recover()  # a server that was killed between two experiments
             chaos.progress = Progress()
-            for _ in experiment.resumable(problem, executor, chaos.progress, Path(folder) / str(run)):
+            for _ in resumable(problem, executor, chaos.progress, Path(folder) / str(run)):
                 rounds += 1
             sha256 = executor.sha256()
             good &= sha256 == expected

@@ -27,7 +27,7 @@ environment.set_ray_defaults()
 _EXPORTS = {"load_config": "config.loading", "run": "experiment.run", "sweep": "sweeps.sweep"}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the exports
+def __getattr__(name: str) -> Any:
     """Import an export on first use: torch and Ray take seconds, and `--help` needs neither."""
     if name not in _EXPORTS:
         raise AttributeError(f"module 'fedsmu_ray' has no attribute '{name}'")
