@@ -1,11 +1,11 @@
 """fedsmu_ray: federated learning experiments with 1-bit uploads, over Ray and MLflow.
 
-    from fedsmu_ray import load_config, run, sweep
+from fedsmu_ray import load_config, run, sweep
 
-    result = run(load_config("experiment.yaml", {"local.lr": 0.05}))
-    result.summary["test_accuracy"], result.model()
+result = run(load_config("experiment.yaml", {"local.lr": 0.05}))
+result.summary["test_accuracy"], result.model()
 
-    outcome = sweep(load_config())          # the quickstart sweep
+outcome = sweep(load_config())          # the quickstart sweep
 """
 
 from __future__ import annotations

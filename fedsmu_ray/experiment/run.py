@@ -22,8 +22,9 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.numerics import parameters
-from fedsmu_ray.tracking.base import Tracker, open_tracker
+from fedsmu_ray.tracking.base import Tracker
 from fedsmu_ray.tracking.metrics import final_metrics, tracked
+from fedsmu_ray.tracking.registry import open_tracker
 
 RUN_ID_FILE = "run_id"  # in the folder of a run
 

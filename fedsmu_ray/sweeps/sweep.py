@@ -15,7 +15,8 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.sweeps import space
 from fedsmu_ray.sweeps.folder import SweepFolder, find_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
-from fedsmu_ray.tracking.base import RunStatus, open_tracker
+from fedsmu_ray.tracking.base import RunStatus
+from fedsmu_ray.tracking.registry import open_tracker
 
 
 def sweep(

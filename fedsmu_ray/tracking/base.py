@@ -97,19 +97,6 @@ class NoTracker:
         """Nothing to end."""
 
 
-def open_tracker(uri: str | None, experiment: str, folder: str | Path = ".") -> Tracker:
-    """The tracker for a tracking URI: MLflow, or `NoTracker` for None (or an empty URI).
-
-    Creates the store and the experiment if they do not exist. folder: receives a file with everything
-    that could not be written to the store. Raises ConfigError if the store cannot be opened.
-    """
-    if not uri:
-        return NoTracker()
-    from fedsmu_ray.tracking.mlflow import MLflowTracker
-
-    return MLflowTracker(uri, experiment, folder)
-
-
 def absolute_uri(uri: str) -> str:
     """The URI with a relative SQLite path made absolute, so that it is valid in any working directory."""
     if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/") and ":memory:" not in uri:

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from helpers.quadratics import Quadratics, signs, simulate, start
 
 from fedsmu_ray.algorithms.base import Method, Round, sign_codec
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.wire.codecs import Float32, Sign, Trit
+from tests.helpers.quadratics import Quadratics, signs, simulate, start
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from helpers.quadratics import F64, Quadratics, lion, ragged_cohorts, same, simulate, start
 
 from fedsmu_ray.algorithms.dlion import DLion
 from fedsmu_ray.algorithms.fedsmu import FedSMU
+from tests.helpers.quadratics import F64, Quadratics, lion, ragged_cohorts, same, simulate, start
 
 DLION = {"beta1": 0.9, "beta2": 0.7, "lr": 0.02, "weight_decay": 0.1, "zero_rule": "zero"}
 

@@ -2,12 +2,20 @@
 
 import pytest
 import torch
-from helpers.quadratics import COMPRESSORS, F64, Quadratics, ragged_cohorts, same, simulate, start
 
 from fedsmu_ray.algorithms.ef21 import EF21
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.wire.compressors import TopK
 from fedsmu_ray.wire.support import Support
+from tests.helpers.quadratics import (
+    COMPRESSORS,
+    F64,
+    Quadratics,
+    ragged_cohorts,
+    same,
+    simulate,
+    start,
+)
 
 
 def test_ef21_without_compression_is_fedavg():  # [24]

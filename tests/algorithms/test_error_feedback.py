@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from helpers.quadratics import (
+
+from fedsmu_ray.algorithms.ef21 import EF21
+from fedsmu_ray.algorithms.fed_ef import FedEF
+from fedsmu_ray.algorithms.fedams import FedCAMS
+from fedsmu_ray.wire.compressors import BlockSign
+from tests.helpers.quadratics import (
     COMPRESSORS,
     F64,
     Quadratics,
@@ -11,11 +16,6 @@ from helpers.quadratics import (
     simulate,
     start,
 )
-
-from fedsmu_ray.algorithms.ef21 import EF21
-from fedsmu_ray.algorithms.fed_ef import FedEF
-from fedsmu_ray.algorithms.fedams import FedCAMS
-from fedsmu_ray.wire.compressors import BlockSign
 
 
 class PlusSigns(FedEF):

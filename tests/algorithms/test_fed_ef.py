@@ -1,9 +1,8 @@
 """Fed-EF against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
-from helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
-
 from fedsmu_ray.algorithms.fed_ef import FedEF
 from fedsmu_ray.algorithms.fedavg import FedAvg
+from tests.helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
 
 
 def test_fed_ef_without_compression_is_fedavg():  # [21]

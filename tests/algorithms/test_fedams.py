@@ -1,10 +1,10 @@
 """FedAMS and FedCAMS against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import pytest
-from helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
 
 from fedsmu_ray.algorithms.fedams import FedAMS, FedCAMS
 from fedsmu_ray.algorithms.fedavg import FedAvg
+from tests.helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
 
 
 def test_fedams_without_moments_is_fedavg():  # [25]

@@ -1,8 +1,7 @@
 """FedAvg against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
-from helpers.quadratics import Quadratics, same, simulate, start
-
 from fedsmu_ray.algorithms.fedavg import FedAvg
+from tests.helpers.quadratics import Quadratics, same, simulate, start
 
 
 def test_fedavg_full_participation_is_gradient_descent():  # [17]

@@ -1,9 +1,8 @@
 """FedAvgM against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
-from helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
-
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.algorithms.fedavgm import FedAvgM
+from tests.helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
 
 
 def test_without_momentum_is_fedavg():

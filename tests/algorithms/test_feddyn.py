@@ -1,9 +1,16 @@
 """FedDyn against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import torch
-from helpers.quadratics import Quadratics, mean_over_clients, ragged_cohorts, same, simulate, start
 
 from fedsmu_ray.algorithms.feddyn import FedDyn
+from tests.helpers.quadratics import (
+    Quadratics,
+    mean_over_clients,
+    ragged_cohorts,
+    same,
+    simulate,
+    start,
+)
 
 
 def test_feddyn_reaches_the_optimum_and_its_variates_are_gradients():

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from helpers.quadratics import Quadratics, lion, random_cohorts, same, simulate, start
 
 from fedsmu_ray.algorithms.fedlion import FedLion
+from tests.helpers.quadratics import Quadratics, lion, random_cohorts, same, simulate, start
 
 
 @pytest.mark.parametrize("steps", [1, 5])

@@ -1,9 +1,9 @@
 """FedAdam and FedYogi against their optimizers, in float64 on quadratics."""
 
 import torch
-from helpers.quadratics import F64, Quadratics, same, simulate, start
 
 from fedsmu_ray.algorithms.fedopt import FedAdam, FedYogi
+from tests.helpers.quadratics import F64, Quadratics, same, simulate, start
 
 
 def test_fedadam_and_fedyogi_are_their_optimizers():

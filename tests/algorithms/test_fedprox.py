@@ -1,9 +1,8 @@
 """FedProx against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
-from helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
-
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.algorithms.fedprox import FedProx
+from tests.helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
 
 
 def test_without_its_term_is_fedavg():

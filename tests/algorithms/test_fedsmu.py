@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from helpers.quadratics import F64, Quadratics, lion, random_cohorts, same, simulate, start
 
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.algorithms.fedsmu import FedSMU
 from fedsmu_ray.config.reference import lenet_setting
+from tests.helpers.quadratics import F64, Quadratics, lion, random_cohorts, same, simulate, start
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 

@@ -2,7 +2,11 @@
 
 import pytest
 import torch
-from helpers.quadratics import (
+
+from fedsmu_ray.algorithms.fedavg import FedAvg
+from fedsmu_ray.algorithms.fedsmu import FedSMU
+from fedsmu_ray.algorithms.fedsmu_variants import FedGlobalLion, FedLocalLion, FedSMUMC
+from tests.helpers.quadratics import (
     F64,
     Quadratics,
     ragged_cohorts,
@@ -11,10 +15,6 @@ from helpers.quadratics import (
     simulate,
     start,
 )
-
-from fedsmu_ray.algorithms.fedavg import FedAvg
-from fedsmu_ray.algorithms.fedsmu import FedSMU
-from fedsmu_ray.algorithms.fedsmu_variants import FedGlobalLion, FedLocalLion, FedSMUMC
 
 BETAS = {"beta1": 0.9, "beta2": 0.7}
 

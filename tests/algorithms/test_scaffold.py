@@ -1,10 +1,17 @@
 """SCAFFOLD against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import torch
-from helpers.quadratics import Quadratics, mean_over_clients, ragged_cohorts, same, simulate, start
 
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.algorithms.scaffold import Scaffold
+from tests.helpers.quadratics import (
+    Quadratics,
+    mean_over_clients,
+    ragged_cohorts,
+    same,
+    simulate,
+    start,
+)
 
 
 def test_scaffold_begins_as_fedavg():  # [18]

@@ -1,7 +1,10 @@
 """SCALLION against its exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import pytest
-from helpers.quadratics import (
+
+from fedsmu_ray.algorithms.scaffold import Scaffold
+from fedsmu_ray.algorithms.scallion import Scallion
+from tests.helpers.quadratics import (
     Quadratics,
     mean_over_clients,
     ragged_cohorts,
@@ -10,9 +13,6 @@ from helpers.quadratics import (
     simulate,
     start,
 )
-
-from fedsmu_ray.algorithms.scaffold import Scaffold
-from fedsmu_ray.algorithms.scallion import Scallion
 
 
 def test_scallion_without_compression_is_scaffold():  # [20]

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from helpers.quadratics import F64, Quadratics, same, signs, simulate, start
 
 from fedsmu_ray.algorithms.base import Round
 from fedsmu_ray.algorithms.signsgd_mv import SignSGDMV
+from tests.helpers.quadratics import F64, Quadratics, same, signs, simulate, start
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.8])

@@ -15,24 +15,24 @@ The exact oracles of the literature are with what they test: oracle, what it hol
     11  weight decay and clipping alone        local_training: weight_decay_alone, clipping_moves
     12  FedSMUMC                               fedsmu_variants: momentum_completed, global_momentum
     13  majority votes                         fedsmu: majority_of_one; base: majority_of_odd
-    14  alpha bits                             compressor_oracles: one_bit_of_the_quantizer, error_and_symmetry; reference: bits
+    14  alpha bits                             compressors_oracles: one_bit_of_the_quantizer, error_and_symmetry; reference: bits
     15  full precision, beta1 = 0              fedsmu: full_precision, without_momentum
     16  Fed-LocalLion, Fed-GlobalLion          fedsmu_variants: local_lion, global_lion
     17  FedAvg                                 fedavg: fedavg_full, fedavg_of_identical
     18  SCAFFOLD and FedAvg; c = mean c_i      scaffold: scaffold_begins, scaffold_of_one, server_variate
     19  variates are gradients                 scaffold: scaffold_variates
-    20  SCALLION; unbiased dithering           scallion: scallion_without, server_variate; compressor_oracles: dithering
+    20  SCALLION; unbiased dithering           scallion: scallion_without, server_variate; compressors_oracles: dithering
     21  Fed-EF: identity, conservation         fed_ef: fed_ef_without; error_feedback: sent_and_remembered
-    22  identities of the compressors          compressor_oracles: errors_of_the_compressors, top_k_keeps
+    22  identities of the compressors          compressors_oracles: errors_of_the_compressors, top_k_keeps
     23  e_i of absent clients; zero rules      error_feedback: absent_clients_keep, sent_and_remembered
     24  EF21                                   ef21: ef21_without, ef21_under_partial, ef21_server_holds
     25  FedAMS and FedCAMS                     fedams: fedams_without, second_moment, fedcams_without
     26  FedLion                                fedlion: fedlion_of_one, fedlion_sends_integers
     27  D-Lion and FedSMU                      dlion: dlion_under_full, dlion_relayed, dlion_models_part
     28  one worker; signSGD-MV, Signum         dlion: dlion_of_one; signsgd_mv: signsgd_of_one, signum_without, a_minority
-    29  magnitude uniformity                   uniformity: uniformity_of_equal, uniformity_keeps; accumulators: uniformity_reference, other_accumulators
+    29  magnitude uniformity                   accumulators_uniformity: uniformity_of_equal, uniformity_keeps; accumulators: uniformity_reference, other_accumulators
     30  bits of the formulas                   reference: bits_of_the_papers; fedsmu: a_client_of_fedsmu
-    31  Dirichlet splits                       partition: split_is_disjoint, split_depends, concentration; partition_counts: a_split_without_remainder
+    31  Dirichlet splits                       partition: split_is_disjoint, split_depends, concentration; partition: a_split_without_remainder
     32  IID CIFAR-100                          partition: iid_of_many
     33  Shakespeare                            leaf: shakespeare
     34  parameter counts                       networks: parameter_counts, the_papers_dimensions

@@ -1,7 +1,8 @@
 """Fixtures of the tests that decode images."""
 
 import pytest
-from helpers.dataset_files import write_tiny_imagenet
+
+from tests.helpers.dataset_files import write_tiny_imagenet
 
 
 @pytest.fixture

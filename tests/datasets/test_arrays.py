@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from helpers.dataset_files import small_arrays
 
 from fedsmu_ray.datasets.arrays import from_arrays
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import small_arrays
 
 NO_MATCH = "own.npz: train_x .24, 3, 8, 8. and train_y .23.* must hold the same number"
 SHAPES = r"training samples are \[3, 8, 8\] .* test samples \[3, 9, 9\]"

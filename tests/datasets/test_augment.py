@@ -92,7 +92,7 @@ def test_training_uses_it_and_does_not_depend_on_the_grouping():
 
 
 def test_only_images_are_augmented():
-    dataset = "import:helpers.dataset_files:user_loader_of_tokens"
+    dataset = "import:tests.helpers.dataset_files:user_loader_of_tokens"
     tokens = {
         "data": {"dataset": dataset, "clients": 2, "augment": True},
         "federation": {"cohort": 1},

@@ -1,10 +1,10 @@
 """Options of data sets are checked."""
 
 import pytest
-from helpers.dataset_files import load
 
 from fedsmu_ray.datasets.synthetic import Synthetic
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load
 
 KEYS = "shape, classes, train, test, separation, seed"
 UNKNOWN = f"data.options.samples: unknown key; data.dataset = synthetic has the options {KEYS}"

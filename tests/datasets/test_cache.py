@@ -5,10 +5,10 @@ import os
 
 import numpy as np
 import pytest
-from helpers.dataset_files import load, write_image
 
 from fedsmu_ray.datasets import cache, images
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load, write_image
 
 
 def test_images_are_decoded_once(tiny_imagenet, cache_folder, monkeypatch):

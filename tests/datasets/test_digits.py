@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from helpers.dataset_files import load
 
 from fedsmu_ray.datasets.device import DeviceData
+from tests.helpers.dataset_files import load
 
 
 def test_digits_are_normalized_on_the_device():

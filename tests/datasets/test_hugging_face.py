@@ -4,9 +4,9 @@ import sys
 import types
 
 import pytest
-from helpers.dataset_files import load, write_hugging_face
 
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load, write_hugging_face
 
 NEEDS_PACKAGE = r"needs the package `datasets`; pip install 'fedsmu-ray\[hf\]'"
 

@@ -1,9 +1,9 @@
 """Folders of image files."""
 
 import pytest
-from helpers.dataset_files import load, write_images
 
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load, write_images
 
 
 def test_image_folder(tmp_path, cache_folder):

@@ -1,11 +1,11 @@
 """A user's own loader."""
 
 import pytest
-from helpers.dataset_files import load
 
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load
 
-USER = "import:helpers.dataset_files"
+USER = "import:tests.helpers.dataset_files"
 
 
 def test_a_users_own_loader():

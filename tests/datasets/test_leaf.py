@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers.dataset_files import load, write_leaf
 
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.leaf import ALPHABET
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load, write_leaf
 
 CPU = torch.device("cpu")
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers.dataset_files import load, small_arrays
 
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load, small_arrays
 
 
 def test_npz(tmp_path):

@@ -172,3 +172,10 @@ def test_quantity_skew_is_skewed_in_size_only():
     assert int(split.sizes.max()) > 5 * int(split.sizes.median())
     largest = split.counts(y, 10)[int(split.sizes.argmax())]
     assert abs(largest / largest.sum() - 0.1).max() < 0.02
+
+
+@pytest.mark.parametrize("kind", ["dirichlet", "iid"])
+def test_a_split_without_remainder_uses_every_sample(kind):  # oracle 31
+    y = np.random.default_rng(0).integers(10, size=5000)
+    counts = partition(PartitionConfig(kind, 0.25), y, 10, 50, 0).counts(y, 10)
+    assert (counts.sum(0) == np.bincount(y, minlength=10)).all() and (counts.sum(1) == 100).all()

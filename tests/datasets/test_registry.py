@@ -4,7 +4,6 @@ from dataclasses import fields, is_dataclass
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
-from helpers.dataset_files import load
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.base import DatasetSource
@@ -12,6 +11,7 @@ from fedsmu_ray.datasets.hugging_face import HuggingFace
 from fedsmu_ray.datasets.imported import Imported
 from fedsmu_ray.datasets.registry import DATASETS, find
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load
 
 MISSPELLED = "data.dataset = 'shakespear': must be one of .* did you mean shakespeare"
 

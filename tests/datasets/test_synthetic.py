@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from helpers.dataset_files import load
 
 from fedsmu_ray.datasets.device import DeviceData
+from tests.helpers.dataset_files import load
 
 
 def synthetic(**options):

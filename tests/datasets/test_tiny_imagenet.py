@@ -4,10 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.dataset_files import load, write_image
 from PIL import Image
 
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load, write_image
 
 
 def test_tiny_imagenet(tiny_imagenet):

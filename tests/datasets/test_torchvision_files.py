@@ -4,9 +4,9 @@ import gzip
 
 import numpy as np
 import pytest
-from helpers.dataset_files import load, write_cifar, write_idx, write_mnist
 
 from fedsmu_ray.errors import ConfigError
+from tests.helpers.dataset_files import load, write_cifar, write_idx, write_mnist
 
 
 @pytest.mark.parametrize("zipped, below", [(True, ""), (False, "FashionMNIST/raw")])

@@ -5,10 +5,10 @@ import re
 import sys
 
 import pytest
-from helpers.experiments import inline, outcome, problem_of
 
 from fedsmu_ray.errors import ClientError
 from fedsmu_ray.federation.rounds import rounds
+from tests.helpers.experiments import inline, outcome, problem_of
 
 METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name": "fedavg"}]
 

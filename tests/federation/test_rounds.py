@@ -1,9 +1,9 @@
 """The rounds: bytes of the messages, what records hold, evaluation of the right model."""
 
 import pytest
-from helpers.experiments import inline, problem_of
 
 from fedsmu_ray.wire import message
+from tests.helpers.experiments import inline, problem_of
 
 METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name": "fedavg"}]
 

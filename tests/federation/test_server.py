@@ -4,12 +4,12 @@ import re
 
 import pytest
 import torch
-from helpers.experiments import problem_of
 
 from fedsmu_ray.errors import DivergenceError
 from fedsmu_ray.federation.server import Server
 from fedsmu_ray.federation.tasks import RejectedMessages
 from fedsmu_ray.wire import message
+from tests.helpers.experiments import problem_of
 
 
 def upload(problem, clients, round=1):

@@ -1,13 +1,13 @@
 """Checks of modules: whether they fit the data, and whether clients are trained in a batch."""
 
 import pytest
-from helpers.models import CIFAR, TEXT, build, inputs_of
 from torch import nn
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.models import checks
+from tests.helpers.models import CIFAR, TEXT, build, inputs_of
 
 
 def problem(name, **more):
@@ -32,18 +32,21 @@ def test_which_models_train_clients_together():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("import:helpers.models:batch_norm_mlp", "running statistics|changes its buffers"),
+        ("import:tests.helpers.models:batch_norm_mlp", "running statistics|changes its buffers"),
         (
-            "import:helpers.models:Counting",
+            "import:tests.helpers.models:Counting",
             r"training changes its buffers \(seen\).*GroupNorm or LayerNorm",
         ),
         (
-            "import:helpers.models:wrong_head",
+            "import:tests.helpers.models:wrong_head",
             r"returns \[2, 11\] for 2 samples; the data has 10 classes, so it must return logits",
         ),
-        ("import:helpers.models:not_a_module", "returned a str; it must return a torch.nn.Module"),
-        ("import:helpers.models:raising", "raised KeyError: 'weights'"),
-        ("import:helpers.models:absent", "has no function or class absent"),
+        (
+            "import:tests.helpers.models:not_a_module",
+            "returned a str; it must return a torch.nn.Module",
+        ),
+        ("import:tests.helpers.models:raising", "raised KeyError: 'weights'"),
+        ("import:tests.helpers.models:absent", "has no function or class absent"),
         ("import:no_such_module:f", "no_such_module cannot be imported.*PYTHONPATH"),
         (
             "torchvision:resnet19",

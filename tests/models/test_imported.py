@@ -19,7 +19,7 @@ def problem(name, **more):
 
 
 def test_a_users_own_model():
-    own = problem("import:helpers.models:dropout_mlp", options={"width": 8})
+    own = problem("import:tests.helpers.models:dropout_mlp", options={"width": 8})
     assert own.dim == 65 * 8 + 9 * 10
     assert own.group_size == 1  # dropout draws belong to a client, so clients train one by one
 

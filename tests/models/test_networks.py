@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers.models import CIFAR, IMAGENET, TEXT, build, inputs_of
 from torch import nn
 from torch.func import functional_call
 
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.numerics import parameters
+from tests.helpers.models import CIFAR, IMAGENET, TEXT, build, inputs_of
 
 # model options, sample shape, classes, parameters, parameter tensors
 COUNTS = [

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from helpers.models import CIFAR, TEXT, build
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.arrays import from_arrays
@@ -10,6 +9,7 @@ from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics import parameters
+from tests.helpers.models import CIFAR, TEXT, build
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from helpers.models import build
 from torch import nn
 
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models import checks
+from tests.helpers.models import build
 
 
 def test_torchvision_models_get_group_norm():

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.quadratics import normal
 
 from fedsmu_ray.algorithms.base import Round, Setting
 from fedsmu_ray.algorithms.fedsmu import FedSMU
 from fedsmu_ray.errors import ClientError
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.numerics import passes, streams
+from tests.helpers.quadratics import normal
 
 # Below, beside and beyond a chunk of a bit-sliced row, 131,072 coordinates.
 SIZES = [(1, 1), (3, 65), (2, 777), (1, 131_073), (2, 300_001)]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsmu_ray.tracking.base import NewRun, NoTracker, RoundCursor, absolute_uri, open_tracker
+from fedsmu_ray.tracking.base import NewRun, NoTracker, RoundCursor, absolute_uri
+from fedsmu_ray.tracking.registry import open_tracker
 
 
 def test_a_cursor_is_strictly_increasing():
@@ -55,8 +56,8 @@ def test_relative_sqlite_paths_become_absolute(uri, absolute):
 def test_no_tracking_and_the_uri_import_no_mlflow():
     code = (
         "import sys\n"
-        "from fedsmu_ray.tracking import base, metrics\n"
-        "base.open_tracker(None, 'fedsmu')\n"
+        "from fedsmu_ray.tracking import base, metrics, registry\n"
+        "registry.open_tracker(None, 'fedsmu')\n"
         "base.absolute_uri('sqlite:///mlflow.db')\n"
         "print('mlflow' in sys.modules)"
     )

@@ -14,7 +14,8 @@ import pytest
 
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.tracking import mlflow as tracking
-from fedsmu_ray.tracking.base import NewRun, open_tracker
+from fedsmu_ray.tracking.base import NewRun
+from fedsmu_ray.tracking.registry import open_tracker
 
 # MLflow's own warnings, of its database layer
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers.codecs import random_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from fedsmu_ray.errors import MessageError
 from fedsmu_ray.numerics import passes
 from fedsmu_ray.wire.accumulators import BitSlicedVoteCounter, VoteCounter, vote_counter
 from fedsmu_ray.wire.codecs import Float32, Sign, Trit
+from tests.helpers.codecs import random_values
 
 
 @given(st.integers(1, 40), st.integers(1, 70), st.integers(0, 2**31), st.randoms())

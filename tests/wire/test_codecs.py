@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from helpers.codecs import CODECS, DIM, FakeDraws, overwrite, support
-from helpers.quadratics import normal
 
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.wire.codecs import Float32, Integers, Sign, Trit
 from fedsmu_ray.wire.compressors import TopK
+from tests.helpers.codecs import CODECS, DIM, FakeDraws, overwrite, support
+from tests.helpers.quadratics import normal
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=repr)

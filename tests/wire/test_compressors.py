@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers.codecs import DIM, SIZES, FakeDraws, overwrite, reseal, support
-from helpers.quadratics import normal
 
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.wire import message
@@ -19,6 +17,8 @@ from fedsmu_ray.wire.compressors import (
     block_sizes,
     error_feedback,
 )
+from tests.helpers.codecs import DIM, SIZES, FakeDraws, overwrite, reseal, support
+from tests.helpers.quadratics import normal
 
 
 def test_documented_bits():

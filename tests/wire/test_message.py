@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers.codecs import FakeDraws, random_values, reseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from fedsmu_ray.errors import MessageError
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.codecs import Float32, Integers, Sign, Trit
 from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Quantizer, Support, TopK
+from tests.helpers.codecs import FakeDraws, random_values, reseal
 
 COUNTS = {"lenet10": (797_962, 99_746), "lenet100": (815_332, 101_917), "lstm": (133_520, 16_690)}
 

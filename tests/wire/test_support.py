@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers.codecs import DIM, FakeDraws, overwrite, support
-from helpers.quadratics import normal
 
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.wire.compressors import TopK
+from tests.helpers.codecs import DIM, FakeDraws, overwrite, support
+from tests.helpers.quadratics import normal
 
 
 def test_top_k_refuses_impossible_supports():

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from helpers.experiments import inline
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ClientError, MessageError
@@ -10,6 +9,7 @@ from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.cohort import drop_out, sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.wire import message
+from tests.helpers.experiments import inline
 
 BROKEN = 4  # the client that misbehaves
 ALWAYS = 10**9
@@ -89,7 +89,7 @@ def test_a_transient_failure_is_retried_and_does_not_change_the_result(
         (
             raises,
             ClientError,
-            rf"round 2, client {BROKEN}: RuntimeError: no more data \(.*test_client_failures.py:\d+\)",
+            rf"round 2, client {BROKEN}: RuntimeError: no more data \(.*test_rounds_client_failures.py:\d+\)",
         ),
         (altered, MessageError, rf"round 2, client {BROKEN}: checksum mismatch"),
     ],

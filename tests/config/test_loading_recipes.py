@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from helpers.dataset_files import (
+
+from fedsmu_ray.config.loading import load_config, quickstart
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.datasets.statistics import covering
+from fedsmu_ray.experiment.run import run
+from tests.helpers.dataset_files import (
     write_cifar,
     write_hugging_face,
     write_images,
     write_leaf,
     write_mnist,
 )
-
-from fedsmu_ray.config.loading import load_config, quickstart
-from fedsmu_ray.config.validation import parse
-from fedsmu_ray.datasets.statistics import covering
-from fedsmu_ray.experiment.run import run
 
 RECIPES = quickstart().parent
 DOCS = Path(__file__).parent.parent.parent / "docs"

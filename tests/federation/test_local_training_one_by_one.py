@@ -1,7 +1,6 @@
 """Models whose clients cannot be trained in one batched computation, because they draw random numbers."""
 
 import torch
-from helpers.dataset_files import load
 from torch import nn
 
 from fedsmu_ray.algorithms.base import Setting
@@ -10,6 +9,7 @@ from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition, PartitionConfig, partition
 from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.numerics import parameters
+from tests.helpers.dataset_files import load
 
 SETTING = Setting((1,), clients=20, cohort=2, steps=1, lr=0.1)  # not used by SGD
 

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.quadratics import (
+
+from fedsmu_ray.algorithms.checks import check_method
+from fedsmu_ray.algorithms.registry import find
+from tests.helpers.quadratics import (
     Quadratics,
     mean_over_clients,
     ragged_cohorts,
@@ -16,9 +19,6 @@ from helpers.quadratics import (
     simulate,
     start,
 )
-
-from fedsmu_ray.algorithms.checks import check_method
-from fedsmu_ray.algorithms.registry import find
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 

@@ -1,12 +1,12 @@
 """Every method on actors: the same bits as in one process, replies to clients included."""
 
 import pytest
-from helpers.experiments import inline_executor
 
 from fedsmu_ray.algorithms.registry import METHODS
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import rounds
+from tests.helpers.experiments import inline_executor
 
 CASES = [
     *({"name": name} for name in METHODS),

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import psutil
 import pytest
-from helpers.experiments import inline_executor
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ClientError, LostError
 from fedsmu_ray.experiment.resume import resumable
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
+from tests.helpers.experiments import inline_executor
 
 pytestmark = pytest.mark.slow
 
@@ -186,8 +186,9 @@ def test_the_server_actor_is_killed(algorithm, checkpoints, started, tmp_path, c
     got = outcome(problem, executor, tmp_path if checkpoints else None, disturb)
     assert got == undisturbed(problem) and len(set(pids)) == 2
     assert (
-        caplog.text.count("going back to") == 2
-        and ("the last checkpoint" if checkpoints else "round 1, since") in caplog.text
+        caplog.text.count("restarting from") == 2
+        and ("the last checkpoint" if checkpoints else "round 1 (checkpoint.every is not set")
+        in caplog.text
     )
 
 
@@ -237,7 +238,8 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
                     time.sleep(0.1)
     assert owner and (figures(history), executor.sha256()) == undisturbed(problem)
     assert (
-        "lost (OwnerDiedError" in caplog.text and "going back to the last checkpoint" in caplog.text
+        "lost (OwnerDiedError" in caplog.text
+        and "restarting from the last checkpoint" in caplog.text
     )
 
 

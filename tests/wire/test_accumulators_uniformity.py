@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from helpers.quadratics import normal, signs
 
 from fedsmu_ray.wire.codecs import Float32, Sign, Trit
+from tests.helpers.quadratics import normal, signs
 
 
 def uniformity(codec, value):

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.experiments import inline_executor
 
 from fedsmu_ray.algorithms.registry import METHODS
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.experiment.resume import resumable
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
+from tests.helpers.experiments import inline_executor
 
 pytestmark = pytest.mark.slow
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from helpers.quadratics import F64, Quadratics, normal
 
 from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Quantizer, TopK
 from fedsmu_ray.wire.support import Support
+from tests.helpers.quadratics import F64, Quadratics, normal
 
 
 def test_one_bit_of_the_quantizer_is_fedsmu():  # [14]
