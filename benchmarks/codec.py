@@ -1,9 +1,9 @@
 """Time the client step, vote counting and server step without training: python benchmarks/codec.py.
 
-Each is compared with alternatives, on one thread, with one message per client, random values, and freed
-memory kept as the actors keep it. Every line is the median of the thread's CPU time over --repeat turns in
-which all lines of a table take part, each after a call that is not counted, and the ratio to the table's
-first line, taken turn by turn (median, min and max).
+Each is compared with alternatives, on one thread, with one message per client, random values, and
+freed memory kept as the actors keep it. Every line is the median of the thread's CPU time over
+--repeat turns in which all lines of a table take part, each after a call that is not counted, and
+the ratio to the table's first line, taken turn by turn (median, min and max).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Seconds per round of the same work in several programs, interleaved: python benchmarks/compare.py W2 --peer flower=PYTHON
+"""Seconds per round of the same work in several programs, interleaved: python benchmarks/compare.py
+W2 --peer flower=PYTHON
 
-PYTHON is the interpreter of an environment that holds the peer (see benchmarks/README.md). Prints one line per program with
-minimum, median and maximum over all timed rounds, client tasks per second, and the median ratio to ours, taken repetition by
-repetition, since a machine's speed drifts.
+PYTHON is the interpreter of an environment that holds the peer (see benchmarks/README.md). Prints
+one line per program with minimum, median and maximum over all timed rounds, client tasks per
+second, and the median ratio to ours, taken repetition by repetition, since a machine's speed
+drifts.
 """
 
 import argparse
@@ -72,7 +74,8 @@ def main() -> None:
         ratios = sorted(a / b for a, b in zip(medians[name], medians[ours]))
         middle = statistics.median(seconds)
         print(
-            f"{name:<12} {min(seconds):8.4f} {middle:9.4f} {max(seconds):8.4f} {runs[0]['tasks'] / middle:9.0f}   "
+            f"{name:<12} {min(seconds):8.4f} {middle:9.4f} {max(seconds):8.4f} "
+            f"{runs[0]['tasks'] / middle:9.0f}   "
             f"{ratios[0]:.2f} {statistics.median(ratios):.2f} {ratios[-1]:.2f}"
         )
 

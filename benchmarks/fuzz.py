@@ -1,9 +1,10 @@
 """Decode millions of altered messages: `python benchmarks/fuzz.py [--messages N] [--seed S]`.
 
-Every message starts as a valid one and is altered: bits, bytes, cuts, parts of other messages, its header
-and field table, or all of it at random. Half of them get a valid checksum afterwards, so that the codecs
-see them. The decoder must refuse with a MessageError, or accept bytes that an encoder writes for the values
-it decoded; without a new checksum it must refuse. Anything else ends the program and shows the message.
+Every message starts as a valid one and is altered: bits, bytes, cuts, parts of other messages, its
+header and field table, or all of it at random. Half of them get a valid checksum afterwards, so
+that the codecs see them. The decoder must refuse with a MessageError, or accept bytes that an
+encoder writes for the values it decoded; without a new checksum it must refuse. Anything else ends
+the program and shows the message.
 """
 
 from __future__ import annotations

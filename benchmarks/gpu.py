@@ -1,11 +1,13 @@
-"""Rounds on one GPU: the FedSMU paper's (LeNet, 10 of 100 clients, 5 epochs, augmented), and ResNet18-GN on 64x64 images.
+"""Rounds on one GPU: the FedSMU paper's (LeNet, 10 of 100 clients, 5 epochs, augmented), and
+ResNet18-GN on 64x64 images.
 
     python benchmarks/gpu.py [--rounds 20] [--model lenet resnet18_gn]
 
-In this process, without Ray: a server, and a client worker that holds the card; made-up images. Prints for every precision and
-number of clients trained at once the median round (training, messages, server step; the messages synchronise the card), an
-evaluation, what 6,000 rounds with 600 evaluations would take, and the floor: the operations of a round at the rate that a
-large product reaches here in the same precision. --device cpu --samples 20 shows that it runs.
+In this process, without Ray: a server, and a client worker that holds the card; made-up images.
+Prints for every precision and number of clients trained at once the median round (training,
+messages, server step; the messages synchronise the card), an evaluation, what 6,000 rounds with 600
+evaluations would take, and the floor: the operations of a round at the rate that a large product
+reaches here in the same precision. --device cpu --samples 20 shows that it runs.
 """
 
 from __future__ import annotations
@@ -113,7 +115,9 @@ class Federation:
 
 
 def multiplications(problem: Problem) -> float:
-    """Floating-point operations of a round's local training: forward and backward of every sample."""
+    """Floating-point operations of a round's local training: forward and backward of every
+    sample.
+    """
     config = problem.config
     module, inputs = problem.module(), problem.sample
     with FlopCounterMode(display=False) as counter:
@@ -129,7 +133,9 @@ def multiplications(problem: Problem) -> float:
 
 
 def rate(device: str, precision: str) -> float:
-    """Operations a second of a large square product, with the settings that the latest client worker made."""
+    """Operations a second of a large square product, with the settings that the latest client
+    worker made.
+    """
     size = 8192 if device == "cuda" else 512
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     a = torch.randn(size, size, device=device, dtype=dtype)
@@ -157,7 +163,8 @@ def main() -> None:
         sys.exit("no GPU here: nothing was measured")
     print(torch.cuda.get_device_name() if gpu else "CPU", "torch", torch.__version__)
     print(
-        f"{'model':<12} {'precision':<9} {'at once':>7} {'ms a round':>10} {'min':>8} {'max':>8} {'floor ms':>8} "
+        f"{'model':<12} {'precision':<9} {'at once':>7} {'ms a round':>10} {'min':>8} {'max':>8} "
+        f"{'floor ms':>8} "
         f"{'ms to evaluate':>14} {'6000 rounds, s':>14} {'GB':>5}"
     )
     for name in options.model:
@@ -176,8 +183,10 @@ def main() -> None:
                 middle, score = statistics.median(seconds), statistics.median(scored)
                 used = torch.cuda.max_memory_allocated() / 1e9 if gpu else 0.0
                 print(
-                    f"{name:<12} {precision:<9} {at_once:7} {1e3 * middle:10.1f} {1e3 * min(seconds):8.1f} "
-                    f"{1e3 * max(seconds):8.1f} {1e3 * floor:8.2f} {1e3 * score:14.1f} {6000 * middle + 600 * score:14.0f} "
+                    f"{name:<12} {precision:<9} {at_once:7} {1e3 * middle:10.1f} "
+                    f"{1e3 * min(seconds):8.1f} "
+                    f"{1e3 * max(seconds):8.1f} {1e3 * floor:8.2f} {1e3 * score:14.1f} "
+                    f"{6000 * middle + 600 * score:14.0f} "
                     f"{used:5.1f}",
                     flush=True,
                 )

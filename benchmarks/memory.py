@@ -1,9 +1,11 @@
-"""Memory of all processes of an experiment against the size of its data: python benchmarks/memory.py [FILE] [key=value ...]
+"""Memory of all processes of an experiment against the size of its data: python
+benchmarks/memory.py [FILE] [key=value ...]
 
-Runs the experiment (default: synthetic images, 1 GB, a linear model) with 1, 2 and 4 client actors, each in a fresh process
-with a Ray of its own, and once more with a few samples of the same shape, which shows what the processes take without data.
-Memory is proportional set size (PSS, every page counted once) summed over the process tree, object store included; it is read
-once a second, and the middle of the second half counts as `while training`. Linux only; needs psutil.
+Runs the experiment (default: synthetic images, 1 GB, a linear model) with 1, 2 and 4 client actors,
+each in a fresh process with a Ray of its own, and once more with a few samples of the same shape,
+which shows what the processes take without data. Memory is proportional set size (PSS, every page
+counted once) summed over the process tree, object store included; it is read once a second, and the
+middle of the second half counts as `while training`. Linux only; needs psutil.
 """
 
 import argparse
@@ -104,7 +106,8 @@ def main() -> None:
     file, given = cli.split(options.arguments)
     settings = {**SMALL, **({} if file else SYNTHETIC), **parse_overrides(given)}
     print(
-        "actors   data GB | while training, GB more than without data: own  shared  mapped files   all  x data | peak x data"
+        "actors   data GB | while training, GB more than without data: own  shared  mapped files   "
+        "all  x data | peak x data"
     )
     for actors in options.actors:
         settings["compute.actors"] = actors
@@ -118,9 +121,11 @@ def main() -> None:
         size = full["nbytes"] - bare["nbytes"]
         own, shared, mapped = (a - b for a, b in zip(full["training"], bare["training"]))
         print(
-            f"{actors:6}   {size / 1e9:7.2f} | {own / 1e9:47.2f} {shared / 1e9:7.2f} {mapped / 1e9:13.2f} "
+            f"{actors:6}   {size / 1e9:7.2f} | {own / 1e9:47.2f} {shared / 1e9:7.2f} "
+            f"{mapped / 1e9:13.2f} "
             f"{(own + shared + mapped) / 1e9:5.2f} {(own + shared + mapped) / size:7.2f} | "
-            f"{(full['peak'] - bare['peak']) / size:11.2f}   (without data: {sum(bare['training']) / 1e9:.2f} GB; "
+            f"{(full['peak'] - bare['peak']) / size:11.2f}   (without data: "
+            f"{sum(bare['training']) / 1e9:.2f} GB; "
             f"{full['samples']} readings)",
             flush=True,
         )

@@ -1,9 +1,10 @@
 """What a round costs beside local training: python benchmarks/overhead.py [--rounds 60]
 
-FedSMU and FedAvg over Ray (2 client actors) and inline, with local training that returns the model as it got it (all the rest
-is real: states, signs, messages, checks, sums, the server's step): LeNet with 10 clients a round, and 1000 tiny clients a round
-(Linear 64 -> 10). Prints the median of the rounds after the first 30, with minimum and maximum, in milliseconds: before,
-clients get their first states, in memory that is touched for the first time.
+FedSMU and FedAvg over Ray (2 client actors) and inline, with local training that returns the model
+as it got it (all the rest is real: states, signs, messages, checks, sums, the server's step): LeNet
+with 10 clients a round, and 1000 tiny clients a round (Linear 64 -> 10). Prints the median of the
+rounds after the first 30, with minimum and maximum, in milliseconds: before, clients get their
+first states, in memory that is touched for the first time.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def main() -> None:
                     taken = milliseconds(problem, executor)
                     middle = statistics.median(taken)
                     print(
-                        f"{name:<30} {method:<8} {where:<8} {middle:8.1f} {min(taken):8.1f} {max(taken):8.1f}",
+                        f"{name:<30} {method:<8} {where:<8} {middle:8.1f} {min(taken):8.1f} "
+                        f"{max(taken):8.1f}",
                         flush=True,
                     )
                 remote.close()

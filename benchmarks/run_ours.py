@@ -1,4 +1,6 @@
-"""fedsmu_ray on the same work: FedAvg through its whole path, messages encoded and decoded, over Ray or inline."""
+"""fedsmu_ray on the same work: FedAvg through its whole path, messages encoded and decoded, over
+Ray or inline.
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""The same work in pfl-research's simulation: one process, or several under torchrun (WORLD_SIZE set)."""
+"""The same work in pfl-research's simulation: one process, or several under torchrun (WORLD_SIZE
+set).
+"""
 
 import os
 import sys

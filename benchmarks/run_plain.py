@@ -1,4 +1,6 @@
-"""Raw PyTorch: one process per core, each training its share of the cohort one client after another. The floor."""
+"""Raw PyTorch: one process per core, each training its share of the cohort one client after
+another. The floor.
+"""
 
 import sys
 import time

@@ -1,12 +1,15 @@
-"""Round time and memory as the number of clients m grows, at a fixed cohort: python benchmarks/scale.py clients|spill
+"""Round time and memory as the number of clients m grows, at a fixed cohort: python
+benchmarks/scale.py clients|spill
 
-clients: tiny clients (a linear model of 650 parameters, 20 samples, one epoch of batches of 10), 1,000 a round of m =
-1,000, 10,000 and 100,000, FedAvg and FedSMU (whose clients keep their momentum), inline and over 2 Ray actors.
-spill: clients of LeNet's size (a momentum of 3.2 MB each) with one sample, 100 a round of m = 200, 700 and 2,000, in an
-object store of 1.5 GB, so that Ray has to keep most momenta on disk.
+clients: tiny clients (a linear model of 650 parameters, 20 samples, one epoch of batches of 10),
+1,000 a round of m = 1,000, 10,000 and 100,000, FedAvg and FedSMU (whose clients keep their
+momentum), inline and over 2 Ray actors. spill: clients of LeNet's size (a momentum of 3.2 MB each)
+with one sample, 100 a round of m = 200, 700 and 2,000, in an object store of 1.5 GB, so that Ray
+has to keep most momenta on disk.
 
-Each case runs in a fresh process. `driver` is the memory of the process that runs the rounds, without shared memory, after
-three rounds and after the last; inline that process is also all clients.
+Each case runs in a fresh process. `driver` is the memory of the process that runs the rounds,
+without shared memory, after three rounds and after the last; inline that process is also all
+clients.
 """
 
 import argparse

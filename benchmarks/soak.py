@@ -1,11 +1,13 @@
-"""Random kills for as long as you like: the bits must stay those of the undisturbed run, and memory flat.
+"""Random kills for as long as you like: the bits must stay those of the undisturbed run, and memory
+flat.
 
     python benchmarks/soak.py [--minutes 10] [--seed 0]
 
-Runs one experiment again and again on the same actors while processes and objects are taken away at random: client actors
-mostly, the server actor and a client's state now and then. Prints a line for each experiment, with the memory of the driver
-and of the server (resident, MB) and the shared memory in use, then what is left over at the end: processes and files.
-Exits with 1 if any bits differ or anything is left.
+Runs one experiment again and again on the same actors while processes and objects are taken away at
+random: client actors mostly, the server actor and a client's state now and then. Prints a line for
+each experiment, with the memory of the driver and of the server (resident, MB) and the shared
+memory in use, then what is left over at the end: processes and files. Exits with 1 if any bits
+differ or anything is left.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ class Chaos(threading.Thread):
                 self.counts[what] += 1
 
     def lose_a_state(self) -> None:
-        """Have another process own the state of a client, and kill it: the object goes with its owner."""
+        """Have another process own the state of a client, and kill it: the object goes with its
+        owner.
+        """
         client, at = self.draw.choice(list(self.progress.states.items()) or [(None, None)])
         if at is None:
             return
@@ -104,7 +108,9 @@ def megabytes(process: psutil.Process) -> float:
 
 
 def store_bytes() -> int:
-    """Shared memory in use on this machine, which is where objects are; touched pages stay, so this is the most there was."""
+    """Shared memory in use on this machine, which is where objects are; touched pages stay, so this
+    is the most there was.
+    """
     shm = os.statvfs("/dev/shm")
     return (shm.f_blocks - shm.f_bfree) * shm.f_frsize
 
@@ -123,7 +129,8 @@ def soak(minutes: float, seed: int) -> bool:
     problem = Problem.of(parse(PLAIN))
     expected, good, rounds = undisturbed(problem), True, 0
     print(
-        f"undisturbed: {expected[:16]}; {PLAIN['federation']['rounds']} rounds an experiment, {minutes:g} minutes"
+        f"undisturbed: {expected[:16]}; {PLAIN['federation']['rounds']} rounds an experiment, "
+        f"{minutes:g} minutes"
     )
     with cluster(), tempfile.TemporaryDirectory(prefix="fedsmu-soak-") as folder:
         executor = RayExecutor(problem.config.compute, 3)
@@ -145,7 +152,8 @@ def soak(minutes: float, seed: int) -> bool:
             bits = "same bits" if sha256 == expected else f"OTHER BITS {sha256}"
             print(
                 f"{time.monotonic() - began:6.0f} s  experiment {run:2d}: {bits}  "
-                f"driver {megabytes(psutil.Process()):.0f} MB  server {megabytes(server[0]) if server else 0:.0f} MB  "
+                f"driver {megabytes(psutil.Process()):.0f} MB  server "
+                f"{megabytes(server[0]) if server else 0:.0f} MB  "
                 f"store {store_bytes() / 1e6:.1f} MB  killed so far: {killed}",
                 flush=True,
             )

@@ -2,9 +2,10 @@
 
     python benchmarks/start.py [--repeat 3] [FILE] [key=value ...]
 
-Runs the quickstart sweep (or FILE) in an empty folder, with only a few rounds, and prints for every repetition when its
-processes appeared, when the first record came and what every kind of process had cost by then in CPU seconds (less
-noisy than time on a shared machine). Records are timed by MLflow's own timestamps, processes by looking ten times a second.
+Runs the quickstart sweep (or FILE) in an empty folder, with only a few rounds, and prints for every
+repetition when its processes appeared, when the first record came and what every kind of process
+had cost by then in CPU seconds (less noisy than time on a shared machine). Records are timed by
+MLflow's own timestamps, processes by looking ten times a second.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ Sample = tuple[
 
 
 def kind(process: psutil.Process) -> str:
-    """What a process of the family is: command, trial, server, client, idle worker, or Ray's own."""
+    """What a process of the family is: command, trial, server, client, idle worker, or Ray's
+    own.
+    """
     line = " ".join(process.cmdline())
     for found, name in KINDS.items():
         if found in line:
@@ -59,7 +62,9 @@ def family(root: psutil.Process) -> dict[int, tuple[str, float]]:
 
 
 def watch(command: list[str], folder: str) -> tuple[float, list[Sample]]:
-    """Run the command to its end; returns when it began, as a Unix time, and what was seen of it."""
+    """Run the command to its end; returns when it began, as a Unix time, and what was seen of
+    it.
+    """
     began, samples = time.time(), []
     with open(Path(folder) / "out.txt", "w") as out:
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
@@ -89,7 +94,8 @@ def measure(arguments: list[str]) -> dict[str, float]:
         began, samples = watch(command, folder)
         with sqlite3.connect(Path(folder) / "mlflow.db") as store:
             trials = store.execute(
-                "SELECT start_time / 1e3, end_time / 1e3, MIN(timestamp) / 1e3 FROM runs JOIN metrics USING (run_uuid) "
+                "SELECT start_time / 1e3, end_time / 1e3, MIN(timestamp) / 1e3 FROM runs JOIN "
+                "metrics USING (run_uuid) "
                 "WHERE key = 'test/accuracy' GROUP BY run_uuid ORDER BY start_time"
             ).fetchall()
     first = min(record for _, _, record in trials) - began

@@ -1,4 +1,6 @@
-"""The work that every program does: federated averaging with local SGD on random samples. Needs torch and NumPy alone."""
+"""The work that every program does: federated averaging with local SGD on random samples. Needs
+torch and NumPy alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the commands share: arguments, error messages, exit codes. Imports nothing heavy, so --help is fast."""
+"""What the commands share: arguments, error messages, exit codes. Imports nothing heavy, so --help
+is fast.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
         "arguments",
         nargs="*",
         metavar="[FILE] key=value",
-        help="a YAML recipe (default: the quickstart), then dotted keys to override, as in local.lr=0.05",
+        help="a YAML recipe (default: the quickstart), then dotted keys to override, as in "
+        "local.lr=0.05",
     )
     made.add_argument(
         "--address",
@@ -60,7 +63,8 @@ def main(command: Callable[[], int]) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
     )
-    # Shells start background jobs with SIGINT ignored, and schedulers end jobs with SIGTERM: both interrupt.
+    # Shells start background jobs with SIGINT ignored, and schedulers end jobs with SIGTERM: both
+    # interrupt.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

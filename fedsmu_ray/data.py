@@ -1,4 +1,6 @@
-"""`python -m fedsmu_ray.data [FILE] [key=value ...]`: print the split of the training data before anything is trained."""
+"""`python -m fedsmu_ray.data [FILE] [key=value ...]`: print the split of the training data before
+anything is trained.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ MAX_COLUMNS = 20  # classes that get a column each
 MAX_ROWS = 40  # clients shown unless --all
 
 EXAMPLES = """examples:
-  python -m fedsmu_ray.data                                           the quickstart's split of the digits
+  python -m fedsmu_ray.data                   the quickstart's split of the digits
   python -m fedsmu_ray.data tune_configs/shakespeare.yaml data.root=/data
   python -m fedsmu_ray.data data.partition.alpha=0.05 --plot split.png
 """
@@ -100,7 +102,8 @@ def _print(
 
     console = stdout()
     console.print(
-        f"{config.data.dataset}: {len(dataset.train_y):,} training and {len(dataset.test_y):,} test samples "
+        f"{config.data.dataset}: {len(dataset.train_y):,} training and {len(dataset.test_y):,} "
+        "test samples "
         f"{list(dataset.shape)} ({dataset.train_x.dtype}), {dataset.classes} classes; "
         f"{_describe(config.data.partition)}, seed {config.seed}",
         soft_wrap=True,
@@ -119,7 +122,9 @@ def _print(
 
 
 def _table(counts: NDArray[np.int64], rows: int) -> Table:
-    """The first `rows` clients: counts of every class if there are few, else of the most frequent ones."""
+    """The first `rows` clients: counts of every class if there are few, else of the most frequent
+    ones.
+    """
     from rich.table import Table
 
     from fedsmu_ray.datasets.statistics import covering

@@ -9,7 +9,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# Ray and Tune read these when they are imported, so the package sets them when it is imported itself.
+# Ray and Tune read these when they are imported, so the package sets them when it is imported
+# itself.
 RAY_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # nobody reads the results of a round that was abandoned
@@ -46,13 +47,17 @@ def set_deterministic_cublas() -> None:
 
 
 def use_cluster_token(address: str | None) -> None:
-    """Authenticate with the token in ~/.ray/auth_token when a cluster is joined; before Ray is imported."""
+    """Authenticate with the token in ~/.ray/auth_token when a cluster is joined; before Ray is
+    imported.
+    """
     if ray_address(address) and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def ray_address(address: str | None = None) -> str | None:
-    """The address of the cluster to join: the one given, else $RAY_ADDRESS, else None (start a local Ray)."""
+    """The address of the cluster to join: the one given, else $RAY_ADDRESS, else None (start a
+    local Ray).
+    """
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
@@ -62,12 +67,16 @@ def limit_pending_trials(count: int) -> None:
 
 
 def data_root() -> Path:
-    """Where data sets are looked for unless `data.root` says otherwise: $FEDSMU_DATA, else the user's cache."""
+    """Where data sets are looked for unless `data.root` says otherwise: $FEDSMU_DATA, else the
+    user's cache.
+    """
     return Path(os.environ.get("FEDSMU_DATA") or "~/.cache/fedsmu_ray").expanduser()
 
 
 def cache_folder() -> Path:
-    """Where decoded images are cached: $FEDSMU_CACHE, else fedsmu_ray in the user's cache folder."""
+    """Where decoded images are cached: $FEDSMU_CACHE, else fedsmu_ray in the user's cache
+    folder.
+    """
     own = os.environ.get("FEDSMU_CACHE")
     return Path(own) if own else _user_cache() / "fedsmu_ray"
 

@@ -16,7 +16,9 @@ class ExperimentError(Exception):
 
 
 class ConfigError(ExperimentError, ValueError):
-    """One or more problems in a configuration or in what it points to; the message lists them all."""
+    """One or more problems in a configuration or in what it points to; the message lists them
+    all.
+    """
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)

@@ -1,4 +1,6 @@
-"""Names in a configuration: entries of a registry, and the user's own code as `import:package.module:function`."""
+"""Names in a configuration: entries of a registry, and the user's own code as
+`import:package.module:function`.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ _loaded: dict[str, ModuleType] = {}  # modules that `load` has imported, by name
 def lookup(key: str, name: object, registry: Mapping[str, T]) -> T:
     """The entry of a registry that a configured name stands for.
 
-    Besides names, a registry may hold forms such as `import:<package.module>:<function>`, which stand for every name
-    of that form. Raises ConfigError, which names the configuration key `key` and the nearest valid name.
+    Besides names, a registry may hold forms such as `import:<package.module>:<function>`, which
+    stand for every name of that form. Raises ConfigError, which names the configuration key `key`
+    and the nearest valid name.
     """
     if isinstance(name, str):
         for form, entry in registry.items():
@@ -51,14 +54,17 @@ def load(key: str, name: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(
             [
-                f"{key} = {name}: {module_name} ({_place(module)}) has no function or class {attribute}"
+                f"{key} = {name}: {module_name} ({_place(module)}) has no function or class "
+                f"{attribute}"
             ]
         )
     return found
 
 
 def call(key: str, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """The result of the user's function; an exception that it raises becomes a ConfigError that names it."""
+    """The result of the user's function; an exception that it raises becomes a ConfigError that
+    names it.
+    """
     try:
         return function(*arguments, **options)
     except ConfigError:
@@ -68,11 +74,12 @@ def call(key: str, name: str, function: Callable[..., Any], *arguments: Any, **o
 
 
 def user_modules() -> list[ModuleType]:
-    """The user's modules in this process: those that `load` has imported, and all imported from the same folders.
+    """The user's modules in this process: those that `load` has imported, and all imported from the
+    same folders.
 
-    A folder is the one on the module search path that holds a loaded module (for `package.module`, the folder of
-    `package`). Installed packages, the standard library and this package are left out: they are the same on every
-    node, whereas the user's modules may exist on one machine only.
+    A folder is the one on the module search path that holds a loaded module (for `package.module`,
+    the folder of `package`). Installed packages, the standard library and this package are left
+    out: they are the same on every node, whereas the user's modules may exist on one machine only.
     """
     own = [module for module in _loaded.values() if _is_users(module)]
     folders = {_search_folder(module) for module in own}
@@ -103,7 +110,8 @@ def _import(where: str, module_name: str) -> ModuleType:
             ) from error
         raise ConfigError(
             [
-                f"{where}: {module_name} cannot be imported ({error}); start the program in the folder that holds it "
+                f"{where}: {module_name} cannot be imported ({error}); start the program in the "
+                "folder that holds it "
                 "with `python -m fedsmu_ray...`, or put that folder on PYTHONPATH"
             ]
         ) from error
@@ -125,7 +133,9 @@ def _search_folder(module: ModuleType) -> Path:
 
 
 def _is_users(module: ModuleType) -> bool:
-    """Whether a module comes from a file that is neither installed nor part of Python or of this package."""
+    """Whether a module comes from a file that is neither installed nor part of Python or of this
+    package.
+    """
     name, place = getattr(module, "__name__", ""), Path(_place(module))
     if not place.is_absolute() or name == "__main__" or name.split(".")[0] == "fedsmu_ray":
         return False

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from fedsmu_ray import cli, environment
 
 EXAMPLES = """examples:
-  python -m fedsmu_ray.tune                                            the quickstart: FedSMU against FedAvg on digits
+  python -m fedsmu_ray.tune                         the quickstart: FedSMU against FedAvg on digits
   python -m fedsmu_ray.tune my.yaml tune.search=optuna tune.samples=30 tune.scheduler=asha
   python -m fedsmu_ray.tune 'tune.space.local.lr={loguniform: [0.001, 1]}' tune.samples=8
-  python -m fedsmu_ray.tune --resume                                   resume the latest sweep of this name
-  python -m fedsmu_ray.tune my.yaml --address auto                     on a node of a running cluster
+  python -m fedsmu_ray.tune --resume                resume the latest sweep of this name
+  python -m fedsmu_ray.tune my.yaml --address auto  on a node of a running cluster
 """
 
 

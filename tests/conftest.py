@@ -1,4 +1,6 @@
-"""Shared by all tests: nothing is written to the user's home or the working directory, and Ray starts once."""
+"""Shared by all tests: nothing is written to the user's home or the working directory, and Ray
+starts once.
+"""
 
 import os
 import tempfile

@@ -1,4 +1,6 @@
-"""The structure that docs/architecture.md describes: layers, no circles, one place for each library and variable."""
+"""The structure that docs/architecture.md describes: layers, no circles, one place for each library
+and variable.
+"""
 
 import ast
 import subprocess
@@ -11,7 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fedsmu_ray"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Who may import whom: a folder (or module at the top) imports itself and what stands in lines above its own.
+# Who may import whom: a folder (or module at the top) imports itself and what stands in lines above
+# its own.
 LAYERS = [
     ["errors", "environment"],
     ["plugins", "cli", "tracking", "numerics"],
@@ -37,7 +40,9 @@ OWN = {".".join(("fedsmu_ray", *parts(p))).removesuffix(".__init__"): p for p in
 
 
 def modules_imported(path: Path) -> set[str]:
-    """Every module the file imports, at any depth in the file; a name of a module counts as the module."""
+    """Every module the file imports, at any depth in the file; a name of a module counts as the
+    module.
+    """
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -136,7 +141,9 @@ def test_files_are_short():
 
 
 def test_tests_mirror_the_tree():
-    """A test is found from what it tests: tests/wire/test_codecs*.py are those of wire/codecs.py."""
+    """A test is found from what it tests: tests/wire/test_codecs*.py are those of
+    wire/codecs.py.
+    """
     tests = Path(__file__).parent
     about_the_whole = {"architecture", "commands", "cluster_yaml"}
     for path in tests.rglob("test_*.py"):

@@ -1,4 +1,6 @@
-"""The two commands, run as a user runs them: processes, files, a real MLflow store, a real local Ray."""
+"""The two commands, run as a user runs them: processes, files, a real MLflow store, a real local
+Ray.
+"""
 
 import json
 import os

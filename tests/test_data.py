@@ -57,7 +57,8 @@ def test_help_imports_nothing_heavy():
     code = (
         "import sys, fedsmu_ray.data\n"
         "try: fedsmu_ray.data.main(['--help'])\n"
-        "except SystemExit: print([m for m in ('numpy', 'torch', 'ray', 'mlflow', 'yaml') if m in sys.modules])"
+        "except SystemExit: print([m for m in ('numpy', 'torch', 'ray', 'mlflow', 'yaml') if m in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "examples:" in done.stdout and done.stdout.splitlines()[-1] == "[]"

@@ -47,7 +47,9 @@ def test_the_nearest_name_is_suggested():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory: a package that imports a module beside it, an unrelated module, an installed one."""
+    """A working directory: a package that imports a module beside it, an unrelated module, an
+    installed one.
+    """
     place, unrelated = tmp_path / "work", tmp_path / "elsewhere"
     installed = place / "lib" / "site-packages"
     for made in (place / "our_package", unrelated, installed):

@@ -1,8 +1,10 @@
-"""The contract of a federated method: the base class of all of them, and what it may know and ask for.
+"""The contract of a federated method: the base class of all of them, and what it may know and ask
+for.
 
-A method is a frozen dataclass whose fields are the keys of the configuration section `algorithm`. It is
-written on the trailing axis of tensors: x is the flat model [P]; inside `client`, states and results are
-[C, P], one row per client of the group. State goes in and comes out; nothing is mutated.
+A method is a frozen dataclass whose fields are the keys of the configuration section `algorithm`.
+It is written on the trailing axis of tensors: x is the flat model [P]; inside `client`, states and
+results are [C, P], one row per client of the group. State goes in and comes out; nothing is
+mutated.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from fedsmu_ray.wire.codecs import Float32, Sign, Trit
 
 State = Mapping[str, Tensor]  # named tensors
 
-# Types of options that many methods share; `Annotated[Rate, Field(description=...)]` says what one means.
+# Types of options that many methods share; `Annotated[Rate, Field(description=...)]` says what one
+# means.
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -114,15 +117,17 @@ class LocalSolver(Draws, Protocol):
     def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
         """Local models [C, P] after local SGD from x.
 
-        x is [P], or [C, P] for clients with models of their own. `correction` [C, P] and prox (y - x)
-        are added to every gradient.
+        x is [P], or [C, P] for clients with models of their own. `correction` [C, P] and prox (y -
+        x) are added to every gradient.
         """
         ...
 
     def lion(
         self, x: Tensor, momentum: Tensor, beta1: float, beta2: float
     ) -> tuple[Tensor, Tensor]:
-        """Local Lion: the sum of the signs [C, P] that it subtracts (times lr) from x, and its last momentum."""
+        """Local Lion: the sum of the signs [C, P] that it subtracts (times lr) from x, and its last
+        momentum.
+        """
         ...
 
     def momentum_sign(
@@ -140,9 +145,9 @@ class LocalSolver(Draws, Protocol):
 class Method(ABC):
     """A federated method. Only `uplink`, `client` and `server` have to be written.
 
-    The defaults are those of a method with stateless clients whose server keeps the model x and sends it
-    in full. A method whose server sends more names it in `downlink` and keeps it in its state under the
-    same name.
+    The defaults are those of a method with stateless clients whose server keeps the model x and
+    sends it in full. A method whose server sends more names it in `downlink` and keeps it in its
+    state under the same name.
     """
 
     @abstractmethod
@@ -154,23 +159,29 @@ class Method(ABC):
         return {"x": Float32()}
 
     def server_init(self, x: Tensor) -> State:
-        """Server state before round 1, from the initial model x [P]; "x" is the model that is evaluated."""
+        """Server state before round 1, from the initial model x [P]; "x" is the model that is
+        evaluated.
+        """
         return {"x": x}
 
     def client_init(self, x: Tensor) -> State:
-        """State of one client before its first round, named [P] tensors; empty for stateless clients."""
+        """State of one client before its first round, named [P] tensors; empty for stateless
+        clients.
+        """
         return {}
 
     def broadcast(self, server: State) -> State:
-        """The values to send, with at least the fields of `downlink`; by default the server state itself."""
+        """The values to send, with at least the fields of `downlink`; by default the server state
+        itself.
+        """
         return server
 
     @abstractmethod
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         """One round of a group of C clients.
 
-        From the broadcast (named [P]) and the clients' states (named [C, P]) to the uploads (the fields
-        of `uplink`, [C, P]) and the new states.
+        From the broadcast (named [P]) and the clients' states (named [C, P]) to the uploads (the
+        fields of `uplink`, [C, P]) and the new states.
         """
 
     @abstractmethod
@@ -180,13 +191,15 @@ class Method(ABC):
         A field whose codec is `PerClient` is not averaged: its values are [n, P], in cohort order.
         """
 
-    # Methods whose clients keep models of their own need the outcome of a round: the server's feedback.
+    # Methods whose clients keep models of their own need the outcome of a round: the server's
+    # feedback.
 
     def feedback(self, setting: Setting) -> Fields:
-        """Fields of the server's feedback after its step; empty (the default) for a method without any.
+        """Fields of the server's feedback after its step; empty (the default) for a method without
+        any.
 
-        Here and in `apply_feedback`, `setting.cohort` is the number of participants of the round. The
-        values are the entries of the new server state with these names.
+        Here and in `apply_feedback`, `setting.cohort` is the number of participants of the round.
+        The values are the entries of the new server state with these names.
         """
         return {}
 

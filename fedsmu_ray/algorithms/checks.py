@@ -1,4 +1,6 @@
-"""Check what a method declares (fields, states, options of its feedback) before an experiment begins."""
+"""Check what a method declares (fields, states, options of its feedback) before an experiment
+begins.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ DIM = 7  # parameters of the vector that the states are tried on
 def check_method(name: str, method: Method, setting: Setting) -> None:
     """Call the hooks that declare fields and initial states, and check what they return.
 
-    name: `algorithm.name`, for the message. Raises ConfigError for the first mistake; it names the class, the hook
-    and the cure, and for an exception in a hook also the file and line.
+    name: `algorithm.name`, for the message. Raises ConfigError for the first mistake; it names the
+    class, the hook and the cure, and for an exception in a hook also the file and line.
     """
     checks = _Checks(name, method)
     if not checks.fields("uplink", setting):
@@ -51,7 +53,9 @@ class _Checks:
             raise self.error(hook, problem, cure) from error
 
     def _line(self, error: Exception) -> str:
-        """File and line of the innermost frame in a file that defines the method or a class it derives from."""
+        """File and line of the innermost frame in a file that defines the method or a class it
+        derives from.
+        """
         functions = [f for cls in type(self.method).__mro__ for f in vars(cls).values()]
         files = {f.__code__.co_filename for f in functions if isinstance(f, FunctionType)}
         frames = traceback.extract_tb(error.__traceback__)
@@ -114,7 +118,8 @@ class _Checks:
                 self.shape(hook, key, held[key], x)
 
     def client_state(self) -> None:
-        # An experiment measures client states on a tensor without data ("meta"), and makes them on one with data.
+        # An experiment measures client states on a tensor without data ("meta"), and makes them on
+        # one with data.
         meta_cure = (
             "use the shape of x only: it is also called with a meta tensor, which has no values"
         )

@@ -17,8 +17,9 @@ from fedsmu_ray.wire.compressors import PerClient
 
 @dataclass(frozen=True)
 class EF21(CompressedUplink):
-    """Richtarik, Sokolov & Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically Faster Error
-    Feedback" (NeurIPS 2021); partial participation as in Fatkhullin et al., "EF21 with Bells & Whistles" (arXiv 2110.03294).
+    """Richtarik, Sokolov & Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically
+    Faster Error Feedback" (NeurIPS 2021); partial participation as in Fatkhullin et al., "EF21 with
+    Bells & Whistles" (arXiv 2110.03294).
 
         delta_i = LocalSGD(x) - x                               (1)
         z_i     = C(delta_i - g_i)                              (2)  sent
@@ -30,23 +31,26 @@ class EF21(CompressedUplink):
     |---------|--------|------|
     | round.share | n / m | participants of the round over clients of the federation |
 
-    Sources: the text of "Bells & Whistles" (its equation 7 and Table 2, EF21-PP: absent g_i stay and count). It has one
-    gradient step per round and no local training; FedSMU's comparison does not say what its EF21 tracks. Here it is the
-    local displacement, the sum of the local steps. g_i may start anywhere, C of the first gradient being the papers'
-    example: that is g_i = 0 here, since a client's first z_i is then C of its first displacement, and enters (5) at once.
-    (A dense first upload, which one public framework takes and does not count, would make the lengths of a round's
-    messages depend on who takes part; it is not offered.) `server_average: participants` is that framework's mean,
-    without its weights: the server replays every g_i from the z_i it decodes.
+    Sources: the text of "Bells & Whistles" (its equation 7 and Table 2, EF21-PP: absent g_i stay
+    and count). It has one gradient step per round and no local training; FedSMU's comparison does
+    not say what its EF21 tracks. Here it is the local displacement, the sum of the local steps. g_i
+    may start anywhere, C of the first gradient being the papers' example: that is g_i = 0 here,
+    since a client's first z_i is then C of its first displacement, and enters (5) at once. (A dense
+    first upload, which one public framework takes and does not count, would make the lengths of a
+    round's messages depend on who takes part; it is not offered.) `server_average: participants` is
+    that framework's mean, without its weights: the server replays every g_i from the z_i it
+    decodes.
 
-    Client state: g_i, zero at first, frozen while absent. Server state: x, and g, or with `participants` g_i of all m
-    clients. Upload: see `CompressedUplink`. Download 32 d bits.
+    Client state: g_i, zero at first, frozen while absent. Server state: x, and g, or with
+    `participants` g_i of all m clients. Upload: see `CompressedUplink`. Download 32 d bits.
     """
 
     group: Blocks = "model"
     server_average: Annotated[
         Literal["all", "participants"],
         Field(
-            description="whose g_i the mean is over: `all` m clients, absent ones included, or the `participants` "
+            description="whose g_i the mean is over: `all` m clients, absent ones included, or the "
+            "`participants` "
             "of the round"
         ),
     ] = "all"

@@ -1,4 +1,6 @@
-"""What methods with biased compressors share: the choice of the compressor, and the client that corrects its errors."""
+"""What methods with biased compressors share: the choice of the compressor, and the client that
+corrects its errors.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ Blocks = Annotated[
 KeptIndex = Annotated[
     IndexCoding,
     Field(
-        description="how kept coordinates are written: `index` (ceil(log2 d) bits each), `mask` (d bits in all), "
+        description="how kept coordinates are written: `index` (ceil(log2 d) bits each), `mask` (d "
+        "bits in all), "
         "`min`: the smaller of the two, or `index32` (32 bits each)"
     ),
 ]
@@ -40,8 +43,9 @@ KeptIndex = Annotated[
 class CompressedUplink(Method):
     """A method whose clients send through a biased compressor C.
 
-    With k = k_ratio d, L blocks and indices of ceil(log2 d) bits (or a mask of d bits in all), an upload takes: topk
-    k (32 + index) bits, sign d + 32 L, heavy_sign k (1 + index) + 32 L, none 32 d.
+    With k = k_ratio d, L blocks and indices of ceil(log2 d) bits (or a mask of d bits in all), an
+    upload takes: topk k (32 + index) bits, sign d + 32 L, heavy_sign k (1 + index) + 32 L, none 32
+    d.
     """
 
     compressor: Compressor = "topk"
@@ -61,7 +65,8 @@ class ErrorFeedback(CompressedUplink):
         z_i     = C(delta_i + e_i)                              (2)  sent
         e_i    <- e_i + delta_i - z_i                           (3)
 
-    The residual is computed from what the server decodes. Client state: e_i, zero at first, frozen while absent.
+    The residual is computed from what the server decodes. Client state: e_i, zero at first, frozen
+    while absent.
     """
 
     def client_init(self, x: Tensor) -> State:

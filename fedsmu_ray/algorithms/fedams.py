@@ -26,7 +26,8 @@ from fedsmu_ray.wire.codecs import Float32
 
 @dataclass(frozen=True)
 class FedAMS(Method):
-    """Wang, Lin & Chen, "Communication-Efficient Adaptive Federated Learning" (ICML 2022, arXiv 2205.02719): FedAMS.
+    """Wang, Lin & Chen, "Communication-Efficient Adaptive Federated Learning" (ICML 2022, arXiv
+    2205.02719): FedAMS.
 
         delta_i = LocalSGD(x) - x                               (1)
         D       = mean(delta_i)
@@ -35,12 +36,13 @@ class FedAMS(Method):
         nu_hat <- max(nu_hat, nu, eps)                          (4)  or max(nu_hat, nu)
         x      <- x + lr mu / sqrt(nu_hat)                      (5)  or lr mu / (sqrt(nu_hat) + eps)
 
-    Sources: the authors' code (update.py), which corrects the bias, always adds eps to the root, and has the floor as
-    the initial value of nu_hat; without bias correction and without that addition (5) is the paper's pseudo-code as
-    far as it could be established without the paper at hand, and the default. Values: the README's; FedSMU's
-    comparison does not give its own.
+    Sources: the authors' code (update.py), which corrects the bias, always adds eps to the root,
+    and has the floor as the initial value of nu_hat; without bias correction and without that
+    addition (5) is the paper's pseudo-code as far as it could be established without the paper at
+    hand, and the default. Values: the README's; FedSMU's comparison does not give its own.
 
-    State: none on clients; x, mu, nu, nu_hat (zero at first) on the server. Upload and download 32 d bits.
+    State: none on clients; x, mu, nu, nu_hat (zero at first) on the server. Upload and download 32
+    d bits.
     """
 
     lr: ServerRate = 1.0
@@ -54,14 +56,16 @@ class FedAMS(Method):
     stabiliser: Annotated[
         Literal["max", "add"],
         Field(
-            description="how eps enters: as a floor of the second moment (`max`), or added to its root "
+            description="how eps enters: as a floor of the second moment (`max`), or added to its "
+            "root "
             "(`add`, FedAMSGrad)"
         ),
     ] = "max"
     bias_correction: Annotated[
         bool,
         Field(
-            description="whether the step takes mu / (1 - beta1^t) and sqrt(nu_hat) / sqrt(1 - beta2^t) in round t"
+            description="whether the step takes mu / (1 - beta1^t) and sqrt(nu_hat) / sqrt(1 - "
+            "beta2^t) in round t"
         ),
     ] = False
 
@@ -94,20 +98,23 @@ class FedAMS(Method):
 
 @dataclass(frozen=True)
 class FedCAMS(ErrorFeedback, FedAMS):
-    """Wang, Lin & Chen, "Communication-Efficient Adaptive Federated Learning" (ICML 2022, arXiv 2205.02719): FedCAMS.
+    """Wang, Lin & Chen, "Communication-Efficient Adaptive Federated Learning" (ICML 2022, arXiv
+    2205.02719): FedCAMS.
 
-    FedAMS with error feedback on the uplink; server and its options are FedAMS's, with D = mean(z_i):
+    FedAMS with error feedback on the uplink; server and its options are FedAMS's, with D =
+    mean(z_i):
 
         delta_i = LocalSGD(x) - x                               (1)
         z_i     = C(delta_i + e_i)                              (2)  sent
-        e_i    <- e_i + delta_i - z_i                           (3)  (1) to (3): `ErrorFeedback.client`
+        e_i    <- e_i + delta_i - z_i                           (3)  see `ErrorFeedback`
 
-    Sources: (2) and (3) are as in the authors' code (federated_main-ef.py). The default is the authors' scaled sign of the
-    whole vector; their other choice is top-k with k_ratio 1/64 to 1/256, whose size they count with 32-bit indices
-    (`index: index32`). FedSMU's comparison does not say which it used.
+    Sources: (2) and (3) are as in the authors' code (federated_main-ef.py). The default is the
+    authors' scaled sign of the whole vector; their other choice is top-k with k_ratio 1/64 to
+    1/256, whose size they count with 32-bit indices (`index: index32`). FedSMU's comparison does
+    not say which it used.
 
-    Client state: e_i, zero at first, frozen while absent. Server state: x, mu, nu, nu_hat. Upload d + 32 bits; of the
-    other compressors, see `CompressedUplink`. Download 32 d bits.
+    Client state: e_i, zero at first, frozen while absent. Server state: x, mu, nu, nu_hat. Upload d
+    + 32 bits; of the other compressors, see `CompressedUplink`. Download 32 d bits.
     """
 
     compressor: Compressor = "sign"

@@ -10,7 +10,9 @@ from fedsmu_ray.wire.codecs import Float32
 
 
 class FedAvgClient(Method):
-    """FedAvg's client, which many methods with a server of their own share: delta_i = LocalSGD(x) - x, sent in full."""
+    """FedAvg's client, which many methods with a server of their own share: delta_i = LocalSGD(x) -
+    x, sent in full.
+    """
 
     def uplink(self, setting: Setting) -> Fields:
         return {"delta": Float32()}
@@ -22,13 +24,14 @@ class FedAvgClient(Method):
 
 @dataclass(frozen=True)
 class FedAvg(FedAvgClient):
-    """McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data" (AISTATS 2017).
+    """McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data"
+    (AISTATS 2017).
 
         delta_i = LocalSGD(x) - x                               (1)
         x      <- x + lr * mean(delta_i)                        (2)
 
-    The mean is unweighted over the participants, as in the FedSMU paper's comparison; for clients of equal size that
-    is McMahan's weighting. lr = 1 is the original.
+    The mean is unweighted over the participants, as in the FedSMU paper's comparison; for clients
+    of equal size that is McMahan's weighting. lr = 1 is the original.
 
     State: none on clients, x on the server. Upload 32 d bits, download 32 d bits.
     """

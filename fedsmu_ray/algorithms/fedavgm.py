@@ -15,8 +15,8 @@ from fedsmu_ray.algorithms.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class FedAvgM(FedAvg):
-    """Hsu, Qi & Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification"
-    (arXiv 1909.06335).
+    """Hsu, Qi & Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated
+    Visual Classification" (arXiv 1909.06335).
 
     FedAvg with momentum in its server:
 
@@ -24,8 +24,8 @@ class FedAvgM(FedAvg):
         v      <- beta v + mean(delta_i)                        (2)
         x      <- x + lr v                                      (3)
 
-    Sources: v <- beta v + delta, x <- x + v as commonly described and in several public implementations; lr is 1 in
-    the original.
+    Sources: v <- beta v + delta, x <- x + v as commonly described and in several public
+    implementations; lr is 1 in the original.
 
     State: none on clients; x and v (zero at first) on the server. Upload and download 32 d bits.
     """

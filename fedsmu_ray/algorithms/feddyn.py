@@ -27,16 +27,17 @@ class FedDyn(Method):
     | here  | symbol | what |
     |-------|--------|------|
     | g_i   | grad L_i(theta_i) | the client's linear term |
-    | h     | h      | minus alpha times the summed displacements over m; (5) is mean(theta_i) - h / alpha |
+    | h     | h      | -alpha sum(displacements) / m; (5) is mean(theta_i) - h / alpha |
     | round.share | n / m | participants of the round over clients of the federation |
 
-    Sources: signs and averages checked against the authors' code, which keeps -g_i / alpha for every client and adds
-    their mean over all m to the mean of the participants' models: (4) and (5). The theory minimizes the local
-    objective exactly, the code by SGD, as here. The code divides alpha by the client's share of the data, which is the
-    same for clients of equal size, and also reports the plain mean of the participants; here the broadcast model is
-    evaluated.
+    Sources: signs and averages checked against the authors' code, which keeps -g_i / alpha for
+    every client and adds their mean over all m to the mean of the participants' models: (4) and
+    (5). The theory minimizes the local objective exactly, the code by SGD, as here. The code
+    divides alpha by the client's share of the data, which is the same for clients of equal size,
+    and also reports the plain mean of the participants; here the broadcast model is evaluated.
 
-    Client state: g_i, zero at first, kept while absent. Server state: x, h. Upload and download 32 d bits.
+    Client state: g_i, zero at first, kept while absent. Server state: x, h. Upload and download 32
+    d bits.
     """
 
     alpha: Annotated[Positive, Field(description="weight of the dynamic regularizer (alpha)")] = (

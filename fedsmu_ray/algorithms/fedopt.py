@@ -23,11 +23,12 @@ class FedAdam(FedAvgClient):
         v      <- beta2 v + (1 - beta2) D^2                     (3)
         x      <- x + lr m / (sqrt(v) + tau)                    (4)
 
-    Sources: Algorithm 2 as commonly described, without bias correction, which is how several public implementations
-    have it; one well-known framework starts v at zero instead and corrects the bias.
+    Sources: Algorithm 2 as commonly described, without bias correction, which is how several public
+    implementations have it; one well-known framework starts v at zero instead and corrects the
+    bias.
 
-    State: none on clients; x, m (zero at first) and v (tau^2 at first, the least the paper allows) on the server.
-    Upload and download 32 d bits.
+    State: none on clients; x, m (zero at first) and v (tau^2 at first, the least the paper allows)
+    on the server. Upload and download 32 d bits.
     """
 
     lr: Annotated[

@@ -20,8 +20,9 @@ class FedProx(FedAvg):
         delta_i = LocalSGD(x) - x, every gradient plus mu (y - x)       (1)
         x      <- x + lr * mean(delta_i)                                (2)
 
-    The term enters before clipping, being part of the objective. The original samples clients by data size and lets
-    some do less work; here cohorts and local epochs are those of every other method. lr is 1 in the original.
+    The term enters before clipping, being part of the objective. The original samples clients by
+    data size and lets some do less work; here cohorts and local epochs are those of every other
+    method. lr is 1 in the original.
 
     State: none on clients, x on the server. Upload and download 32 d bits.
     """

@@ -33,51 +33,57 @@ ServerDecay = Annotated[
 StepFactor = Annotated[
     Fraction,
     Field(
-        description="factor of the step per round (rho); 1 in the paper, 0.9988 (images) and 0.999 (text) in its code"
+        description="factor of the step per round (rho); 1 in the paper, 0.9988 (images) and 0.999 "
+        "(text) in its code"
     ),
 ]
 
 
 @dataclass(frozen=True)
 class FedSMU(Method):
-    """Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 1 and its variants of Appendix C.
+    """Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 1 and its variants of
+    Appendix C.
 
-    The Lion optimizer split between clients (two-beta momentum, sign) and server (mean of the signs, decoupled
-    weight decay). In the order of `client` and `server` below:
+    The Lion optimizer split between clients (two-beta momentum, sign) and server (mean of the
+    signs, decoupled weight decay). In the order of `client` and `server` below:
 
         delta_i = LocalSGD(x) - x                               (1)
         v_i     = beta1 m_i + (1 - beta1) delta_i               (2)
         u_i     = sign(v_i)                                     (3)  or v_i in more bits
         m_i    <- beta2 m_i + (1 - beta2) delta_i               (4)  from the old m_i
         u       = mean(u_i)                                     (5)  or its sign, the majority vote
-        x      <- x + gamma (u - gamma2 x)                      (6)  gamma = gamma1 decay^(round - 1)
+        x      <- x + gamma (u - gamma2 x)                      (6)  gamma = gamma1 decay^(round-1)
 
-    Decisions where the paper is silent. *sign(0)*: its code uses torch.sign, whose 0 does not fit in one bit; `zero`
-    sends ternary digits instead, `random` is unbiased and fits in one bit. *Ties*: the unused helper of its code takes
-    the sign of the sum of signs, so a tie is 0. *bits between 2 and 8*: neither paper nor code defines the quantizer;
-    here v_i / max |v_i| (per tensor, or `group: model`) goes to the nearest of 2^bits symmetric levels without 0, which
-    contains the sign as bits = 1, or with `zero_rule: zero` of 2^bits - 1 levels with 0. The server works in units of
-    that maximum, so |u_i| <= 1; with `scaled` the maxima are sent too, and gamma1 must be tuned anew. At equal gamma1
-    more bits also mean a smaller step, since most |v_i| are far below the maximum. Rounding is not defined either;
-    stochastic rounding with one bit sends +1 with probability (1 + v_i / max |v_i|) / 2, whatever the zero_rule. *gamma1*
-    of the majority and full-precision variants is not given: tune it; with bits = 32, beta1 = gamma2 = 0 and gamma1 = 1
+    Decisions where the paper is silent. *sign(0)*: its code uses torch.sign, whose 0 does not fit
+    in one bit; `zero` sends ternary digits instead, `random` is unbiased and fits in one bit.
+    *Ties*: the unused helper of its code takes the sign of the sum of signs, so a tie is 0. *bits
+    between 2 and 8*: neither paper nor code defines the quantizer; here v_i / max |v_i| (per
+    tensor, or `group: model`) goes to the nearest of 2^bits symmetric levels without 0, which
+    contains the sign as bits = 1, or with `zero_rule: zero` of 2^bits - 1 levels with 0. The server
+    works in units of that maximum, so |u_i| <= 1; with `scaled` the maxima are sent too, and gamma1
+    must be tuned anew. At equal gamma1 more bits also mean a smaller step, since most |v_i| are far
+    below the maximum. Rounding is not defined either; stochastic rounding with one bit sends +1
+    with probability (1 + v_i / max |v_i|) / 2, whatever the zero_rule. *gamma1* of the majority and
+    full-precision variants is not given: tune it; with bits = 32, beta1 = gamma2 = 0 and gamma1 = 1
     this is FedAvg.
 
-    Client state: m_i, zero at first, kept unchanged while a client is absent; none if beta1 = 0, which never reads it.
-    Server state: x. Upload d bits (8 ceil(d / 5) with `zero`; bits * d with more, + 32 per block if scaled), download
-    32 d bits. Defaults: the paper's CIFAR-10 values.
+    Client state: m_i, zero at first, kept unchanged while a client is absent; none if beta1 = 0,
+    which never reads it. Server state: x. Upload d bits (8 ceil(d / 5) with `zero`; bits * d with
+    more, + 32 per block if scaled), download 32 d bits. Defaults: the paper's CIFAR-10 values.
     """
 
     beta1: Annotated[
         Beta,
         Field(
-            description="weight of the momentum in the uploaded direction (beta_1); 0: no momentum (Table 12)"
+            description="weight of the momentum in the uploaded direction (beta_1); 0: no momentum "
+            "(Table 12)"
         ),
     ] = 0.9
     beta2: Annotated[
         Beta,
         Field(
-            description="decay of the momentum (beta_2); with beta1 = beta2, u_i is the sign of the new m_i"
+            description="decay of the momentum (beta_2); with beta1 = beta2, u_i is the sign of "
+            "the new m_i"
         ),
     ] = 0.9
     gamma1: ServerStep = 0.015
@@ -86,25 +92,29 @@ class FedSMU(Method):
     bits: Annotated[
         Literal[1, 2, 3, 4, 5, 6, 7, 8, 32],
         Field(
-            description="bits of each entry of u_i (alpha, Table 9); 32 sends v_i itself (Table 12, full precision)"
+            description="bits of each entry of u_i (alpha, Table 9); 32 sends v_i itself (Table "
+            "12, full precision)"
         ),
     ] = 1
     scaled: Annotated[
         bool,
         Field(
-            description="of quantized u_i (2 to 8 bits, or stochastic rounding): whether the maxima are sent too, which puts u_i in units of v_i"
+            description="of quantized u_i (2 to 8 bits, or stochastic rounding): whether the "
+            "maxima are sent too, which puts u_i in units of v_i"
         ),
     ] = False
     group: Annotated[
         Scope,
         Field(
-            description="of quantized u_i: what a maximum is taken over, every parameter `tensor` or the whole `model`"
+            description="of quantized u_i: what a maximum is taken over, every parameter `tensor` "
+            "or the whole `model`"
         ),
     ] = "tensor"
     rounding: Annotated[
         Literal["nearest", "stochastic"],
         Field(
-            description="of quantized u_i: to the `nearest` level, or `stochastic`: up or down such that u_i is v_i over its maximum "
+            description="of quantized u_i: to the `nearest` level, or `stochastic`: up or down "
+            "such that u_i is v_i over its maximum "
             "on average"
         ),
     ] = "nearest"

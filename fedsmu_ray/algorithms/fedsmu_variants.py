@@ -31,7 +31,8 @@ from fedsmu_ray.wire.codecs import Float32
 
 @dataclass(frozen=True)
 class FedSMUMC(Method):
-    """Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 2: FedSMUMC, "momentum completed".
+    """Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 2: FedSMUMC, "momentum
+    completed".
 
     One global momentum M instead of one per client, so that it is never stale:
 
@@ -39,13 +40,13 @@ class FedSMUMC(Method):
         u_i     = sign(beta1 M + (1 - beta1) delta_i)           (2)
         m_i     = beta2 M + (1 - beta2) delta_i                 (3)
         M      <- mean(m_i)                                     (4)
-        x      <- x + gamma (mean(u_i) - gamma2 x)              (5)  gamma = gamma1 decay^(round - 1)
+        x      <- x + gamma (mean(u_i) - gamma2 x)              (5)  gamma = gamma1 decay^(round-1)
 
-    M is zero at first (the paper names M_1 without a value). u_i follows from M and m_i if beta2 < 1, so 32 d bits would
-    do; it is sent, as the paper describes.
+    M is zero at first (the paper names M_1 without a value). u_i follows from M and m_i if beta2 <
+    1, so 32 d bits would do; it is sent, as the paper describes.
 
-    State: none on clients; x and M on the server. Upload 33 d bits (one-bit sign), download 64 d bits. Defaults:
-    the paper's CIFAR-100 values.
+    State: none on clients; x and M on the server. Upload 33 d bits (one-bit sign), download 64 d
+    bits. Defaults: the paper's CIFAR-100 values.
     """
 
     beta1: SignBeta = 0.9
@@ -87,8 +88,8 @@ class FedLocalLion(Method):
         D_i     = y_i + gamma1 (u_i - gamma2 y_i) - x           (4)
         x      <- x + lr * mean(D_i)                            (5)
 
-    Client state: m_i, zero at first. Server state: x. Upload and download 32 d bits. Defaults: the paper's CIFAR-100
-    values.
+    Client state: m_i, zero at first. Server state: x. Upload and download 32 d bits. Defaults: the
+    paper's CIFAR-100 values.
     """
 
     beta1: SignBeta = 0.9
@@ -101,7 +102,8 @@ class FedLocalLion(Method):
     zero_rule: Annotated[
         ZeroRule,
         Field(
-            description="sign of an exact zero: 0 (`zero`), as in FedSMU's code (nothing of the sign is sent), "
+            description="sign of an exact zero: 0 (`zero`), as in FedSMU's code (nothing of the "
+            "sign is sent), "
             "a fair coin (`random`), or +1 (`plus`)"
         ),
     ] = "zero"
@@ -136,8 +138,8 @@ class FedGlobalLion(FedAvgClient):
 
     M is zero at first. Every coordinate moves by gamma1, unlike in FedSMU.
 
-    State: none on clients; x and M on the server. Upload and download 32 d bits. Defaults: the paper's CIFAR-100
-    values.
+    State: none on clients; x and M on the server. Upload and download 32 d bits. Defaults: the
+    paper's CIFAR-100 values.
     """
 
     beta1: SignBeta = 0.9
@@ -147,7 +149,8 @@ class FedGlobalLion(FedAvgClient):
     zero_rule: Annotated[
         TieRule,
         Field(
-            description="sign of an exact zero: 0 (`zero`), as in FedSMU's code, or a fair coin (`random`)"
+            description="sign of an exact zero: 0 (`zero`), as in FedSMU's code, or a fair coin "
+            "(`random`)"
         ),
     ] = "zero"
 

@@ -1,4 +1,6 @@
-"""The methods by name: `METHODS` maps names of the configuration to classes, and `find` also loads the user's own."""
+"""The methods by name: `METHODS` maps names of the configuration to classes, and `find` also loads
+the user's own.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +57,11 @@ RESERVED = ("name", "profile")  # keys of the section `algorithm` that are not o
 
 
 def find(name: str) -> type[Method]:
-    """The class of a method: by its name in METHODS, or the user's own by `import:package.module:Class`.
+    """The class of a method: by its name in METHODS, or the user's own by
+    `import:package.module:Class`.
 
-    Raises ConfigError, which names `algorithm.name`, for an unknown name and for a class that is not a method.
+    Raises ConfigError, which names `algorithm.name`, for an unknown name and for a class that is
+    not a method.
     """
     if name in METHODS:
         return METHODS[name]

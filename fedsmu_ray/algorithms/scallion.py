@@ -16,8 +16,8 @@ from fedsmu_ray.wire.compressors import Quantizer, Scope, block_sizes
 
 @dataclass(frozen=True)
 class Scallion(Scaffold):
-    """Huang, Li & Li, "Stochastic Controlled Averaging for Federated Learning with Communication Compression"
-    (ICLR 2024, arXiv 2308.08165).
+    """Huang, Li & Li, "Stochastic Controlled Averaging for Federated Learning with Communication
+    Compression" (ICLR 2024, arXiv 2308.08165).
 
     States and broadcast are SCAFFOLD's:
 
@@ -35,21 +35,23 @@ class Scallion(Scaffold):
 
     Q is unbiased: r = max |v| of the block times the stochastically rounded v / r.
 
-    Sources: the paper's abstract (SCAFFOLD with one uploaded vector, unbiased compression) and a public implementation
-    that a later method was compared with, which agrees in (1) to (6), but for a server rate that takes in eta K; the
-    paper's own pseudo-code was not at hand. Without compression and damping this is exactly SCAFFOLD. c = mean(c_i)
-    over all clients at all times, since clients and server add the same decoded q_i. With unequal K the server uses
-    that of the largest client. The FedSMU paper does not name its Q and alpha: any unbiased Q fits the analysis, 4-bit
-    dithering is this package's choice.
+    Sources: the paper's abstract (SCAFFOLD with one uploaded vector, unbiased compression) and a
+    public implementation that a later method was compared with, which agrees in (1) to (6), but for
+    a server rate that takes in eta K; the paper's own pseudo-code was not at hand. Without
+    compression and damping this is exactly SCAFFOLD. c = mean(c_i) over all clients at all times,
+    since clients and server add the same decoded q_i. With unequal K the server uses that of the
+    largest client. The FedSMU paper does not name its Q and alpha: any unbiased Q fits the
+    analysis, 4-bit dithering is this package's choice.
 
-    Client state: c_i, zero at first, kept while absent. Server state: x, c. Upload bits * d + 32 per block, download
-    64 d.
+    Client state: c_i, zero at first, kept while absent. Server state: x, c. Upload bits * d + 32
+    per block, download 64 d.
     """
 
     alpha: Annotated[
         Fraction,
         Field(
-            description="damping of the compressed increment (alpha); not divided out of the server step"
+            description="damping of the compressed increment (alpha); not divided out of the "
+            "server step"
         ),
     ] = 1.0
     bits: Annotated[

@@ -26,22 +26,23 @@ from fedsmu_ray.wire.base import Fields
 
 @dataclass(frozen=True)
 class SignSGDMV(Method):
-    """Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems" (ICML 2018), and "signSGD with
-    Majority Vote is Communication Efficient and Fault Tolerant" (ICLR 2019).
+    """Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems" (ICML 2018), and
+    "signSGD with Majority Vote is Communication Efficient and Fault Tolerant" (ICLR 2019).
 
         h_i     = x - LocalSGD(x)                               (1)
         m_i    <- beta m_i + (1 - beta) h_i                     (2)
         u_i     = sign(m_i)                                     (3)
         x      <- x - lr (sign(sum(u_i)) + weight_decay x)      (4)
 
-    Sources: (2) to (4) are those of the authors' code (Signum_SGD.py): the average of gradients, signs of it packed to
-    one bit, the sign of their sum, weight decay added after the vote and scaled by the rate. It sends the sign of one
-    mini-batch gradient; the local displacement takes its place, which is the same up to a positive factor for one
-    local step. It packs exact zeros and ties into one bit as well; the rules here are options. Its server returns the
-    vote (d bits) to workers that all hold the model; here, where cohorts change, it sends the model.
+    Sources: (2) to (4) are those of the authors' code (Signum_SGD.py): the average of gradients,
+    signs of it packed to one bit, the sign of their sum, weight decay added after the vote and
+    scaled by the rate. It sends the sign of one mini-batch gradient; the local displacement takes
+    its place, which is the same up to a positive factor for one local step. It packs exact zeros
+    and ties into one bit as well; the rules here are options. Its server returns the vote (d bits)
+    to workers that all hold the model; here, where cohorts change, it sends the model.
 
-    Client state: m_i, zero at first, kept while absent; none if beta = 0. Server state: x. Upload d bits
-    (8 ceil(d / 5) with `zero_rule: zero`), download 32 d.
+    Client state: m_i, zero at first, kept while absent; none if beta = 0. Server state: x. Upload d
+    bits (8 ceil(d / 5) with `zero_rule: zero`), download 32 d.
     """
 
     lr: Annotated[Rate, Field(description="server step (eta)")] = 0.001

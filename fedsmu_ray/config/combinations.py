@@ -1,4 +1,6 @@
-"""Values of a configuration that are valid by themselves and impossible together or on this machine."""
+"""Values of a configuration that are valid by themselves and impossible together or on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from fedsmu_ray.config.schema import EXECUTORS, ComputeConfig, DataConfig, Feder
 
 
 def check(values: Mapping[str, Any]) -> list[str]:
-    """The problems of the sections together; values: fields of `Config` by name, `name` and `seed` if valid."""
+    """The problems of the sections together; values: fields of `Config` by name, `name` and `seed`
+    if valid.
+    """
     data, federation, compute = values["data"], values["federation"], values["compute"]
     return [
         *_unusable_name(values.get("name", "experiment")),
@@ -27,7 +31,8 @@ def check(values: Mapping[str, Any]) -> list[str]:
 def _unusable_name(name: str) -> Iterator[str]:
     if not re.fullmatch(r"\w[\w .,=+()@-]{0,99}", name):
         yield (
-            f"name = {format_value(name)}: must begin with a letter or digit and hold up to 100 letters, digits, "
+            f"name = {format_value(name)}: must begin with a letter or digit and hold up to 100 "
+            "letters, digits, "
             "spaces and .,=+()@_-, since folders are named after it"
         )
 
@@ -39,7 +44,8 @@ def _unusable_folder(key: str, folder: str | None) -> Iterator[str]:
         Path(folder or ".").expanduser()
     except RuntimeError:
         yield (
-            f"{key} = {format_value(folder)}: the home directory cannot be determined; write the full path"
+            f"{key} = {format_value(folder)}: the home directory cannot be determined; write the "
+            "full path"
         )
 
 
@@ -79,6 +85,7 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
         )
     if compute.precision == "tf32" and not gpus:
         yield (
-            "compute.precision = tf32: only GPUs have it, and compute.gpus_per_actor = 0; set gpus_per_actor, or "
+            "compute.precision = tf32: only GPUs have it, and compute.gpus_per_actor = 0; set "
+            "gpus_per_actor, or "
             "use float32 or bfloat16"
         )

@@ -19,8 +19,8 @@ def load_config(
 ) -> Config:
     """Read a configuration file, apply overrides, and check the result.
 
-    path: a YAML file; None is the quickstart. overrides: dotted keys, as a mapping or as 'key=value' strings. Raises
-    ConfigError that lists all problems.
+    path: a YAML file; None is the quickstart. overrides: dotted keys, as a mapping or as
+    'key=value' strings. Raises ConfigError that lists all problems.
     """
     if not isinstance(overrides, Mapping):
         overrides = parse_overrides(overrides)
@@ -28,6 +28,8 @@ def load_config(
 
 
 def quickstart() -> Path:
-    """The file tune_configs/quickstart.yaml: inside an installed package, beside the package in the repository."""
+    """The file tune_configs/quickstart.yaml: inside an installed package, beside the package in the
+    repository.
+    """
     installed = PACKAGE / "tune_configs" / "quickstart.yaml"
     return installed if installed.exists() else PACKAGE.parent / "tune_configs" / "quickstart.yaml"

@@ -1,4 +1,6 @@
-"""Configurations as plain data (what YAML and JSON both hold): checks, copies, dotted keys, overrides."""
+"""Configurations as plain data (what YAML and JSON both hold): checks, copies, dotted keys,
+overrides.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # and half cha
 def find_unsupported_values(value: object, key: str = "", depth: int = 0) -> list[str]:
     """Problems of values that no configuration can hold, each with its key.
 
-    Unsupported are values that YAML and JSON cannot both express (dates, sets, infinity), keys that are not text,
-    control characters, integers of 64 bits and more, and nesting of more than MAX_DEPTH levels.
+    Unsupported are values that YAML and JSON cannot both express (dates, sets, infinity), keys that
+    are not text, control characters, integers of 64 bits and more, and nesting of more than
+    MAX_DEPTH levels.
     """
     where = key[:MAX_VALUE_LENGTH] or "the configuration"
     if depth > MAX_DEPTH:
@@ -87,8 +90,9 @@ def flatten_keys(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def apply_overrides(plain: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the nested mapping with dotted keys set.
 
-    Setting `algorithm.name` to another method drops the section's other keys (except `profile`), because they are
-    options of the previous method. Raises ConfigError for unsupported values (see `find_unsupported_values`).
+    Setting `algorithm.name` to another method drops the section's other keys (except `profile`),
+    because they are options of the previous method. Raises ConfigError for unsupported values (see
+    `find_unsupported_values`).
     """
     problems = find_unsupported_values(plain) + find_unsupported_values(overrides)
     if problems:

@@ -1,4 +1,5 @@
-"""Tables for the documentation, generated from the classes: methods with their bits and options, keys of a configuration.
+"""Tables for the documentation, generated from the classes: methods with their bits and options,
+keys of a configuration.
 
 `python -m fedsmu_ray.train --list-methods` prints `methods_table`, which is docs/methods.md.
 """
@@ -49,7 +50,9 @@ _NO_BOUND = (2**31, 2**63)  # upper bounds that only keep integers in their mach
 
 
 def lenet_setting() -> Setting:
-    """The setting that bits are counted for: FedSMU's LeNet on CIFAR-10, 10 of 100 clients, 50 local steps."""
+    """The setting that bits are counted for: FedSMU's LeNet on CIFAR-10, 10 of 100 clients, 50
+    local steps.
+    """
     sizes = Layout.of(build("lenet", LeNet(), (3, 32, 32), 10, seed=0)).sizes
     return Setting(sizes, clients=100, cohort=10, steps=50, lr=0.1)
 
@@ -65,9 +68,12 @@ def methods_table() -> str:
     lines = [
         "# Methods",
         "",
-        f"Bits per parameter, for one client and round, of the encoded payloads: LeNet with {setting.dim:,} parameters in "
-        f"{len(setting.sizes)} tensors, {setting.cohort} of {setting.clients} clients, {setting.steps} local steps. A header "
-        "adds at most 64 bytes. State is in vectors of the model's size. `algorithm.profile: authors`, the default, sets "
+        "Bits per parameter, for one client and round, of the encoded payloads: LeNet with "
+        f"{setting.dim:,} parameters in "
+        f"{len(setting.sizes)} tensors, {setting.cohort} of {setting.clients} clients, "
+        f"{setting.steps} local steps. A header "
+        "adds at most 64 bytes. State is in vectors of the model's size. `algorithm.profile: "
+        "authors`, the default, sets "
         f"`decay`, where a method has it, to {PROFILES['authors']['algorithm.decay']:g}.",
         "",
         "| `algorithm.name` | options | upload | download | client state | server state |",
@@ -89,7 +95,9 @@ def methods_table() -> str:
 
 
 def keys_table() -> str:
-    """The keys of a configuration as Markdown, with the defaults of a configuration without any key."""
+    """The keys of a configuration as Markdown, with the defaults of a configuration without any
+    key.
+    """
     defaults = flatten_keys(parse({}).to_dict())
     lines = ["| key | default | values | meaning |", "|---|---|---|---|"]
     for key, default, values, meaning in [*_named_keys(), *_section_keys(defaults)]:
@@ -105,7 +113,10 @@ def paper(cls: type) -> str:
 def _named_keys() -> Iterator[tuple[str, str, str, str]]:
     """Rows of the sections `algorithm` and `model`, whose keys depend on a name."""
     yield "algorithm.name", DEFAULT_METHOD, _choices("algorithm.name"), "method"
-    profile = "defaults of algorithm.decay, local.weight_decay and local.clip_norm: of the authors' code or the paper"
+    profile = (
+        "defaults of algorithm.decay, local.weight_decay and local.clip_norm: of the authors' code "
+        "or the paper"
+    )
     yield "algorithm.profile", DEFAULT_PROFILE, _choices("algorithm.profile"), profile
     yield "algorithm.<option>", "the method's", "", "option of the method: see `--list-methods`"
     yield "model.name", DEFAULT_MODEL, _choices("model.name"), "model"
@@ -139,7 +150,8 @@ def _row(method: Method, setting: Setting) -> str:
         or "none"
         for held in (method.client_init(x), method.server_init(x))
     ]
-    return f"{bits_per_parameter(method.uplink(setting), setting):.2f} | {down:.2f} | {state[0]} | {state[1]}"
+    up = bits_per_parameter(method.uplink(setting), setting)
+    return f"{up:.2f} | {down:.2f} | {state[0]} | {state[1]}"
 
 
 def _options(options: Mapping[str, Any]) -> str:
@@ -178,7 +190,9 @@ def _values(hint: Any) -> str:
 
 
 def _type_parts(hint: Any) -> Iterator[Any]:
-    """An annotated type and what it is made of: members of unions, choices of literals, metadata."""
+    """An annotated type and what it is made of: members of unions, choices of literals,
+    metadata.
+    """
     yield hint
     if _kind(hint) is not Mapping:
         for part in get_args(hint):

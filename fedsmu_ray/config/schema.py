@@ -1,7 +1,7 @@
 """The keys of a configuration: a frozen dataclass for each section, whose fields are its keys.
 
-Two sections have keys of their own kind: `algorithm` holds the options of the method, `model` those of the model.
-Their keys are the fields of the method's and the model's class.
+Two sections have keys of their own kind: `algorithm` holds the options of the method, `model` those
+of the model. Their keys are the fields of the method's and the model's class.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ EXECUTORS = {
 }
 
 PROFILES: dict[str, dict[str, Any]] = {
-    # What the code released by FedSMU's authors adds to the text of the paper: a decaying server step, and weight decay
-    # and gradient clipping in local training. `paper` is the text.
+    # What the code released by FedSMU's authors adds to the text of the paper: a decaying server
+    # step, and weight decay and gradient clipping in local training. `paper` is the text.
     "authors": {"algorithm.decay": 0.9988, "local.weight_decay": 0.001, "local.clip_norm": 10.0},
     "paper": {"algorithm.decay": 1.0, "local.weight_decay": 0.0, "local.clip_norm": None},
 }
@@ -54,7 +54,8 @@ class DataConfig:
     root: Annotated[
         str | None,
         Field(
-            description="folder of the data (npz: the file); null: $FEDSMU_DATA, else ~/.cache/fedsmu_ray"
+            description="folder of the data (npz: the file); null: $FEDSMU_DATA, else "
+            "~/.cache/fedsmu_ray"
         ),
     ] = None
     download: Annotated[bool, Field(description="download the data set if it is missing")] = False
@@ -83,7 +84,8 @@ class LocalConfig:
     clip_norm: Annotated[
         PositiveNumber | None,
         Field(
-            description="largest norm of a gradient, null: not clipped; its default is that of algorithm.profile"
+            description="largest norm of a gradient, null: not clipped; its default is that of "
+            "algorithm.profile"
         ),
     ] = None
 
@@ -97,7 +99,8 @@ class FederationConfig:
     eval_every: Annotated[
         Positive,
         Field(
-            description="rounds between evaluations on the test set; the last round is always evaluated"
+            description="rounds between evaluations on the test set; the last round is always "
+            "evaluated"
         ),
     ] = 1
     dropout: Annotated[
@@ -139,7 +142,8 @@ class ComputeConfig:
     actors: Annotated[
         Positive | None,
         Field(
-            description="client actors; null: as many as fit the cluster (train), 1 per trial (tune)"
+            description="client actors; null: as many as fit the cluster (train), 1 per trial "
+            "(tune)"
         ),
     ] = None
     cpus_per_actor: Annotated[PositiveNumber, Field(description="CPUs of a client actor")] = 1.0
@@ -199,7 +203,8 @@ class TuneConfig:
     samples: Annotated[
         Positive,
         Field(
-            description="repetitions of the grid with new random values; random, optuna: number of trials"
+            description="repetitions of the grid with new random values; random, optuna: number of "
+            "trials"
         ),
     ] = 1
     search: Annotated[
@@ -219,7 +224,8 @@ class TuneConfig:
     space: Annotated[
         Mapping[str, Any],
         Field(
-            description="dotted key: {grid or choice: [...]} or {uniform or loguniform: [low, high]}"
+            description="dotted key: {grid or choice: [...]} or {uniform or loguniform: [low, "
+            "high]}"
         ),
     ] = field(default_factory=dict)
     baselines: Annotated[
@@ -245,7 +251,8 @@ class Config:
         Field(
             ge=0,
             lt=2**63,
-            description="decides the split, the initial model, cohorts, batches and all other draws",
+            description="decides the split, the initial model, cohorts, batches and all other "
+            "draws",
         ),
     ] = 0
     data: DataConfig = field(default_factory=DataConfig)
@@ -259,7 +266,9 @@ class Config:
     source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The nested mapping that `parse` turns into this configuration again, with every default written out."""
+        """The nested mapping that `parse` turns into this configuration again, with every default
+        written out.
+        """
         sections = {name: asdict(getattr(self, name)) for name in SECTIONS}
         method = {"name": self.method_name, "profile": self.profile, **asdict(self.algorithm)}
         plain: dict[str, Any] = deep_copy(
@@ -279,7 +288,9 @@ class Config:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def flat(self) -> dict[str, Any]:
-        """The settings that identify a run, by dotted key: all but those of `tune` and `tracking`."""
+        """The settings that identify a run, by dotted key: all but those of `tune` and
+        `tracking`.
+        """
         flat = flatten_keys(self.to_dict())
         return {k: v for k, v in flat.items() if k.split(".")[0] not in ("tune", "tracking")}
 
@@ -295,7 +306,9 @@ SECTIONS = {f.name: cls for f in fields(Config) if (cls := subsection(f))}
 
 
 def declared_keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and annotated type of every key that a section's class declares, subsections included."""
+    """Dotted key and annotated type of every key that a section's class declares, subsections
+    included.
+    """
     hints = get_type_hints(cls, include_extras=True)
     for f in fields(cls):
         if inner := subsection(f):

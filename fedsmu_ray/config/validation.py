@@ -1,4 +1,6 @@
-"""From plain data to a typed configuration. Every problem names its key, its value and the cure, and all are listed."""
+"""From plain data to a typed configuration. Every problem names its key, its value and the cure,
+and all are listed.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def parse(plain: Mapping[str, Any]) -> Config:
 
 
 def known_keys(method: type[Method] | None = None) -> list[str]:
-    """Every dotted key that a configuration can have, with the options of `method` (default: FedSMU)."""
+    """Every dotted key that a configuration can have, with the options of `method` (default:
+    FedSMU).
+    """
     method = method or methods.METHODS[DEFAULT_METHOD]
     return [
         *_SINGLE_KEYS,
@@ -74,7 +78,9 @@ def model_options() -> dict[str, list[str]]:
 
 
 def _mapping(key: str, given: object, problems: list[str]) -> dict[str, Any]:
-    """A copy of a section as written; empty if the section is left out or (which is a problem) not a mapping."""
+    """A copy of a section as written; empty if the section is left out or (which is a problem) not
+    a mapping.
+    """
     if isinstance(given, Mapping):
         return dict(given)
     if given is not None:
@@ -91,7 +97,8 @@ def _valid(
 ) -> dict[str, Any]:
     """The given values that are valid, and the profile's defaults (by dotted key) for others.
 
-    An invalid value is a problem, and its key keeps the default of the class, so that one call finds all problems.
+    An invalid value is a problem, and its key keeps the default of the class, so that one call
+    finds all problems.
     """
     names = [f.name for f in fields(cls)]
     values = {n: defaults[f"{prefix}{n}"] for n in names if f"{prefix}{n}" in defaults}
@@ -141,7 +148,9 @@ def _method(
 
 
 def _model(name: Any, given: Mapping[str, Any], problems: list[str]) -> Model | None:
-    """The model with its options, of which null stands for the default; None for an unknown name."""
+    """The model with its options, of which null stands for the default; None for an unknown
+    name.
+    """
     users = model_options()
     problems += [unknown_key(f"model.{key}", known_keys()) for key in given if key not in users]
     if not check_choice("model.name", name, problems):
@@ -151,7 +160,8 @@ def _model(name: Any, given: Mapping[str, Any], problems: list[str]) -> Model | 
     given = {key: value for key, value in given.items() if key in users and value is not None}
     own = {f.name for f in fields(cls)}
     problems += [
-        f"model.{key} = {format_value(tuple(value) if isinstance(value, list) else value)}: {name} does not read it "
+        f"model.{key} = {format_value(tuple(value) if isinstance(value, list) else value)}: {name} "
+        "does not read it "
         f"(only {', '.join(users[key])}); remove it"
         for key, value in given.items()
         if key not in own

@@ -1,4 +1,6 @@
-"""Single keys and values of a configuration: whether they are valid, and the messages for those that are not."""
+"""Single keys and values of a configuration: whether they are valid, and the messages for those
+that are not.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ CHOICES: dict[str, Mapping[str, object]] = {
 
 
 def check_value(cls: type, name: str, key: str, value: object, problems: list[str]) -> Any:
-    """The value of the field `name` of a section's class, e.g. a list as a tuple; a problem is added to `problems`."""
+    """The value of the field `name` of a section's class, e.g. a list as a tuple; a problem is
+    added to `problems`.
+    """
     if key in CHOICES:
         check_choice(key, value, problems)
         return value
@@ -72,7 +76,9 @@ def check_choice(key: str, value: object, problems: list[str]) -> bool:
 
 
 def unknown_key(key: str, known: Iterable[str], more: str = "") -> str:
-    """The message for an unknown key, with the nearest valid one: by the whole key, else by its last part."""
+    """The message for an unknown key, with the nearest valid one: by the whole key, else by its
+    last part.
+    """
     known, key = list(known), key[:MAX_VALUE_LENGTH]
     close = difflib.get_close_matches(key, known, n=1)
     last = key.rsplit(".", 1)[-1]

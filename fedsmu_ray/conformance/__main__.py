@@ -1,4 +1,6 @@
-"""`python -m fedsmu_ray.conformance METHOD [key=value ...]`: put a method through the conformance checks."""
+"""`python -m fedsmu_ray.conformance METHOD [key=value ...]`: put a method through the conformance
+checks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     p = argparse.ArgumentParser(
         prog="python -m fedsmu_ray.conformance",
-        description="Check a federated method on a small experiment: it trains, repeats bit for bit, "
+        description="Check a federated method on a small experiment: it trains, repeats bit for "
+        "bit, "
         "uploads what its codecs state, and keeps the contract of a method.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,4 +1,6 @@
-"""The checks. Each takes a `Subject` and raises ConformanceError, which says what the method does wrong."""
+"""The checks. Each takes a `Subject` and raises ConformanceError, which says what the method does
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def messages_have_the_documented_size(subject: Subject) -> None:
 
 
 def inputs_are_not_modified(subject: Subject) -> None:
-    """Client and server leave broadcast, states and server state as they were; same inputs, same output."""
+    """Client and server leave broadcast, states and server state as they were; same inputs, same
+    output.
+    """
     play = subject.play
     states = play.states_of(GROUP)
     copies = [{k: v.copy() for k, v in s.items()} if s else None for s in states]
@@ -99,7 +103,9 @@ def inputs_are_not_modified(subject: Subject) -> None:
 
 
 def absent_clients_keep_their_state(subject: Subject) -> None:
-    """A client that is not sampled keeps its state (except for what the server's feedback changes)."""
+    """A client that is not sampled keeps its state (except for what the server's feedback
+    changes).
+    """
     play = ManualRounds(subject.problem)
     play.round(1, (0, 1, 2, 3, 4))
     held = {i: {k: v.copy() for k, v in state.items()} for i, state in play.states.items()}
@@ -134,7 +140,9 @@ def the_server_uses_the_participants(subject: Subject) -> None:
 
 
 def arrival_order_and_checkpoints_do_not_matter(subject: Subject) -> None:
-    """Tasks in any order, and a run that is stopped and resumed from its checkpoint, give the same bits."""
+    """Tasks in any order, and a run that is stopped and resumed from its checkpoint, give the same
+    bits.
+    """
     problem = subject.problem_with(
         local={"epochs": 1, "batch_size": 80},
         model={"hidden": [8]},
@@ -162,18 +170,19 @@ def a_group_equals_its_clients_one_by_one(subject: Subject) -> None:
         loss, other = alone.report.losses[0], together.report.losses[i]
         _require(abs(loss - other) <= 1e-3 * abs(other), f"client {client} alone has another loss")
         decoded = message.decode(problem.uplink, alone.messages, problem.dim, 3, [client])
+        mixed = "client() mixes the rows of a group"
         for name, value in decoded.items():
-            what = f"client {client} alone uploads another '{name}': client() mixes the rows of a group"
+            what = f"client {client} alone uploads another '{name}': {mixed}"
             _require(_close(uploads[name][i], value[0]), what)
         for name, array in (rows_of(alone.shards) or [{}])[0].items():
-            what = (
-                f"client {client} alone keeps another '{name}': client() mixes the rows of a group"
-            )
+            what = f"client {client} alone keeps another '{name}': {mixed}"
             _require(_close(states[i][name], array), what)
 
 
 def divergence_is_reported(subject: Subject) -> None:
-    """Local training that diverges ends in an error that names the client, not in NaN at the server."""
+    """Local training that diverges ends in an error that names the client, not in NaN at the
+    server.
+    """
     play = ManualRounds(subject.problem_with(local={"lr": 1e30, "clip_norm": None}))
     try:
         play.round(1, GROUP)

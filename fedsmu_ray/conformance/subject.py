@@ -1,4 +1,6 @@
-"""A method under test, on a small experiment: digits, a small network, 10 clients of which 5 take part."""
+"""A method under test, on a small experiment: digits, a small network, 10 clients of which 5 take
+part.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ CLIENTS, COHORT, ROUNDS = 10, 5, 15
 class Subject:
     """A method with its options, and what it should reach.
 
-    accuracy: test accuracy (0 to 1) to reach after 15 rounds with 3 local epochs; guessing gives 0.1.
+    accuracy: test accuracy (0 to 1) to reach after 15 rounds with 3 local epochs; guessing gives
+    0.1.
     """
 
     method: str  # as in `algorithm.name`
@@ -74,7 +77,9 @@ def run_inline(problem: Problem) -> tuple[list[Record], str]:
 
 
 class ShuffledExecutor(InlineExecutor):
-    """Runs its tasks, and passes their messages on, in any order, like actors that run at the same time."""
+    """Runs its tasks, and passes their messages on, in any order, like actors that run at the same
+    time.
+    """
 
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """The tasks in an order drawn from the round."""
@@ -86,7 +91,9 @@ State = dict[str, NDArray[Any]]  # of one client: named arrays [P]
 
 
 class ManualRounds:
-    """Rounds with cohorts of the caller's choice; holds every client's state as a client task returned it."""
+    """Rounds with cohorts of the caller's choice; holds every client's state as a client task
+    returned it.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.method = problem, problem.method

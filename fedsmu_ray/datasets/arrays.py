@@ -1,4 +1,6 @@
-"""A data set from arrays, whoever made them: .npz files, the user's own function, Hugging Face `datasets`."""
+"""A data set from arrays, whoever made them: .npz files, the user's own function, Hugging Face
+`datasets`.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,12 @@ OPTIONAL = ("classes", "clients", "symbols", "mean", "std")
 
 
 def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
-    """A data set from train_x, train_y, test_x, test_y and, if given, classes, clients, symbols, mean and std.
+    """A data set from train_x, train_y, test_x, test_y and, if given, classes, clients, symbols,
+    mean and std.
 
-    uint8 [N, C, H, W] or [N, H, W] are images, normalized by the training set's moments unless mean and std are given;
-    other whole numbers are tokens; floats are used as they are. Labels and `clients` are whole numbers. Raises
-    ConfigError that names `where`.
+    uint8 [N, C, H, W] or [N, H, W] are images, normalized by the training set's moments unless mean
+    and std are given; other whole numbers are tokens; floats are used as they are. Labels and
+    `clients` are whole numbers. Raises ConfigError that names `where`.
     """
     _check_keys(arrays, where)
     train_x, test_x = (_samples(arrays[key], where) for key in ("train_x", "test_x"))
@@ -64,7 +67,8 @@ def _samples(values: Any, where: str) -> NDArray[Any]:
     if x.dtype.kind not in "iuf" or x.ndim < 2:
         raise ConfigError(
             [
-                f"{where}: samples {list(x.shape)} of type {x.dtype}: expected [samples, ...] of uint8 (images), "
+                f"{where}: samples {list(x.shape)} of type {x.dtype}: expected [samples, ...] of "
+                "uint8 (images), "
                 "whole numbers (tokens) or floats"
             ]
         )
@@ -92,7 +96,8 @@ def _moments(
     if not len(mean) == len(std) == channels or min(std) <= 0:
         raise ConfigError(
             [
-                f"{where}: mean {mean} and std {std} need a number for each of the {channels} channels, and std "
+                f"{where}: mean {mean} and std {std} need a number for each of the {channels} "
+                "channels, and std "
                 "must be positive"
             ]
         )

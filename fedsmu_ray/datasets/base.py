@@ -1,4 +1,6 @@
-"""The contract of a data set: a frozen dataclass whose fields are its options, and a method that loads it."""
+"""The contract of a data set: a frozen dataclass whose fields are its options, and a method that
+loads it.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,16 @@ _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 class DatasetSource(ABC):
     """A data set, or a format that data sets come in.
 
-    The fields of a subclass, with their types, defaults and descriptions, are the keys of `data.options`.
+    The fields of a subclass, with their types, defaults and descriptions, are the keys of
+    `data.options`.
     """
 
     @classmethod
     def from_options(cls, name: str, options: Mapping[str, Any]) -> DatasetSource:
         """The source with the given `data.options`.
 
-        name: `data.dataset`, for messages. Raises ConfigError that lists every unknown key and invalid value.
+        name: `data.dataset`, for messages. Raises ConfigError that lists every unknown key and
+        invalid value.
         """
         hints = get_type_hints(cls, include_extras=True)
         known = [field.name for field in fields(cls)]
@@ -55,9 +59,9 @@ class DatasetSource(ABC):
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read the data set.
 
-        name: `data.dataset` as it is written in the configuration. root: the folder of the data (of an .npz file: the
-        file). download: whether a missing data set may be downloaded. Raises ConfigError that says what is missing or
-        damaged, and the cure.
+        name: `data.dataset` as it is written in the configuration. root: the folder of the data (of
+        an .npz file: the file). download: whether a missing data set may be downloaded. Raises
+        ConfigError that says what is missing or damaged, and the cure.
         """
 
 

@@ -1,9 +1,10 @@
-"""Decoded images on disk, so that 110,000 JPEGs are decoded once per machine and not once per trial.
+"""Decoded images on disk, so that 110,000 JPEGs are decoded once per machine and not once per
+trial.
 
-An entry is a folder of .npy files and meta.json. It appears by one rename, so it is complete or does not exist. It
-holds the fingerprint of the files it was made from (their sizes and modification times) and the checksum of every
-array, and is made again when either does not match. Arrays are memory-mapped, so the processes of a machine share
-their pages.
+An entry is a folder of .npy files and meta.json. It appears by one rename, so it is complete or
+does not exist. It holds the fingerprint of the files it was made from (their sizes and modification
+times) and the checksum of every array, and is made again when either does not match. Arrays are
+memory-mapped, so the processes of a machine share their pages.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def cached(
 ) -> tuple[Arrays, dict[str, Any]]:
     """Arrays (NAMES, read-only, memory-mapped) and facts of the entry for `root`.
 
-    The entry is made if it is missing, out of date or damaged. mark: fingerprint of the files it is made from. nbytes:
-    size of the arrays, in bytes. make: writes <name>.npy for all NAMES into a folder and returns the facts for
-    meta.json. Raises ConfigError if the entry cannot be written.
+    The entry is made if it is missing, out of date or damaged. mark: fingerprint of the files it is
+    made from. nbytes: size of the arrays, in bytes. make: writes <name>.npy for all NAMES into a
+    folder and returns the facts for meta.json. Raises ConfigError if the entry cannot be written.
     """
     location = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     entry = folder() / f"{name}-{location}"
@@ -72,7 +73,8 @@ def cached(
     except (OSError, _UnusableError) as error:
         raise ConfigError(
             [
-                f"the cache of decoded images {entry} cannot be written: {error}; set $FEDSMU_CACHE to a folder "
+                f"the cache of decoded images {entry} cannot be written: {error}; set "
+                "$FEDSMU_CACHE to a folder "
                 "with enough space"
             ]
         ) from error
@@ -83,7 +85,9 @@ class _UnusableError(Exception):
 
 
 def _make(entry: Path, mark: str, nbytes: int, make: Callable[[Path], dict[str, Any]]) -> None:
-    """Make the entry, in place of the old one if there is one; raises OSError if the disk has no space for it."""
+    """Make the entry, in place of the old one if there is one; raises OSError if the disk has no
+    space for it.
+    """
     folder().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder()).free
     if (
@@ -103,7 +107,9 @@ def _make(entry: Path, mark: str, nbytes: int, make: Callable[[Path], dict[str, 
 
 
 def _load(entry: Path, mark: str) -> tuple[Arrays, dict[str, Any]]:
-    """Raises FileNotFoundError for no entry and _UnusableError for one that is out of date or damaged."""
+    """Raises FileNotFoundError for no entry and _UnusableError for one that is out of date or
+    damaged.
+    """
     if not entry.is_dir():
         raise FileNotFoundError(entry)
     try:

@@ -15,14 +15,14 @@ BLOCK = 1000  # images whose moments are computed at once
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test samples as they are stored; images are normalized only when a batch is drawn.
+    """Training and test samples as they are stored; images are normalized only when a batch is
+    drawn.
 
-    train_x, test_x: images uint8 [N, channels, height, width]; tokens uint8 or int64 [N, length]; or float32 [N, ...].
-    train_y, test_y: int64 [N] in range(classes).
-    mean, std: per channel, of values scaled to [0, 1] by dividing by `scale`; None for samples that are used as they
-    are.
-    clients: int64 [N], the natural client (a role, a writer) of each training sample; None if there are none.
-    symbols: the number of different tokens; None if samples are not tokens.
+    train_x, test_x: images uint8 [N, channels, height, width]; tokens uint8 or int64 [N, length];
+    or float32 [N, ...]. train_y, test_y: int64 [N] in range(classes). mean, std: per channel, of
+    values scaled to [0, 1] by dividing by `scale`; None for samples that are used as they are.
+    clients: int64 [N], the natural client (a role, a writer) of each training sample; None if there
+    are none. symbols: the number of different tokens; None if samples are not tokens.
     """
 
     name: str
@@ -49,7 +49,9 @@ class Dataset:
 
 
 def moments(x: NDArray[Any], scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of every channel of images [N, C, H, W] / scale, in blocks to spare memory."""
+    """Mean and standard deviation of every channel of images [N, C, H, W] / scale, in blocks to
+    spare memory.
+    """
     count = x.size / x.shape[1]
     total = np.zeros(x.shape[1])
     squares = np.zeros(x.shape[1])
@@ -63,7 +65,9 @@ def moments(x: NDArray[Any], scale: float) -> tuple[tuple[float, ...], tuple[flo
 
 
 def checked(dataset: Dataset, where: str) -> Dataset:
-    """The data set, if its arrays are valid and fit together; raises ConfigError that names `where`."""
+    """The data set, if its arrays are valid and fit together; raises ConfigError that names
+    `where`.
+    """
     problems = []
     splits = ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
     for split, x, y in splits:
@@ -75,11 +79,13 @@ def checked(dataset: Dataset, where: str) -> Dataset:
     train, test = (f"{list(x.shape[1:])} ({x.dtype})" for x in (dataset.train_x, dataset.test_x))
     if train != test:
         problems.append(
-            f"{where}: training samples are {train} and test samples {test}; they must have the same shape and type"
+            f"{where}: training samples are {train} and test samples {test}; they must have the "
+            "same shape and type"
         )
     if dataset.clients is not None and dataset.clients.shape != dataset.train_y.shape:
         problems.append(
-            f"{where}: clients {list(dataset.clients.shape)} must hold one whole number for every training sample"
+            f"{where}: clients {list(dataset.clients.shape)} must hold one whole number for every "
+            "training sample"
         )
     if problems:
         raise ConfigError(problems)
@@ -89,7 +95,8 @@ def checked(dataset: Dataset, where: str) -> Dataset:
 def _label_problems(x: NDArray[Any], y: NDArray[Any], classes: int, split: str) -> list[str]:
     if y.ndim != 1 or y.dtype != np.int64 or len(x) != len(y) or not len(y):
         return [
-            f"{split}_x {list(x.shape)} and {split}_y {list(y.shape)} ({y.dtype}) must hold the same number of "
+            f"{split}_x {list(x.shape)} and {split}_y {list(y.shape)} ({y.dtype}) must hold the "
+            "same number of "
             "samples, at least one, and labels must be whole numbers"
         ]
     wrong = np.flatnonzero((y < 0) | (y >= classes))

@@ -10,7 +10,9 @@ from fedsmu_ray.numerics.parameters import as_tensor
 
 
 class DeviceData:
-    """A data set resident on the device that trains; on the CPU it shares the memory of the arrays."""
+    """A data set resident on the device that trains; on the CPU it shares the memory of the
+    arrays.
+    """
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self.device = device
@@ -26,7 +28,9 @@ class DeviceData:
             self.offset = (mean / std)[:, None, None]
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Training samples as the model takes them, and labels: index [C, B] gives [C, B, ...] and [C, B]."""
+        """Training samples as the model takes them, and labels: index [C, B] gives [C, B, ...] and
+        [C, B].
+        """
         index = index.to(self.device)
         return self._prepared(self.train_x[index]), self.train_y[index]
 

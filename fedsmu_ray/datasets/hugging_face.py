@@ -82,9 +82,11 @@ def _package(where: str) -> Any:
 def _load_splits(
     datasets: Any, path: str, config: str | None, download: bool, where: str
 ) -> Mapping[str, Any]:
-    """The splits by name: of a folder written by save_to_disk, of any other local folder, or of the hub.
+    """The splits by name: of a folder written by save_to_disk, of any other local folder, or of the
+    hub.
 
-    The hub is asked only if downloads are allowed; otherwise its data sets come from the package's own cache.
+    The hub is asked only if downloads are allowed; otherwise its data sets come from the package's
+    own cache.
     """
     try:
         if (Path(path) / "dataset_dict.json").is_file():
@@ -97,7 +99,8 @@ def _load_splits(
     except Exception as error:  # of half a dozen types, depending on what is missing
         raise ConfigError(
             [
-                f"{where}: cannot be loaded ({type(error).__name__}: {error}); give a folder that exists, or allow "
+                f"{where}: cannot be loaded ({type(error).__name__}: {error}); give a folder that "
+                "exists, or allow "
                 "the download with data.download=true"
             ]
         ) from error
@@ -127,7 +130,8 @@ def _images(split: Any, column: str, where: str) -> NDArray[np.uint8]:
         if pixels.shape != images.shape[1:]:
             raise ConfigError(
                 [
-                    f"{where}: image {i} is {list(pixels.shape)} [channels, height, width], the others are "
+                    f"{where}: image {i} is {list(pixels.shape)} [channels, height, width], the "
+                    "others are "
                     f"{list(images.shape[1:])}; resize all images to one size"
                 ]
             )

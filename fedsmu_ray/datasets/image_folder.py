@@ -14,7 +14,9 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class ImageFolder(DatasetSource):
-    """<root>/{train,test}/<class>/*: images of one size, read as RGB; classes are the folder names, sorted."""
+    """<root>/{train,test}/<class>/*: images of one size, read as RGB; classes are the folder names,
+    sorted.
+    """
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """List the images, and decode them unless they are cached."""
@@ -22,7 +24,8 @@ class ImageFolder(DatasetSource):
         if not classes:
             raise ConfigError(
                 [
-                    f"data.dataset = {name}: {root}/train has no class folders; set data.root to a folder that has "
+                    f"data.dataset = {name}: {root}/train has no class folders; set data.root to a "
+                    "folder that has "
                     "train/<class>/*.jpg and test/<class>/*.jpg"
                 ]
             )
@@ -34,7 +37,8 @@ class ImageFolder(DatasetSource):
         if extra:
             raise ConfigError(
                 [
-                    f"data.root: {root / 'test'} has classes without training images: {', '.join(extra[:5])}"
+                    f"data.root: {root / 'test'} has classes without training images: "
+                    f"{', '.join(extra[:5])}"
                 ]
             )
         splits = {s: list_images([root / s / c for c in classes]) for s in ("train", "test")}

@@ -33,7 +33,9 @@ class ImageList:
 
 
 def list_images(folders: list[Path]) -> ImageList:
-    """The image files of one folder per class, sorted by name; a folder that is missing has none."""
+    """The image files of one folder per class, sorted by name; a folder that is missing has
+    none.
+    """
     files: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
@@ -51,8 +53,8 @@ def list_images(folders: list[Path]) -> ImageList:
 def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: int) -> Dataset:
     """The images as uint8 [N, 3, H, W], from the cache or decoded into it.
 
-    They are normalized by the training set's moments. Raises ConfigError that names an image that is damaged or not of
-    the size of the first.
+    They are normalized by the training set's moments. Raises ConfigError that names an image that
+    is damaged or not of the size of the first.
     """
     labeled = [
         (file, int(label))
@@ -80,7 +82,9 @@ def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: i
 
 
 def _decode(files: list[str], x: NDArray[np.uint8], advance: Callable[[int], None]) -> None:
-    """Decode the files into x [N, 3, H, W], on all cores: Pillow decodes outside the interpreter lock."""
+    """Decode the files into x [N, 3, H, W], on all cores: Pillow decodes outside the interpreter
+    lock.
+    """
 
     def decode_chunk(start: int) -> int:
         stop = min(start + CHUNK, len(files))
@@ -89,7 +93,8 @@ def _decode(files: list[str], x: NDArray[np.uint8], advance: Callable[[int], Non
             if pixels.shape[:2] != x.shape[2:]:
                 raise ConfigError(
                     [
-                        f"data.root: {files[i]} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the others are "
+                        f"data.root: {files[i]} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
+                        "others are "
                         f"{x.shape[3]}x{x.shape[2]}; resize all images to one size"
                     ]
                 )

@@ -18,7 +18,8 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class Imported(DatasetSource):
-    """A function of the user's: function(root, **data.options) -> mapping of arrays as in `from_arrays`, or a Dataset.
+    """A function of the user's: function(root, **data.options) -> mapping of arrays as in
+    `from_arrays`, or a Dataset.
 
     All of `data.options` are arguments of the function, so none is checked here.
     """
@@ -42,7 +43,8 @@ class Imported(DatasetSource):
         if not isinstance(loaded, Mapping):
             raise ConfigError(
                 [
-                    f"{where}: it returned a {type(loaded).__name__}; it must return a mapping with "
+                    f"{where}: it returned a {type(loaded).__name__}; it must return a mapping "
+                    "with "
                     f"{', '.join(REQUIRED)}"
                 ]
             )

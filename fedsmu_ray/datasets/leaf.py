@@ -1,9 +1,10 @@
 """LEAF's JSON format (Caldas et al., 2018): users with their samples, in a train and a test folder.
 
-    <root>/{train,test}/*.json: {"users": [...], "num_samples": [...], "user_data": {user: {"x": [...], "y": [...]}}}
+    <root>/{train,test}/*.json: {"users": [...], "num_samples": [...], "user_data": {user: {"x":
+    [...], "y": [...]}}}
 
-x is a list of windows of characters (Shakespeare) or of lists of numbers (FEMNIST, synthetic); y the next characters
-or whole numbers.
+x is a list of windows of characters (Shakespeare) or of lists of numbers (FEMNIST, synthetic); y
+the next characters or whole numbers.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ ALPHABET = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklm
 
 @dataclass(frozen=True)
 class Leaf(DatasetSource):
-    """A data set in LEAF's format; natural clients are the training users, the test set pools those of all users.
+    """A data set in LEAF's format; natural clients are the training users, the test set pools those
+    of all users.
 
-    Text becomes tokens uint8 (int64 if there are more than 256 symbols) [N, length], numbers float32.
+    Text becomes tokens uint8 (int64 if there are more than 256 symbols) [N, length], numbers
+    float32.
     """
 
     alphabet: Annotated[
@@ -52,7 +55,9 @@ class Shakespeare(DatasetSource):
 
 @dataclass(frozen=True)
 class _Split:
-    """Samples [N, ...], labels and natural clients int64 [N], clients numbered in the order of the users."""
+    """Samples [N, ...], labels and natural clients int64 [N], clients numbered in the order of the
+    users.
+    """
 
     x: NDArray[Any]
     y: NDArray[np.int64]
@@ -60,14 +65,17 @@ class _Split:
 
 
 def _load(name: str, root: Path, alphabet: str) -> Dataset:
-    """The data set in <root>/<name> or <root>; raises ConfigError that names file, user and what is wrong."""
+    """The data set in <root>/<name> or <root>; raises ConfigError that names file, user and what is
+    wrong.
+    """
     places = [root / name, root]
     place = next((p for p in places if (p / "train").is_dir()), None)
     if place is None:
         raise ConfigError(
             [
                 f"data.dataset = {name}: no folder train/ with LEAF's JSON files in "
-                f"{' or '.join(map(str, places))}; set data.root (or $FEDSMU_DATA) to the folder that holds "
+                f"{' or '.join(map(str, places))}; set data.root (or $FEDSMU_DATA) to the folder "
+                "that holds "
                 "train/ and test/"
             ]
         )
@@ -103,7 +111,8 @@ def _read_split(folder: Path, alphabet: str) -> _Split:
                 raise ConfigError(
                     [
                         f"{where}: samples are {list(x.shape[1:])} ({x.dtype}), those before "
-                        f"{list(xs[0].shape[1:])} ({xs[0].dtype}); all samples must have the same shape and type"
+                        f"{list(xs[0].shape[1:])} ({xs[0].dtype}); all samples must have the same "
+                        "shape and type"
                     ]
                 )
             users.add(user)
@@ -144,7 +153,8 @@ def _users(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
     except (KeyError, TypeError) as error:
         raise ConfigError(
             [
-                f"data.root: {file} is not in LEAF's format: {type(error).__name__} {error}; it needs users, "
+                f"data.root: {file} is not in LEAF's format: {type(error).__name__} {error}; it "
+                "needs users, "
                 "num_samples and user_data: {user: {x, y}}"
             ]
         ) from None
@@ -152,7 +162,8 @@ def _users(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
         if not number == x == y:
             raise ConfigError(
                 [
-                    f"data.root: {file}, user {user}: {x} samples and {y} labels, but num_samples says {number}; "
+                    f"data.root: {file}, user {user}: {x} samples and {y} labels, but num_samples "
+                    f"says {number}; "
                     "fetch or generate the file again"
                 ]
             )
@@ -175,7 +186,8 @@ def _tokens(
         at = int(np.flatnonzero(tokens < 0)[0])
         raise ConfigError(
             [
-                f"{where}[{at // length}]: character {chr(points[at])!r} is not among the {len(alphabet)} symbols "
+                f"{where}[{at // length}]: character {chr(points[at])!r} is not among the "
+                f"{len(alphabet)} symbols "
                 "of the alphabet; clean the text, or give data.options.alphabet (data.dataset=leaf)"
             ]
         )

@@ -16,14 +16,17 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class Npz(DatasetSource):
-    """A file written by numpy.savez(path, train_x=..., train_y=..., test_x=..., test_y=...); `root` is the file."""
+    """A file written by numpy.savez(path, train_x=..., train_y=..., test_x=..., test_y=...); `root`
+    is the file.
+    """
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read the file `root`."""
         if root.suffix != ".npz" or not root.is_file():
             raise ConfigError(
                 [
-                    f"data.dataset = {name}: {root} is not an .npz file; set data.root to the file itself"
+                    f"data.dataset = {name}: {root} is not an .npz file; set data.root to the file "
+                    "itself"
                 ]
             )
         try:
@@ -32,7 +35,8 @@ class Npz(DatasetSource):
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise ConfigError(
                 [
-                    f"data.root: {root} cannot be read ({error}); it must be a complete file written by numpy.savez, "
+                    f"data.root: {root} cannot be read ({error}); it must be a complete file "
+                    "written by numpy.savez, "
                     "without Python objects"
                 ]
             ) from None

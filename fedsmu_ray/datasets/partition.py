@@ -1,4 +1,6 @@
-"""Split the training samples over the clients: pure functions of labels (or natural clients) and seed."""
+"""Split the training samples over the clients: pure functions of labels (or natural clients) and
+seed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ class PartitionConfig:
     kind: Annotated[
         Literal["dirichlet", "iid", "shards", "natural", "quantity_skew"],
         Field(
-            description="label skew (dirichlet, shards), size skew (quantity_skew), no skew (iid), or the data set's "
+            description="label skew (dirichlet, shards), size skew (quantity_skew), no skew (iid), "
+            "or the data set's "
             "own clients (natural)"
         ),
     ] = "dirichlet"
@@ -36,7 +39,8 @@ class PartitionConfig:
         float,
         Field(
             gt=0,
-            description="Dirichlet concentration (dirichlet, quantity_skew); smaller is more skewed",
+            description="Dirichlet concentration (dirichlet, quantity_skew); smaller is more "
+            "skewed",
         ),
     ] = 0.25
     sigma: Annotated[
@@ -50,14 +54,18 @@ class PartitionConfig:
 
 @dataclass(frozen=True)
 class Partition:
-    """Client c has the samples indices[starts[c] : starts[c] + sizes[c]] of the training set (all int64)."""
+    """Client c has the samples indices[starts[c] : starts[c] + sizes[c]] of the training set (all
+    int64).
+    """
 
     indices: Tensor
     starts: Tensor
     sizes: Tensor
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as arrays, which the processes of a node share; tensors would be copied into each of them."""
+        """Pickle as arrays, which the processes of a node share; tensors would be copied into each
+        of them.
+        """
         return _from_arrays, tuple(t.numpy() for t in (self.indices, self.starts, self.sizes))
 
     def of(self, client: int) -> Tensor:
@@ -90,15 +98,18 @@ def partition(
     seed: int,
     natural_clients: NDArray[np.int64] | None = None,
 ) -> Partition:
-    """Assign the training samples to clients; every client gets at least one, and no sample goes to two.
+    """Assign the training samples to clients; every client gets at least one, and no sample goes to
+    two.
 
-    natural_clients: the natural client of each sample, for kind `natural`. Kinds of equal sizes leave the remainder of
-    len(labels) / clients unused (FedDyn's rule). Raises ConfigError for more clients than the data set can serve.
+    natural_clients: the natural client of each sample, for kind `natural`. Kinds of equal sizes
+    leave the remainder of len(labels) / clients unused (FedDyn's rule). Raises ConfigError for more
+    clients than the data set can serve.
     """
     if len(labels) < clients:
         raise ConfigError(
             [
-                f"data.clients = {clients}: the training set has only {len(labels)} samples; use fewer clients"
+                f"data.clients = {clients}: the training set has only {len(labels)} samples; use "
+                "fewer clients"
             ]
         )
     generator = host_generator(seed, "partition")
@@ -121,11 +132,14 @@ def partition(
 def _natural(
     natural_clients: NDArray[np.int64] | None, clients: int, generator: np.random.Generator
 ) -> list[Indices]:
-    """Every natural client keeps its samples, in their order; if there are more than `clients`, a random choice."""
+    """Every natural client keeps its samples, in their order; if there are more than `clients`, a
+    random choice.
+    """
     if natural_clients is None:
         raise ConfigError(
             [
-                "data.partition.kind = natural: this data set has no natural clients (shakespeare, leaf and data sets "
+                "data.partition.kind = natural: this data set has no natural clients (shakespeare, "
+                "leaf and data sets "
                 "with `clients` have them); use dirichlet, iid or shards"
             ]
         )
@@ -133,7 +147,8 @@ def _natural(
     if clients > len(ids):
         raise ConfigError(
             [
-                f"data.clients = {clients}: the data set has {len(ids)} natural clients with training samples; use "
+                f"data.clients = {clients}: the data set has {len(ids)} natural clients with "
+                "training samples; use "
                 f"data.clients={len(ids)} or fewer"
             ]
         )
@@ -149,8 +164,8 @@ def _iid(
 ) -> list[Indices]:
     """Consecutive slices of a permutation.
 
-    If there are many classes (CIFAR-100) and the samples of each divide evenly, all clients get the same number of
-    every class, as in FedDyn's code.
+    If there are many classes (CIFAR-100) and the samples of each divide evenly, all clients get the
+    same number of every class, as in FedDyn's code.
     """
     order = generator.permutation(len(labels))
     counts = np.bincount(labels, minlength=classes)
@@ -167,13 +182,15 @@ def _shards(
 ) -> list[Indices]:
     """McMahan et al.'s pathological split (AISTATS 2017).
 
-    Sort by label, cut into clients x shards equal pieces, and assign `shards` of them to every client.
+    Sort by label, cut into clients x shards equal pieces, and assign `shards` of them to every
+    client.
     """
     size = len(labels) // (clients * shards)
     if not size:
         raise ConfigError(
             [
-                f"data.partition.shards = {shards}: {clients} clients x {shards} shards are more than the "
+                f"data.partition.shards = {shards}: {clients} clients x {shards} shards are more "
+                "than the "
                 f"{len(labels)} training samples; use fewer of either"
             ]
         )
@@ -186,7 +203,9 @@ def _shards(
 def _quantity_skew(
     labels: NDArray[np.int64], clients: int, alpha: float, generator: np.random.Generator
 ) -> list[Indices]:
-    """The same class distribution everywhere, sizes in proportion to Dirichlet(alpha) (Li et al., ICDE 2022)."""
+    """The same class distribution everywhere, sizes in proportion to Dirichlet(alpha) (Li et al.,
+    ICDE 2022).
+    """
     order = generator.permutation(len(labels))
     free = len(labels) - clients  # beside the one sample that every client gets
     shares = generator.dirichlet(np.full(clients, alpha))
@@ -197,8 +216,8 @@ def _quantity_skew(
 def _sizes(samples: int, clients: int, sigma: float, generator: np.random.Generator) -> Indices:
     """Client sizes by FedDyn's rule: equal, or log-normal of spread sigma, rescaled and truncated.
 
-    The rounding difference goes to the first client that can take it. A client that truncation left empty gets one
-    sample.
+    The rounding difference goes to the first client that can take it. A client that truncation left
+    empty gets one sample.
     """
     size = samples // clients
     if not sigma:
@@ -222,12 +241,14 @@ def _dirichlet(
 ) -> list[Indices]:
     """FedDyn's procedure (Acar et al., ICLR 2021, `DatasetObject`).
 
-    Each client draws class priors from Dirichlet(alpha); then, until all are full, a random client draws a class from
-    its priors and takes the last unused sample of that class. order: a random permutation of the samples.
+    Each client draws class priors from Dirichlet(alpha); then, until all are full, a random client
+    draws a class from its priors and takes the last unused sample of that class. order: a random
+    permutation of the samples.
 
-    Its two rejections are replaced by draws of the same law that cannot loop: the client is drawn among those not yet
-    full, and an exhausted class is removed from the priors (a client whose priors have no mass left draws in proportion
-    to the remaining samples). Samples fill a client from its last slot down.
+    Its two rejections are replaced by draws of the same law that cannot loop: the client is drawn
+    among those not yet full, and an exhausted class is removed from the priors (a client whose
+    priors have no mass left draws in proportion to the remaining samples). Samples fill a client
+    from its last slot down.
     """
     pools = [order[labels[order] == c] for c in range(classes)]
     priors = generator.dirichlet(np.full(classes, alpha), size=len(sizes))
@@ -238,7 +259,9 @@ def _dirichlet(
 
 
 def _turns(sizes: Indices, generator: np.random.Generator) -> tuple[Indices, NDArray[np.float64]]:
-    """The client of each turn, drawn among those not yet full, and a uniform number for its draw of a class."""
+    """The client of each turn, drawn among those not yet full, and a uniform number for its draw of
+    a class.
+    """
     free, open_clients = sizes.tolist(), list(range(len(sizes)))
     turns, chance = np.empty(int(sizes.sum()), np.int64), np.empty(int(sizes.sum()))
     for turn in range(len(turns)):
@@ -255,9 +278,11 @@ def _turns(sizes: Indices, generator: np.random.Generator) -> tuple[Indices, NDA
 def _draw_samples(
     pools: list[Indices], priors: NDArray[np.float64], turns: Indices, chance: NDArray[np.float64]
 ) -> Indices:
-    """The sample that the client of each turn takes; pools: samples of each class; priors: [clients, classes].
+    """The sample that the client of each turn takes; pools: samples of each class; priors:
+    [clients, classes].
 
-    A block of turns is drawn at once, cut where a class is exhausted, because the following draws depend on that.
+    A block of turns is drawn at once, cut where a class is exhausted, because the following draws
+    depend on that.
     """
     left = np.array([len(pool) for pool in pools])
     left_at_cut = left.copy()  # the samples left when a class was last exhausted

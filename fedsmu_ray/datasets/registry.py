@@ -45,7 +45,9 @@ _LONGEST = 120  # characters of a name in a message
 
 
 def find(name: str) -> type[DatasetSource]:
-    """The class of a data set; raises ConfigError that names `data.dataset` and lists the valid names."""
+    """The class of a data set; raises ConfigError that names `data.dataset` and lists the valid
+    names.
+    """
     for pattern, source in _FORMS.items():
         if re.fullmatch(pattern, name):
             return source
@@ -60,7 +62,7 @@ def find(name: str) -> type[DatasetSource]:
 def load_dataset(name: str, options: Mapping[str, Any], root: Path, download: bool) -> Dataset:
     """Load a data set.
 
-    name, options, root, download: the settings `data.dataset`, `data.options`, `data.root` and `data.download`. Raises
-    ConfigError that says what is unknown, missing or damaged, and the cure.
+    name, options, root, download: the settings `data.dataset`, `data.options`, `data.root` and
+    `data.download`. Raises ConfigError that says what is unknown, missing or damaged, and the cure.
     """
     return find(name).from_options(name, options).load(name, root, download)

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 
 def covering(counts: NDArray[np.int64], share: float = 0.8) -> NDArray[np.int64]:
-    """How many of a client's most frequent classes hold `share` of its samples, [clients]; counts [clients, classes]."""
+    """How many of a client's most frequent classes hold `share` of its samples, [clients]; counts
+    [clients, classes].
+    """
     shares = -np.sort(-counts, axis=1).cumsum(1) / counts.sum(1, keepdims=True)
     below = (shares < share - 1e-12).sum(1)
     return np.asarray(below + 1, np.int64)

@@ -1,4 +1,6 @@
-"""Synthetic samples of any shape and number, for benchmarks and tests: Gaussian classes of known overlap."""
+"""Synthetic samples of any shape and number, for benchmarks and tests: Gaussian classes of known
+overlap.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,13 @@ GRAY, CONTRAST = 128, 32  # pixel value of 0, and the step from it to the value 
 
 @dataclass(frozen=True)
 class Synthetic(DatasetSource):
-    """Samples that are a pure function of the options: uint8 images for shapes [C, H, W], float32 for all others.
+    """Samples that are a pure function of the options: uint8 images for shapes [C, H, W], float32
+    for all others.
 
-    A sample is the mean of its class plus standard normal noise. A class mean has a random direction and length
-    `separation`, so two classes are about 1.4 separation standard deviations apart, whatever the shape: with 0 nothing
-    can be learned, with 3 the best possible accuracy on 10 classes is about 90 %, with 6 nearly 100 %.
+    A sample is the mean of its class plus standard normal noise. A class mean has a random
+    direction and length `separation`, so two classes are about 1.4 separation standard deviations
+    apart, whatever the shape: with 0 nothing can be learned, with 3 the best possible accuracy on
+    10 classes is about 90 %, with 6 nearly 100 %.
     """
 
     shape: Annotated[

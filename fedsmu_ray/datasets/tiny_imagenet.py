@@ -16,7 +16,8 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class TinyImageNet(DatasetSource):
-    """wnids.txt, train/<wnid>/images/*, and as the test set the validation images with val/val_annotations.txt.
+    """wnids.txt, train/<wnid>/images/*, and as the test set the validation images with
+    val/val_annotations.txt.
 
     Classes are in the order of wnids.txt. The folder tiny-imagenet-200 is `root` or in `root`.
     """
@@ -28,7 +29,8 @@ class TinyImageNet(DatasetSource):
         if place is None:
             raise ConfigError(
                 [
-                    f"data.dataset = {name}: no wnids.txt in {' or '.join(map(str, places))}; unpack "
+                    f"data.dataset = {name}: no wnids.txt in {' or '.join(map(str, places))}; "
+                    "unpack "
                     "tiny-imagenet-200.zip and set data.root (or $FEDSMU_DATA) to its folder"
                 ]
             )
@@ -46,8 +48,10 @@ def _training_images(folder: Path, wnids: list[str]) -> ImageList:
     if len(short):
         raise ConfigError(
             [
-                f"data.root: {folder} is not complete: {len(short)} of {len(wnids)} classes have too few images "
-                f"({wnids[short[0]]} has {counts[short[0]]}, others {counts.max(initial=0)}); unpack it again"
+                f"data.root: {folder} is not complete: {len(short)} of {len(wnids)} classes have "
+                "too few images "
+                f"({wnids[short[0]]} has {counts[short[0]]}, others {counts.max(initial=0)}); "
+                "unpack it again"
             ]
         )
     return images
@@ -59,7 +63,8 @@ def _validation_images(folder: Path, wnids: list[str]) -> ImageList:
     if not annotations.is_file():
         raise ConfigError(
             [
-                f"data.root: {annotations}, the file of the validation labels, is missing; unpack the archive again"
+                f"data.root: {annotations}, the file of the validation labels, is missing; unpack "
+                "the archive again"
             ]
         )
     classes = {wnid: label for label, wnid in enumerate(wnids)}
@@ -70,13 +75,15 @@ def _validation_images(folder: Path, wnids: list[str]) -> ImageList:
         if wnid not in classes:
             raise ConfigError(
                 [
-                    f"data.root: {annotations}, line {number}: label {wnid!r} of {name!r} is not in wnids.txt"
+                    f"data.root: {annotations}, line {number}: label {wnid!r} of {name!r} is not "
+                    "in wnids.txt"
                 ]
             )
         if name not in existing:
             raise ConfigError(
                 [
-                    f"data.root: {images / name} is missing (line {number} of val_annotations.txt); unpack the "
+                    f"data.root: {images / name} is missing (line {number} of "
+                    "val_annotations.txt); unpack the "
                     "archive again"
                 ]
             )
@@ -85,7 +92,8 @@ def _validation_images(folder: Path, wnids: list[str]) -> ImageList:
     if len(existing) > len(files) or not files:
         raise ConfigError(
             [
-                f"data.root: {annotations} labels {len(files)} of {len(existing)} images; unpack the archive again"
+                f"data.root: {annotations} labels {len(files)} of {len(existing)} images; unpack "
+                "the archive again"
             ]
         )
     return ImageList(files, np.array(labels, np.int64))

@@ -29,7 +29,9 @@ _CIFAR = {
 
 @dataclass(frozen=True)
 class MNIST(DatasetSource):
-    """MNIST or Fashion-MNIST: IDX files, plain or gzipped, in <root>/<torchvision class>/raw or <root> itself."""
+    """MNIST or Fashion-MNIST: IDX files, plain or gzipped, in <root>/<torchvision class>/raw or
+    <root> itself.
+    """
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read the IDX files."""
@@ -77,7 +79,8 @@ def _idx_split(
     if len(x) != len(y) or (len(y) and y.max() > 9):
         raise ConfigError(
             [
-                f"data.dataset = {name}: {folder}: the {split} images and labels do not match ({len(x)} images, "
+                f"data.dataset = {name}: {folder}: the {split} images and labels do not match "
+                f"({len(x)} images, "
                 f"{len(y)} labels, largest label {y.max(initial=0)}); fetch the files again"
             ]
         )
@@ -104,7 +107,8 @@ def _idx(folder: Path, name: str, dims: int) -> NDArray[np.uint8]:
     if raw[:4] != bytes((0, 0, 8, dims)) or len(raw) != header + int(np.prod(shape)):
         raise ConfigError(
             [
-                f"data.root: {path} is not a complete IDX file ({len(raw)} bytes); fetch the data set again"
+                f"data.root: {path} is not a complete IDX file ({len(raw)} bytes); fetch the data "
+                "set again"
             ]
         )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
@@ -126,7 +130,8 @@ def _download(name: str, kind: str, root: Path) -> None:
     except Exception as error:  # URLError, RuntimeError or OSError, depending on the step
         raise ConfigError(
             [
-                f"data.dataset = {name}: the download to {root} failed ({error}); fetch it elsewhere and set "
+                f"data.dataset = {name}: the download to {root} failed ({error}); fetch it "
+                "elsewhere and set "
                 "data.root to its folder"
             ]
         ) from error
@@ -135,7 +140,8 @@ def _download(name: str, kind: str, root: Path) -> None:
 def _not_found(name: str, wanted: str) -> ConfigError:
     return ConfigError(
         [
-            f"data.dataset = {name}: not found: looked for {wanted}; set data.root (or $FEDSMU_DATA) to its "
+            f"data.dataset = {name}: not found: looked for {wanted}; set data.root (or "
+            "$FEDSMU_DATA) to its "
             "folder, or allow the download with data.download=true"
         ]
     )

@@ -12,7 +12,9 @@ SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def stdout() -> Console:
-    """The console for results: as wide as the terminal, or wide enough for any table if it is piped."""
+    """The console for results: as wide as the terminal, or wide enough for any table if it is
+    piped.
+    """
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 

@@ -1,4 +1,6 @@
-"""Progress displays on stderr: live bars on a terminal, a line now and then where stderr is piped."""
+"""Progress displays on stderr: live bars on a terminal, a line now and then where stderr is
+piped.
+"""
 
 from __future__ import annotations
 
@@ -76,8 +78,10 @@ class RunProgress(_Display):
         super().__init__(enabled)
         self.rounds, self.note = config.federation.rounds, ""
         self.print_line(
-            f"{config.name}: {config.method_name} on {config.data.dataset}, {config.model_name} with "
-            f"{dim:,} parameters, {config.data.clients} clients, {config.federation.cohort} per round, "
+            f"{config.name}: {config.method_name} on {config.data.dataset}, {config.model_name} "
+            "with "
+            f"{dim:,} parameters, {config.data.clients} clients, {config.federation.cohort} per "
+            "round, "
             f"{self.rounds} rounds; {where}"
         )
         self.task = self.progress.add_task("round", total=self.rounds, note="")

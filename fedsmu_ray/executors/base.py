@@ -30,7 +30,9 @@ class Backend(Protocol):
         ...
 
     def trial_bundles(self, compute: ComputeConfig) -> list[dict[str, float]]:
-        """Resources of a trial, as the bundles of its placement group; the first is the trial's process."""
+        """Resources of a trial, as the bundles of its placement group; the first is the trial's
+        process.
+        """
         ...
 
     def open_in_trial(self, compute: ComputeConfig) -> Executor:

@@ -1,4 +1,6 @@
-"""All client tasks in this process, one after another: for debugging, tests, and machines without Ray."""
+"""All client tasks in this process, one after another: for debugging, tests, and machines without
+Ray.
+"""
 
 from __future__ import annotations
 

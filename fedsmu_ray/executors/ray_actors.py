@@ -61,7 +61,9 @@ class TrainOutcomes(NamedTuple):
 
 
 class GroupMessages(NamedTuple):
-    """Which clients the messages of a call are from: the first cohort position and the clients of a group."""
+    """Which clients the messages of a call are from: the first cohort position and the clients of a
+    group.
+    """
 
     position: int
     clients: Sequence[int]
@@ -78,7 +80,8 @@ class ClientActor:
         self.worker = ClientWorker(problem.with_dataset(dataset))
 
     def train_groups(self, groups: list[Group], broadcast: Any, *shards: Arrays) -> tuple[Any, ...]:
-        """Train several groups: TrainOutcomes, the messages of each group, and all new shards in order.
+        """Train several groups: TrainOutcomes, the messages of each group, and all new shards in
+        order.
 
         The messages and shards of a group that failed are None.
         """
@@ -147,8 +150,8 @@ def receive_groups(server: Server, groups: list[GroupMessages], messages: list[A
 def keep_freed_memory() -> None:
     """Have the C library keep freed blocks instead of returning them to the kernel.
 
-    Every training step allocates the same activations again, and faulting their pages in anew took a tenth of
-    a LeNet step.
+    Every training step allocates the same activations again, and faulting their pages in anew took
+    a tenth of a LeNet step.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc

@@ -32,7 +32,9 @@ class ClientPool:
     def __init__(
         self, compute: ComputeConfig, count: int, placement: PlacementGroup | None = None
     ) -> None:
-        """placement: a trial's placement group, with bundle i for client actor i; None: anywhere."""
+        """placement: a trial's placement group, with bundle i for client actor i; None:
+        anywhere.
+        """
         self.compute, self.placement = compute, placement
         self.actors = [self._start(i) for i in range(count)]
         self.loading: dict[Any, int] = {}  # reference that is ready when an actor is -> its index
@@ -50,8 +52,8 @@ class ClientPool:
     def wait_until_loaded(self) -> None:
         """Wait for a first actor, then a little longer for the others.
 
-        Those that take much longer (a cluster may have to grow for them) join later. Raises ExecutionError if
-        none is ready in time.
+        Those that take much longer (a cluster may have to grow for them) join later. Raises
+        ExecutionError if none is ready in time.
         """
         self.join([self.first_loaded()])
         if self.loading:
@@ -71,7 +73,9 @@ class ClientPool:
         return [i for i in range(len(self.actors)) if i not in loading]
 
     def first_loaded(self) -> Any:
-        """Wait for one of the loading actors; warns, and raises ExecutionError after START_TIMEOUT_S."""
+        """Wait for one of the loading actors; warns, and raises ExecutionError after
+        START_TIMEOUT_S.
+        """
         refs = list(self.loading)
         if not refs:
             raise ExecutionError(
@@ -85,7 +89,8 @@ class ClientPool:
         if not loaded:
             raise ExecutionError(
                 f"no client actor was ready after {START_TIMEOUT_S:.0f} s: the cluster has "
-                f"{free_resources()} free; lower compute.cpus_per_actor or compute.gpus_per_actor, or "
+                f"{free_resources()} free; lower compute.cpus_per_actor or compute.gpus_per_actor, "
+                "or "
                 "free some"
             )
         return loaded[0]

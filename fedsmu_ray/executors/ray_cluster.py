@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[str]:
-    """Join the cluster at `address` ("auto", host:port) or $RAY_ADDRESS, or start one on this machine.
+    """Join the cluster at `address` ("auto", host:port) or $RAY_ADDRESS, or start one on this
+    machine.
 
-    It is left (or ended) afterwards. In a process that has joined a cluster already, that one is used and kept.
-    Yields a phrase that says which cluster it is, with its resources. Raises ExecutionError for a cluster that
-    cannot be joined.
+    It is left (or ended) afterwards. In a process that has joined a cluster already, that one is
+    used and kept. Yields a phrase that says which cluster it is, with its resources. Raises
+    ExecutionError for a cluster that cannot be joined.
     """
     owned = not ray.is_initialized()
     if owned:
@@ -54,7 +55,8 @@ def _connect(address: str | None) -> None:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ExecutionError(
-            f"--address {address}: cannot join a Ray cluster there ({error}); check the address, that "
+            f"--address {address}: cannot join a Ray cluster there ({error}); check the address, "
+            "that "
             "~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set"
         ) from None
     if threading.current_thread() is threading.main_thread():
@@ -72,7 +74,9 @@ def _describe(joined: str | None) -> str:
 
 
 def _silence_process_losses() -> None:
-    """Ray reports every lost process in a paragraph on stdout, which is for results; the executor logs them."""
+    """Ray reports every lost process in a paragraph on stdout, which is for results; the executor
+    logs them.
+    """
     from ray._private import worker
 
     if hasattr(worker, "print_to_stdstream"):
@@ -86,8 +90,8 @@ def _silence_process_losses() -> None:
 def ship_user_modules() -> None:
     """Have the user's own modules (`import:`) travel with what is sent to other processes.
 
-    Classes and functions of these modules are pickled by value, so the file in the driver's working directory
-    is enough on every node.
+    Classes and functions of these modules are pickled by value, so the file in the driver's working
+    directory is enough on every node.
     """
     for module in plugins.user_modules():
         cloudpickle.register_pickle_by_value(module)
@@ -99,7 +103,9 @@ def store(dataset: Dataset) -> list[Any]:
 
 
 def fitting_actors(compute: ComputeConfig) -> int:
-    """How many client actors the cluster has resources for; raises ExecutionError if not even one."""
+    """How many client actors the cluster has resources for; raises ExecutionError if not even
+    one.
+    """
     resources = ray.cluster_resources()
     fitting = resources.get("CPU", 0) // compute.cpus_per_actor
     share = compute.gpus_per_actor
@@ -109,7 +115,8 @@ def fitting_actors(compute: ComputeConfig) -> int:
         fitting = min(fitting, gpus // share if share >= 1 else gpus * (1 // share))
     if fitting < 1:
         raise ExecutionError(
-            f"the cluster has {free_resources()} and one client actor needs {compute.cpus_per_actor:g} "
+            f"the cluster has {free_resources()} and one client actor needs "
+            f"{compute.cpus_per_actor:g} "
             f"CPUs and {compute.gpus_per_actor:g} GPUs; lower compute.cpus_per_actor or "
             "compute.gpus_per_actor"
         )

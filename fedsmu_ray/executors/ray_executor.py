@@ -1,8 +1,10 @@
-"""The executor on Ray: work-conserving scheduling of client tasks on actors, one broadcast object per round.
+"""The executor on Ray: work-conserving scheduling of client tasks on actors, one broadcast object
+per round.
 
-The driver holds references. A round's broadcast goes from the server into the object store once; a client task
-gets it and its clients' states from there without copies, and its messages go on to the server, again by
-reference. The server is an actor of its own, except in a trial of a sweep, whose process is one already.
+The driver holds references. A round's broadcast goes from the server into the object store once; a
+client task gets it and its clients' states from there without copies, and its messages go on to the
+server, again by reference. The server is an actor of its own, except in a trial of a sweep, whose
+process is one already.
 """
 
 from __future__ import annotations
@@ -72,8 +74,9 @@ class _Call:
 class RayExecutor:
     """The executor over Ray actors (see `federation.tasks.Executor`).
 
-    The actors outlive an experiment: `load` gives them the next one, so a sweep starts its processes once per
-    concurrent trial. Lost client actors are replaced; those that cannot be placed yet join when they can.
+    The actors outlive an experiment: `load` gives them the next one, so a sweep starts its
+    processes once per concurrent trial. Lost client actors are replaced; those that cannot be
+    placed yet join when they can.
     """
 
     def __init__(
@@ -154,8 +157,8 @@ class RayExecutor:
     def _next_tasks(self, todo: deque[tuple[Task, int]], idle: int) -> tuple[list[Task], int]:
         """Take the tasks of the next call: one, or several Train tasks that are short.
 
-        A call costs milliseconds. A client with a time limit, or whose actor was lost, has a call of its own;
-        and no call takes more than its share of the tasks that wait.
+        A call costs milliseconds. A client with a time limit, or whose actor was lost, has a call
+        of its own; and no call takes more than its share of the tasks that wait.
         """
         task, losses = todo.popleft()
         tasks = [task]
@@ -178,7 +181,9 @@ class RayExecutor:
     def _retry(
         self, call: _Call, todo: deque[tuple[Task, int]], error: BaseException
     ) -> list[TaskFailure]:
-        """After the loss of a call's actor: put its tasks back, or give them up after TASK_RETRIES losses."""
+        """After the loss of a call's actor: put its tasks back, or give them up after TASK_RETRIES
+        losses.
+        """
         self.clients.replace(call.actor)
         if call.losses >= TASK_RETRIES:
             why = f"its actor was lost {call.losses + 1} times ({first_sentence(error)})"
@@ -195,7 +200,9 @@ class RayExecutor:
         return []
 
     def _results(self, call: _Call) -> list[Any] | BaseException:
-        """The result of every task of a call, or the exception that says that its actor was lost."""
+        """The result of every task of a call, or the exception that says that its actor was
+        lost.
+        """
         task = call.tasks[0]
         if not ray.wait([call.done], timeout=0)[0]:
             self.clients.replace(call.actor)
@@ -218,7 +225,9 @@ class RayExecutor:
         return [result]
 
     def _raised(self, call: _Call, error: RayTaskError) -> list[TaskFailure]:
-        """Results of a call that raised; raises LostError for a lost input, and what is no client's fault."""
+        """Results of a call that raised; raises LostError for a lost input, and what is no client's
+        fault.
+        """
         task, cause, where = call.tasks[0], error.cause, raising_line(error)
         if isinstance(cause, PROCESS_LOST):  # of the task that should have made the broadcast
             raise LostError(f"{describe_task(task)}: the server actor was lost") from None

@@ -1,4 +1,6 @@
-"""The server of an experiment on Ray: an actor of its own, or an object in the process of a trial."""
+"""The server of an experiment on Ray: an actor of its own, or an object in the process of a
+trial.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class ServerHandle(Protocol):
     """How the executor calls the server, wherever it is."""
 
     def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
-        """Give the server an experiment. stored: references to the problem without data, and to the data."""
+        """Give the server an experiment. stored: references to the problem without data, and to the
+        data.
+        """
         ...
 
     def message(self, name: str, *arguments: Any) -> Any:
@@ -42,7 +46,9 @@ class ServerHandle(Protocol):
 
 
 class ServerInActor:
-    """The server as an actor on this process's node, so that losing another node does not lose it."""
+    """The server as an actor on this process's node, so that losing another node does not lose
+    it.
+    """
 
     def __init__(self) -> None:
         node = ray.get_runtime_context().get_node_id()

@@ -1,13 +1,13 @@
 """Checkpoints of an experiment: a folder of array files and one manifest that names them.
 
-    checkpoint.json                 round, progress, and for every array file its SHA-256 and the clients it holds
+    checkpoint.json                 round, progress, and of every array file SHA-256 and clients
     server-<round>.safetensors      the server state
     states-<round>-<k>.safetensors  a shard of client states, as it came from a client task
 
-A checkpoint exists once its manifest has been renamed into place, and the files of the one before are
-removed only after that: a crash or a full disk leaves the previous checkpoint as it was. Shards that the
-manifest already names are not written again, so a checkpoint costs what has changed since the last one.
-There are no pickles; loading a checkpoint runs no code.
+A checkpoint exists once its manifest has been renamed into place, and the files of the one before
+are removed only after that: a crash or a full disk leaves the previous checkpoint as it was. Shards
+that the manifest already names are not written again, so a checkpoint costs what has changed since
+the last one. There are no pickles; loading a checkpoint runs no code.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ class Checkpoint:
     ) -> None:
         """Write the state after `round`, in place of the previous checkpoint.
 
-        states: where each client's state is. get_shard: arrays of a shard, called only for shards that are
-        not in the previous checkpoint. Raises OSError, and keeps the previous checkpoint, if that fails.
+        states: where each client's state is. get_shard: arrays of a shard, called only for shards
+        that are not in the previous checkpoint. Raises OSError, and keeps the previous checkpoint,
+        if that fails.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         new: list[str] = []  # files written for this checkpoint
@@ -114,7 +115,9 @@ class Checkpoint:
                 path.unlink()
 
     def load(self) -> Loaded | None:
-        """The checkpoint, or None if none was completed; raises CheckpointError for a damaged one."""
+        """The checkpoint, or None if none was completed; raises CheckpointError for a damaged
+        one.
+        """
         path = self.folder / MANIFEST
         if not path.exists():
             return None
@@ -123,7 +126,9 @@ class Checkpoint:
         return Loaded(manifest.progress, server, lambda: self._read_shards(manifest))
 
     def adopt(self, handle: Handle, file: ArrayFile) -> None:
-        """Note that the shard with this handle is in `file`, so that `save` need not write it again."""
+        """Note that the shard with this handle is in `file`, so that `save` need not write it
+        again.
+        """
         self._files[handle] = file
 
     def _write_shards(
@@ -232,7 +237,8 @@ def _read_manifest(path: Path) -> _Manifest:
         plain = json.loads(text)
         if plain["version"] != VERSION:
             raise CheckpointError(
-                f"{path}: version {str(plain['version'])[:20]}, this program reads version {VERSION}"
+                f"{path}: version {str(plain['version'])[:20]}, this program reads version "
+                f"{VERSION}"
             )
         return TypeAdapter(_Manifest).validate_python(plain)
     except ValidationError as error:

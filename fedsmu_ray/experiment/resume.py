@@ -1,4 +1,6 @@
-"""Experiments that continue after an interruption: the folder of a run, and its rounds from its checkpoint."""
+"""Experiments that continue after an interruption: the folder of a run, and its rounds from its
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ log = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3  # in a row, without a new round between them
 
-# Keys that may differ between a checkpoint and the run that continues from it: the bits do not depend on them.
+# Keys that may differ between a checkpoint and the run that continues from it: the bits do not
+# depend on them.
 MAY_DIFFER = (
     "name",
     "federation.rounds",
@@ -46,7 +49,8 @@ _COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
 
 
 def run_folder(config: Config, resume: str | Path | None) -> Path | None:
-    """The folder of a run that keeps checkpoints, with its config.yaml; None for a run without checkpoints.
+    """The folder of a run that keeps checkpoints, with its config.yaml; None for a run without
+    checkpoints.
 
     resume: the folder of an interrupted run; raises ConfigError if it is not one.
     """
@@ -70,14 +74,14 @@ def resumable(
 ) -> Iterator[Record]:
     """The rounds of an experiment, from the checkpoint in `folder` if there is one.
 
-    Yields the evaluated rounds before the checkpoint once more, for readers that have lost them. A new
-    checkpoint is written every `checkpoint.every` rounds; one that cannot be written costs a warning, and
-    the previous one is kept. `progress` is kept up to date. After a LostError (of the server, or of a node
-    with client states) the experiment restarts from the last checkpoint, or else from round 1; the rounds
-    it repeats have the same bits and are not yielded again.
+    Yields the evaluated rounds before the checkpoint once more, for readers that have lost them. A
+    new checkpoint is written every `checkpoint.every` rounds; one that cannot be written costs a
+    warning, and the previous one is kept. `progress` is kept up to date. After a LostError (of the
+    server, or of a node with client states) the experiment restarts from the last checkpoint, or
+    else from round 1; the rounds it repeats have the same bits and are not yielded again.
 
-    Raises ConfigError for a checkpoint of another experiment, CheckpointError for a damaged one, and
-    LostError after MAX_RESTARTS restarts without a new round.
+    Raises ConfigError for a checkpoint of another experiment, CheckpointError for a damaged one,
+    and LostError after MAX_RESTARTS restarts without a new round.
     """
     yielded, restarts = RoundCursor(), 0
     while True:
@@ -207,7 +211,9 @@ def _check_state(whose: str, arrays: Arrays, state: Mapping[str, Tensor], folder
 
 
 def _check_config(config: Config, saved: Mapping[str, Any], folder: Path) -> None:
-    """Raise ConfigError if a checkpoint is of another experiment; `saved` is its flat configuration."""
+    """Raise ConfigError if a checkpoint is of another experiment; `saved` is its flat
+    configuration.
+    """
     now = json.loads(json.dumps(config.flat()))
     changed = sorted(
         key for key in now | saved if key not in MAY_DIFFER and now.get(key) != saved.get(key)

@@ -1,4 +1,6 @@
-"""One experiment from its configuration to its result: wires executor, rounds, tracking and display."""
+"""One experiment from its configuration to its result: wires executor, rounds, tracking and
+display.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +53,10 @@ def run(
 ) -> Result:
     """Run one experiment to its end.
 
-    address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted run of the
-    same configuration; it continues from its last checkpoint (or round 1) to the same bits, in the same
-    tracked run. display: show progress on stderr. An interrupt or error ends the tracked run as KILLED or
-    FAILED and is raised again.
+    address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted run
+    of the same configuration; it continues from its last checkpoint (or round 1) to the same bits,
+    in the same tracked run. display: show progress on stderr. An interrupt or error ends the
+    tracked run as KILLED or FAILED and is raised again.
     """
     began = time.perf_counter()
     problem = Problem.of(config)

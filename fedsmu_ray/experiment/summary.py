@@ -1,4 +1,6 @@
-"""What an experiment gives to trackers and tables: its run to be created, and the summary of its results."""
+"""What an experiment gives to trackers and tables: its run to be created, and the summary of its
+results.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ def summarize(
 ) -> dict[str, Any]:
     """The figures that runs are compared by.
 
-    Accuracies are 0 to 1, bytes are totals over rounds and clients. sha256: of the final model, if it is
-    known. seconds: wall time of the experiment.
+    Accuracies are 0 to 1, bytes are totals over rounds and clients. sha256: of the final model, if
+    it is known. seconds: wall time of the experiment.
     """
     config, last, best = problem.config, progress.last, progress.best
     return {

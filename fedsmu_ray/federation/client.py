@@ -72,8 +72,9 @@ class ClientWorker:
     ) -> GroupOutput:
         """One round of a client group.
 
-        broadcast: the server's message, uint8 [1, bytes]. states: of each client, named float32 [P] arrays,
-        or None before its first round. Raises ClientError for a client whose training diverged.
+        broadcast: the server's message, uint8 [1, bytes]. states: of each client, named float32 [P]
+        arrays, or None before its first round. Raises ClientError for a client whose training
+        diverged.
         """
         received = self._decode(round, self.problem.downlink, broadcast)
         solver = GroupSolver(self.trainer, round, torch.tensor(clients), self.problem.setting)
@@ -144,7 +145,9 @@ class ClientWorker:
 
 
 def _prepare_gpu(share: float, precision: str) -> None:
-    """Limit this process to its share of the GPU's memory, which Ray only accounts for; repeatable sums."""
+    """Limit this process to its share of the GPU's memory, which Ray only accounts for; repeatable
+    sums.
+    """
     environment.set_deterministic_cublas()
     if share < 1:
         torch.cuda.set_per_process_memory_fraction(share)

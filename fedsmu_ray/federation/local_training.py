@@ -20,13 +20,15 @@ from fedsmu_ray.numerics import passes, streams
 from fedsmu_ray.numerics.parameters import Layout, chunked, is_finite
 from fedsmu_ray.wire.base import ZeroRule
 
-# One local step: (rows of the group, their models [R, P], gradients [R, P], live), updating the models in
-# place. live: bool [R, 1], which of these clients still have a batch; None if all have.
+# One local step: (rows of the group, their models [R, P], gradients [R, P], live), updating the
+# models in place. live: bool [R, 1], which of these clients still have a batch; None if all have.
 LocalStep = Callable[[slice, Tensor, Tensor, Tensor | None], None]
 
 
 def channels_last(inputs: Tensor) -> Tensor:
-    """Images [B, C, H, W] in the memory order in which convolutions are fastest; anything else as it is."""
+    """Images [B, C, H, W] in the memory order in which convolutions are fastest; anything else as
+    it is.
+    """
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
@@ -43,7 +45,8 @@ class Trainer:
         augment: bool = False,
         precision: str = "float32",
     ) -> None:
-        """augment: whether training images are flipped and cropped. precision: of the model's products.
+        """augment: whether training images are flipped and cropped. precision: of the model's
+        products.
 
         Weights, gradients and everything that is sent stay float32.
         """
@@ -55,11 +58,12 @@ class Trainer:
         self.batched = batches_clients(module, data.test_batch(0, 2)[0])
 
     def batches(self, round: int, clients: Tensor) -> tuple[Tensor, Tensor]:
-        """Training batches of the round: data set indices [C, K, B] and how many of the B are real, [C, K].
+        """Training batches of the round: data set indices [C, K, B] and how many of the B are real,
+        [C, K].
 
-        Every epoch is a fresh permutation of the client's samples, cut into batches; the short last batch is
-        kept and padded with index 0. A client with fewer batches than the longest of its group has empty
-        ones (0 real samples).
+        Every epoch is a fresh permutation of the client's samples, cut into batches; the short last
+        batch is kept and padded with index 0. A client with fewer batches than the longest of its
+        group has empty ones (0 real samples).
         """
         size, epochs = self.local.batch_size, self.local.epochs
         sizes, starts = self.partition.sizes[clients], self.partition.starts[clients]
@@ -84,7 +88,8 @@ class Trainer:
         return together
 
     def losses(self, y: Tensor, inputs: Tensor, targets: Tensor, real: Tensor) -> Tensor:
-        """Mean cross-entropy [C] of C models y [C, P] over the first `real` [C] samples of their batches.
+        """Mean cross-entropy [C] of C models y [C, P] over the first `real` [C] samples of their
+        batches.
 
         inputs: [C, B, ...]; targets: [C, B].
         """
@@ -103,7 +108,9 @@ class GroupSolver:
     """The local solvers of one client group in one round (see `algorithms.base.LocalSolver`)."""
 
     def __init__(self, trainer: Trainer, round: int, clients: Tensor, setting: Setting) -> None:
-        """clients: int64 [C]. setting: what methods may know; the solvers themselves do not use it."""
+        """clients: int64 [C]. setting: what methods may know; the solvers themselves do not use
+        it.
+        """
         self.trainer, self.round, self.clients, self.setting = trainer, round, clients, setting
         self.lr = trainer.local.lr
         self.losses = torch.zeros(len(clients))  # mean training loss of each client over its steps
@@ -117,15 +124,16 @@ class GroupSolver:
         return steps.to(self.trainer.data.device)
 
     def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
-        """Local SGD from x, for `epochs` epochs of mini-batches (a fresh optimizer every round, no momentum).
+        """Local SGD from x, for `epochs` epochs of mini-batches (a fresh optimizer every round, no
+        momentum).
 
             h <- gradient of the mean cross-entropy over the batch at y
             h <- h + correction + prox (y - x)               terms of the local objective
             h <- h min(1, clip_norm / (||h|| + 1e-6))        global norm; skipped without clip_norm
-            y <- y - lr (h + weight_decay y)                 decay after clipping, on every parameter
+            y <- y - lr (h + weight_decay y)                 decay after clipping, of all parameters
 
-        x: [P] or [C, P]; correction: [C, P]. Returns y, [C, P]. Raises ClientError for a client whose model
-        is no longer finite.
+        x: [P] or [C, P]; correction: [C, P]. Returns y, [C, P]. Raises ClientError for a client
+        whose model is no longer finite.
         """
         local = self.trainer.local
         x = x.expand(len(self.clients), -1)
@@ -151,14 +159,15 @@ class GroupSolver:
     def lion(
         self, x: Tensor, momentum: Tensor, beta1: float, beta2: float
     ) -> tuple[Tensor, Tensor]:
-        """Local Lion from x and a momentum (both [P] or [C, P]), on the batches of `sgd`, with h as there.
+        """Local Lion from x and a momentum (both [P] or [C, P]), on the batches of `sgd`, with h as
+        there.
 
             w <- sign(beta1 mu + (1 - beta1) h)              torch's sign: 0 at 0
             mu <- beta2 mu + (1 - beta2) h
-            y <- y - lr w                                    no weight decay: y - x is a whole number of steps
+            y <- y - lr w                                    no weight decay: whole steps only
 
-        Returns the sum of w over the steps (integers) and the last mu, both [C, P]. Raises ClientError like
-        `sgd`.
+        Returns the sum of w over the steps (integers) and the last mu, both [C, P]. Raises
+        ClientError like `sgd`.
         """
         count, lr = len(self.clients), self.trainer.local.lr
         y, mu = x.expand(count, -1).clone(), momentum.expand(count, -1).clone()
@@ -195,7 +204,8 @@ class GroupSolver:
         return u, new
 
     def sign(self, v: Tensor, zero_rule: ZeroRule) -> Tensor:
-        """Signs of v [C, P] as int8; an exact zero by `zero_rule`, its coin from the client's stream.
+        """Signs of v [C, P] as int8; an exact zero by `zero_rule`, its coin from the client's
+        stream.
 
         Raises ClientError for NaN.
         """
@@ -231,7 +241,8 @@ class GroupSolver:
         for client, row in zip(self.clients.tolist(), y):
             if not is_finite(row):
                 raise ClientError(
-                    f"round {self.round}, client {client}: local training diverged (its model holds NaN "
+                    f"round {self.round}, client {client}: local training diverged (its model "
+                    "holds NaN "
                     f"or Inf); lower local.lr (now {self.lr}) or set local.clip_norm"
                 )
 
@@ -282,12 +293,15 @@ class GroupSolver:
     def _resolve_zeros(
         self, u: Tensor, values: Callable[[tuple[Tensor, ...]], Tensor], zero_rule: ZeroRule
     ) -> None:
-        """Apply `zero_rule` to the zeros among the signs u [C, P]; `values` looks up what they are signs of."""
+        """Apply `zero_rule` to the zeros among the signs u [C, P]; `values` looks up what they are
+        signs of.
+        """
         row, column = at = (u == 0).nonzero(as_tuple=True)
         nan = row[values(at) != 0]
         if len(nan):
             raise ClientError(
-                f"round {self.round}, client {int(self.clients[int(nan[0])])}: the update holds NaN; "
+                f"round {self.round}, client {int(self.clients[int(nan[0])])}: the update holds "
+                "NaN; "
                 f"lower local.lr (now {self.lr}) or set local.clip_norm"
             )
         self.zeros += len(row)

@@ -1,4 +1,6 @@
-"""What an experiment trains, as every process of it sees it: configuration, data, split, and what follows."""
+"""What an experiment trains, as every process of it sees it: configuration, data, split, and what
+follows.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ GROUPS_PER_ROUND = 4  # that keep several actors busy
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything that is fixed before round 1. Plain data: it travels to the actors once per experiment."""
+    """Everything that is fixed before round 1. Plain data: it travels to the actors once per
+    experiment.
+    """
 
     config: Config
     dataset: Dataset
@@ -38,7 +42,9 @@ class Problem:
 
     @staticmethod
     def of(config: Config, dataset: Dataset | None = None) -> Problem:
-        """Load the data (unless given), split it, and check model and method; raises ConfigError."""
+        """Load the data (unless given), split it, and check model and method; raises
+        ConfigError.
+        """
         data = config.data
         if dataset is None:
             dataset = load_dataset(data.dataset, data.options, data.folder(), data.download)
@@ -60,7 +66,9 @@ class Problem:
         return problem
 
     def with_dataset(self, dataset: Dataset | None) -> Problem:
-        """The same problem on another copy of the data set, or (None) without it, to be sent beside it."""
+        """The same problem on another copy of the data set, or (None) without it, to be sent beside
+        it.
+        """
         return replace(self, dataset=cast(Dataset, dataset))
 
     def module(self) -> nn.Module:
@@ -128,8 +136,9 @@ class Problem:
     def shard_clients(self) -> int | None:
         """Clients whose states share one object (a shard), or None for stateless clients.
 
-        Large states are objects of their own, so that one client's can move or be deleted alone; small ones
-        share an object of about a megabyte, so that a thousand of them do not cost a thousand objects.
+        Large states are objects of their own, so that one client's can move or be deleted alone;
+        small ones share an object of about a megabyte, so that a thousand of them do not cost a
+        thousand objects.
         """
         state = self.method.client_init(torch.empty(self.dim, device="meta"))
         nbytes = sum(t.nbytes for t in state.values())
@@ -139,9 +148,9 @@ class Problem:
     def group_size(self) -> int:
         """Clients per group. A function of the configuration alone, never of the number of actors.
 
-        Which clients are trained together decides how their sums are rounded. Small models gain from
-        training together as long as their parameters fit a core's cache; a convolution fills a core with
-        one client.
+        Which clients are trained together decides how their sums are rounded. Small models gain
+        from training together as long as their parameters fit a core's cache; a convolution fills a
+        core with one client.
         """
         compute, cohort = self.config.compute, self.config.federation.cohort
         if compute.clients_per_task:

@@ -26,7 +26,9 @@ class Record:
 
 @dataclass
 class Progress:
-    """Where an experiment stands between two rounds: with the server state, all that a checkpoint holds."""
+    """Where an experiment stands between two rounds: with the server state, all that a checkpoint
+    holds.
+    """
 
     round: int = 0  # completed rounds
     states: dict[int, StateRef] = field(

@@ -1,4 +1,6 @@
-"""The rounds of an experiment, as a generator of records. Knows methods and executors, neither Ray nor trackers."""
+"""The rounds of an experiment, as a generator of records. Knows methods and executors, neither Ray
+nor trackers.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,12 @@ def rounds(
 ) -> Iterator[Record]:
     """Train round after round; yields every round's record, in order.
 
-    progress: where to continue from; it is kept up to date, and is the state between two rounds at every
-    yield. Raises what a client raised, if `federation.on_client_failure` says so, and ClientError for a round
-    with too few participants.
+    progress: where to continue from; it is kept up to date, and is the state between two rounds at
+    every yield. Raises what a client raised, if `federation.on_client_failure` says so, and
+    ClientError for a round with too few participants.
 
-    The evaluation of a round is work like any other: it shares the next round's broadcast (which is the model
-    to evaluate) and its actors, so an evaluated record is yielded one round late.
+    The evaluation of a round is work like any other: it shares the next round's broadcast (which is
+    the model to evaluate) and its actors, so an evaluated record is yielded one round late.
     """
     progress = progress or Progress()
     last = problem.config.federation.rounds
@@ -59,7 +61,9 @@ def rounds(
 
 
 def _play_round(problem: Problem, executor: Executor, progress: Progress, t: int) -> list[Record]:
-    """Play round t and bring `progress` up to date; returns the records that are complete after it."""
+    """Play round t and bring `progress` up to date; returns the records that are complete after
+    it.
+    """
     began = time.perf_counter()
     config, seed = problem.config.federation, problem.config.seed
     evaluated = t % config.eval_every == 0 or t == config.rounds
@@ -129,8 +133,8 @@ class _Trained:
 def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[Task]) -> _Trained:
     """Run the tasks of a round and make the server's step.
 
-    A group that fails is retried as it is, so that a transient failure does not change the result; then,
-    where clients may be dropped, one client at a time. Nothing of a dropped client is kept.
+    A group that fails is retried as it is, so that a transient failure does not change the result;
+    then, where clients may be dropped, one client at a time. Nothing of a dropped client is kept.
     """
     results: dict[int, tuple[Train, TrainResult]] = {}
     scores: Scores = {}
@@ -156,7 +160,9 @@ def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[
 
 @dataclass
 class _Retries:
-    """What follows the failures of one round: retries, then one client at a time, then the policy."""
+    """What follows the failures of one round: retries, then one client at a time, then the
+    policy.
+    """
 
     config: FederationConfig
     tasks: InitVar[list[Task]]
@@ -255,7 +261,9 @@ def _evaluation_tasks(problem: Problem, round: int) -> list[Task]:
 
 
 def _complete_record(progress: Progress, problem: Problem, scores: Scores) -> Record:
-    """The waiting record with its evaluation; slices are added in order, so the loss is always rounded alike."""
+    """The waiting record with its evaluation; slices are added in order, so the loss is always
+    rounded alike.
+    """
     assert progress.waiting is not None
     total = len(problem.dataset.test_y)
     parts = [scores[start] for start in sorted(scores)]

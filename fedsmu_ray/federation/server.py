@@ -30,7 +30,9 @@ class _Decoded:
 
 
 class Server:
-    """Owns the server state. The driver never sees the messages' bytes, nor the model before it asks for it."""
+    """Owns the server state. The driver never sees the messages' bytes, nor the model before it
+    asks for it.
+    """
 
     def __init__(self, problem: Problem) -> None:
         torch.set_num_threads(1)
@@ -58,8 +60,9 @@ class Server:
     def receive(self, position: int, clients: Sequence[int], messages: NDArray[np.uint8]) -> None:
         """Take the messages of the clients at cohort positions `position`, `position` + 1, ...
 
-        Groups arrive in any order and are added up in cohort order, so that float sums are always rounded
-        alike. Messages that are not what these clients should have sent are rejected; `step` reports them.
+        Groups arrive in any order and are added up in cohort order, so that float sums are always
+        rounded alike. Messages that are not what these clients should have sent are rejected;
+        `step` reports them.
         """
         try:
             values = self._decode(clients, messages)
@@ -72,8 +75,8 @@ class Server:
     def step(self, missing: Sequence[int] = ()) -> StepStats | RejectedMessages:
         """Make the method's server step on what was received, or none if messages were rejected.
 
-        missing: cohort positions from which nothing will arrive. Raises DivergenceError if the model is no
-        longer finite.
+        missing: cohort positions from which nothing will arrive. Raises DivergenceError if the
+        model is no longer finite.
         """
         if self.rejected:
             rejected, self.rejected = self.rejected, {}
@@ -108,7 +111,9 @@ class Server:
         return self._encode(self.problem.feedback_fields(len(self.participants)), self.state)
 
     def model_message(self) -> NDArray[np.uint8]:
-        """The model as a message, uint8 [1, bytes], to evaluate where the broadcast does not hold it."""
+        """The model as a message, uint8 [1, bytes], to evaluate where the broadcast does not hold
+        it.
+        """
         return self._encode(self.problem.model_fields, self.state)
 
     def export_state(self) -> dict[str, NDArray[np.float32]]:

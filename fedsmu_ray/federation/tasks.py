@@ -1,8 +1,8 @@
 """Client tasks as plain data, their results, and the Executor protocol: whoever runs them.
 
-The federation hands tasks to an executor and gets their results in the order in which they finish. Bulky
-objects (broadcasts, client states) are handles that only the executor can look into: objects of this
-process for the inline executor, references into Ray's object store for the executor on Ray.
+The federation hands tasks to an executor and gets their results in the order in which they finish.
+Bulky objects (broadcasts, client states) are handles that only the executor can look into: objects
+of this process for the inline executor, references into Ray's object store for the executor on Ray.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """Result of a Train task that failed: its clients raised, timed out, or their actor was lost."""
+    """Result of a Train task that failed: its clients raised, timed out, or their actor was
+    lost.
+    """
 
     error: ExperimentError  # names round, clients and cause
 
@@ -125,20 +127,22 @@ class Executor(Protocol):
     def load(self, problem: Problem, dataset: Handle | None = None) -> None:
         """Replace everything the executor knows by this experiment, at round 1.
 
-        dataset: reference to the problem's data set, where it is in the object store already. Raises
-        ExecutionError if the resources for it do not exist.
+        dataset: reference to the problem's data set, where it is in the object store already.
+        Raises ExecutionError if the resources for it do not exist.
         """
         ...
 
     def open_round(self, round: int, uniformity: bool) -> Handle:
-        """Begin a round on the server; returns the broadcast. `uniformity`: whether to measure it."""
+        """Begin a round on the server; returns the broadcast. `uniformity`: whether to measure
+        it.
+        """
         ...
 
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Run tasks on a message of the server; yields each with its result as it finishes.
 
-        The result is a TrainResult or TaskFailure (Train), a dict of new StateRefs (ApplyFeedback), or a
-        Score (Evaluate). Raises LostError if something the experiment needs is lost.
+        The result is a TrainResult or TaskFailure (Train), a dict of new StateRefs (ApplyFeedback),
+        or a Score (Evaluate). Raises LostError if something the experiment needs is lost.
         """
         ...
 
@@ -193,7 +197,9 @@ class Executor(Protocol):
 def state_refs(
     clients: Sequence[int], shards: Sequence[Handle], rows: int | None
 ) -> dict[int, StateRef]:
-    """Where the new states of a group are: in `shards` of `rows` clients each; None: stateless clients."""
+    """Where the new states of a group are: in `shards` of `rows` clients each; None: stateless
+    clients.
+    """
     if not rows:
         return {}
     return {client: StateRef(shards[i // rows], i % rows) for i, client in enumerate(clients)}
@@ -221,7 +227,9 @@ def task_failure(task: Task, error: Exception) -> TaskFailure:
 
 
 def client_error(task: Task, error: Exception, where: str) -> ExperimentError:
-    """An exception of client code as an error that names the clients; `where` is the file:line that raised."""
+    """An exception of client code as an error that names the clients; `where` is the file:line that
+    raised.
+    """
     if isinstance(error, ExperimentError):
         return error
     message = " ".join(str(error).split())[:300]

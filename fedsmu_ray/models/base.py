@@ -1,4 +1,6 @@
-"""The base class of all models: what the configuration section `model` and the rest of the program know of one."""
+"""The base class of all models: what the configuration section `model` and the rest of the program
+know of one.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,16 @@ Shape = tuple[int, ...]  # of one sample
 
 @dataclass(frozen=True)
 class Model(ABC):
-    """A model with its options: the fields of a subclass are keys of the configuration section `model`."""
+    """A model with its options: the fields of a subclass are keys of the configuration section
+    `model`.
+    """
 
     # Whether its inputs are tokens (int64) or numbers (float); None: both are possible.
     takes_tokens: ClassVar[bool | None] = False
 
     def load(self, name: str) -> None:
-        """Import the code that `name` (`model.name`) refers to, so that it is pickled with the model.
+        """Import the code that `name` (`model.name`) refers to, so that it is pickled with the
+        model.
 
         Nothing by default. Raises ConfigError if it cannot be imported.
         """
@@ -31,7 +36,7 @@ class Model(ABC):
     def build(self, name: str, shape: Shape, classes: int, symbols: int | None) -> nn.Module:
         """A module for samples of `shape` that returns logits [batch, classes].
 
-        name: `model.name` as written. symbols: number of different tokens, for data of tokens. Initial parameters are
-        drawn from PyTorch's global CPU generator, which `registry.build` seeds. Raises ConfigError for data that the
-        model cannot take.
+        name: `model.name` as written. symbols: number of different tokens, for data of tokens.
+        Initial parameters are drawn from PyTorch's global CPU generator, which `registry.build`
+        seeds. Raises ConfigError for data that the model cannot take.
         """

@@ -1,4 +1,6 @@
-"""Checks of a module on a few samples: whether it fits the data, and whether clients can be trained in a batch."""
+"""Checks of a module on a few samples: whether it fits the data, and whether clients can be trained
+in a batch.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from fedsmu_ray.errors import ConfigError
 
 
 def check(module: nn.Module, inputs: Tensor, classes: int, name: str) -> None:
-    """Try the model on a few samples: one output per class, and no buffer that training would change.
+    """Try the model on a few samples: one output per class, and no buffer that training would
+    change.
 
-    inputs: samples as the model gets them, [B, ...]; name: `model.name`, for the message. Raises ConfigError. Buffers
-    are not part of the vector that clients and server exchange, so what training writes into them would be lost.
+    inputs: samples as the model gets them, [B, ...]; name: `model.name`, for the message. Raises
+    ConfigError. Buffers are not part of the vector that clients and server exchange, so what
+    training writes into them would be lost.
     """
     module = copy.deepcopy(module).train()
     before = {key: buffer.clone() for key, buffer in module.named_buffers()}
@@ -28,8 +32,10 @@ def check(module: nn.Module, inputs: Tensor, classes: int, name: str) -> None:
     if changed:
         raise ConfigError(
             [
-                f"{where}: training changes its buffers ({', '.join(changed[:3])}), which are not parameters and "
-                "would be lost between rounds; use layers without running statistics, such as GroupNorm or "
+                f"{where}: training changes its buffers ({', '.join(changed[:3])}), which are not "
+                "parameters and "
+                "would be lost between rounds; use layers without running statistics, such as "
+                "GroupNorm or "
                 "LayerNorm"
             ]
         )
@@ -44,8 +50,10 @@ def _outputs(module: nn.Module, inputs: Tensor, where: str) -> object:
         except Exception as error:
             raise ConfigError(
                 [
-                    f"{where}: it cannot take inputs {list(inputs.shape)} ({inputs.dtype}): {type(error).__name__}: "
-                    f"{error}; change the model or the data (torchvision's models for large images: "
+                    f"{where}: it cannot take inputs {list(inputs.shape)} ({inputs.dtype}): "
+                    f"{type(error).__name__}: "
+                    f"{error}; change the model or the data (torchvision's models for large "
+                    "images: "
                     "model.image_size)"
                 ]
             ) from error
@@ -55,26 +63,30 @@ def _check_outputs(outputs: object, samples: int, classes: int, where: str) -> N
     if not isinstance(outputs, Tensor):
         raise ConfigError(
             [
-                f"{where}: it returns a {type(outputs).__name__} in training; it must return one tensor of logits "
-                "[batch, classes] (a torchvision model with auxiliary outputs: model.options={aux_logits: false})"
+                f"{where}: it returns a {type(outputs).__name__} in training; it must return one "
+                "tensor of logits "
+                "[batch, classes] (a torchvision model with auxiliary outputs: "
+                "model.options={aux_logits: false})"
             ]
         )
     if outputs.shape != (samples, classes):
         raise ConfigError(
             [
-                f"{where}: it returns {list(outputs.shape)} for {samples} samples; the data has {classes} "
+                f"{where}: it returns {list(outputs.shape)} for {samples} samples; the data has "
+                f"{classes} "
                 f"classes, so it must return logits [{samples}, {classes}]"
             ]
         )
 
 
 def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
-    """Whether several clients are trained in one batched computation (torch.func.vmap), on batches like `inputs`.
+    """Whether several clients are trained in one batched computation (torch.func.vmap), on batches
+    like `inputs`.
 
-    On a GPU whenever it is possible. On a CPU it pays for small matrices, where the overhead of a single client
-    dominates; a convolution already keeps a core busy with one client, and its batched form (grouped convolution) is
-    slower there. It is impossible for LSTMs, for control flow that depends on values, and for dropout, whose random
-    numbers would depend on the grouping.
+    On a GPU whenever it is possible. On a CPU it pays for small matrices, where the overhead of a
+    single client dominates; a convolution already keeps a core busy with one client, and its
+    batched form (grouped convolution) is slower there. It is impossible for LSTMs, for control flow
+    that depends on values, and for dropout, whose random numbers would depend on the grouping.
     """
     if any(isinstance(m, nn.RNNBase) for m in module.modules()):
         return False

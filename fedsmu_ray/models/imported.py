@@ -38,7 +38,8 @@ class ImportedModel(Model):
         if not isinstance(module, nn.Module):
             raise ConfigError(
                 [
-                    f"model.name = {name}: it returned a {type(module).__name__}; it must return a torch.nn.Module"
+                    f"model.name = {name}: it returned a {type(module).__name__}; it must return a "
+                    "torch.nn.Module"
                 ]
             )
         return module.float().cpu().train()

@@ -1,4 +1,5 @@
-"""The networks of the FedSMU paper and two small ones, for samples of a given shape. No buffers that training changes.
+"""The networks of the FedSMU paper and two small ones, for samples of a given shape. No buffers
+that training changes.
 
 Sizes in the docstrings are numbers of trainable parameters.
 """
@@ -35,7 +36,9 @@ class Linear(Model):
 
 @dataclass(frozen=True)
 class MLP(Model):
-    """Fully connected ReLU network. The default widths (200, 200) are McMahan et al.'s "2NN" (AISTATS 2017)."""
+    """Fully connected ReLU network. The default widths (200, 200) are McMahan et al.'s "2NN"
+    (AISTATS 2017).
+    """
 
     hidden: Annotated[tuple[Positive, ...], Field(description="widths of the hidden layers")] = (
         200,
@@ -52,10 +55,11 @@ class MLP(Model):
 
 @dataclass(frozen=True)
 class LeNet(Model):
-    """The FedDyn / FedSMU CIFAR network: two 5x5 convolutions of `filters` filters, then 384, 192, classes.
+    """The FedDyn / FedSMU CIFAR network: two 5x5 convolutions of `filters` filters, then 384, 192,
+    classes.
 
-    For 3x32x32 images and 64 filters 797,962 (10 classes), 815,332 (100 classes); with 128 filters 1,724,490 (10
-    classes). Other image sizes change only the first fully connected layer.
+    For 3x32x32 images and 64 filters 797,962 (10 classes), 815,332 (100 classes); with 128 filters
+    1,724,490 (10 classes). Other image sizes change only the first fully connected layer.
     """
 
     filters: Annotated[Positive, Field(description="filters of each of the two convolutions")] = 64
@@ -82,10 +86,12 @@ class LeNet(Model):
 
 @dataclass(frozen=True)
 class ResNet18GN(Model):
-    """ResNet18 with every batch norm replaced by GroupNorm (Hsieh et al., ICML 2020), as in FedSMU's code.
+    """ResNet18 with every batch norm replaced by GroupNorm (Hsieh et al., ICML 2020), as in
+    FedSMU's code.
 
-    11,181,642 (10 classes), 11,227,812 (100), 11,279,112 (200) with the 7x7 stem; 11,173,962 (10) with `stem=cifar`,
-    a 3x3 stride-1 convolution without max-pool, which keeps the resolution of small images.
+    11,181,642 (10 classes), 11,227,812 (100), 11,279,112 (200) with the 7x7 stem; 11,173,962 (10)
+    with `stem=cifar`, a 3x3 stride-1 convolution without max-pool, which keeps the resolution of
+    small images.
     """
 
     stem: Annotated[
@@ -103,7 +109,8 @@ class ResNet18GN(Model):
         if 64 % self.groups:
             raise ConfigError(
                 [
-                    f"model.groups = {self.groups}: the 64 channels of resnet18_gn's first layers cannot be divided "
+                    f"model.groups = {self.groups}: the 64 channels of resnet18_gn's first layers "
+                    "cannot be divided "
                     f"into {self.groups} equal groups; use a power of two up to 64"
                 ]
             )
@@ -116,7 +123,8 @@ class ResNet18GN(Model):
 
 @dataclass(frozen=True)
 class ViTS(Model):
-    """ViT-S (width 384, 12 layers, 6 heads, MLP 1536, class token, learned positions, pre-norm), from scratch.
+    """ViT-S (width 384, 12 layers, 6 heads, MLP 1536, class token, learned positions, pre-norm),
+    from scratch.
 
     21,342,346 for patches of 4 on 32x32 and 10 classes; 21,669,514 for patches of 16 on 224x224.
     """
@@ -140,19 +148,23 @@ class ViTS(Model):
         return RGBInput(net, channels, self.image_size)
 
     def _side(self, height: int, width: int) -> int:
-        """Side of the images that the network sees; raises ConfigError if they cannot be divided into patches."""
+        """Side of the images that the network sees; raises ConfigError if they cannot be divided
+        into patches.
+        """
         side, patch = self.image_size or height, self.patch
         if not self.image_size and height != width:
             raise ConfigError(
                 [
-                    f"model.name = vit_s: the images are {height}x{width}, not square; set model.image_size to "
+                    f"model.name = vit_s: the images are {height}x{width}, not square; set "
+                    "model.image_size to "
                     "resize them"
                 ]
             )
         if side % patch:
             raise ConfigError(
                 [
-                    f"model.patch = {patch}: images of {side}x{side} pixels cannot be divided into patches of "
+                    f"model.patch = {patch}: images of {side}x{side} pixels cannot be divided into "
+                    "patches of "
                     f"{patch}; use a divisor of {side}, or set model.image_size"
                 ]
             )
@@ -161,7 +173,9 @@ class ViTS(Model):
 
 @dataclass(frozen=True)
 class CharLSTM(Model):
-    """Next character after a window (McMahan et al., AISTATS 2017, in LEAF's size): see `NextCharacter`."""
+    """Next character after a window (McMahan et al., AISTATS 2017, in LEAF's size): see
+    `NextCharacter`.
+    """
 
     takes_tokens: ClassVar[bool | None] = True
 
@@ -190,8 +204,9 @@ class NextCharacter(nn.Module):
 class RGBInput(nn.Module):
     """Adapts a network for RGB images of a fixed size to images of 1 or 3 channels and any size.
 
-    Grayscale images are repeated to three channels, so that the network and its parameter count stay the published
-    ones. image_size: side that images are resized to; None leaves them as they are.
+    Grayscale images are repeated to three channels, so that the network and its parameter count
+    stay the published ones. image_size: side that images are resized to; None leaves them as they
+    are.
     """
 
     def __init__(self, net: nn.Module, channels: int, image_size: int | None = None) -> None:
@@ -199,7 +214,8 @@ class RGBInput(nn.Module):
         if channels not in (1, 3):
             raise ConfigError(
                 [
-                    f"model.name: the network takes images of 1 or 3 channels, but the data has {channels}"
+                    "model.name: the network takes images of 1 or 3 channels, but the data has "
+                    f"{channels}"
                 ]
             )
         self.net, self.image_size = net, image_size
@@ -215,11 +231,14 @@ class RGBInput(nn.Module):
 
 
 def image_shape(shape: Shape, name: str, least: int) -> Shape:
-    """Channels, height and width of image data; raises ConfigError for other data and for smaller images."""
+    """Channels, height and width of image data; raises ConfigError for other data and for smaller
+    images.
+    """
     if len(shape) != 3 or min(shape[1:]) < least:
         raise ConfigError(
             [
-                f"model.name: {name} needs images [channels, height, width] of at least {least}x{least} pixels, but "
+                f"model.name: {name} needs images [channels, height, width] of at least "
+                f"{least}x{least} pixels, but "
                 f"the data has {list(shape)}; use model.name=mlp"
             ]
         )

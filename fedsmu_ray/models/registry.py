@@ -26,7 +26,9 @@ MODELS: dict[str, type[Model]] = {
 
 
 def find(name: str) -> type[Model]:
-    """The class of the model that `model.name` stands for; raises ConfigError for an unknown name."""
+    """The class of the model that `model.name` stands for; raises ConfigError for an unknown
+    name.
+    """
     return plugins.lookup("model.name", name, MODELS)
 
 
@@ -38,11 +40,12 @@ def build(
     seed: int,
     symbols: int | None = None,
 ) -> nn.Module:
-    """The module for samples of `shape`, in PyTorch's or its own default initialization drawn from `seed`.
+    """The module for samples of `shape`, in PyTorch's or its own default initialization drawn from
+    `seed`.
 
-    symbols: number of different tokens, for data of tokens. PyTorch initializes from its global generator, which is
-    seeded here, on the CPU, and restored afterwards, so the result depends on `seed` alone. Raises ConfigError for
-    data that the model cannot take.
+    symbols: number of different tokens, for data of tokens. PyTorch initializes from its global
+    generator, which is seeded here, on the CPU, and restored afterwards, so the result depends on
+    `seed` alone. Raises ConfigError for data that the model cannot take.
     """
     tokens = symbols is not None
     if model.takes_tokens not in (None, tokens):

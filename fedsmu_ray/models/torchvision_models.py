@@ -38,7 +38,8 @@ class TorchvisionModel(Model):
         if function not in known:
             raise ConfigError(
                 [
-                    f"model.name = {name}: torchvision has no classification model {function}; it has "
+                    f"model.name = {name}: torchvision has no classification model {function}; it "
+                    "has "
                     f"{', '.join(known)}"
                 ]
             )
@@ -57,8 +58,8 @@ class TorchvisionModel(Model):
 def _replace_batch_norm(net: nn.Module, groups: int, name: str) -> None:
     """Put a GroupNorm in the place of every batch norm.
 
-    The running statistics of batch norm are buffers, not parameters: averaging the clients' models would leave them
-    out.
+    The running statistics of batch norm are buffers, not parameters: averaging the clients' models
+    would leave them out.
     """
     for parent in list(net.modules()):
         for key, child in parent.named_children():
@@ -67,8 +68,10 @@ def _replace_batch_norm(net: nn.Module, groups: int, name: str) -> None:
             if child.num_features % groups:
                 raise ConfigError(
                     [
-                        f"model.name = {name}: its layer {key} has {child.num_features} channels, which do not form "
-                        f"{groups} groups, so its batch norm cannot become a group norm; set model.groups to "
+                        f"model.name = {name}: its layer {key} has {child.num_features} channels, "
+                        "which do not form "
+                        f"{groups} groups, so its batch norm cannot become a group norm; set "
+                        "model.groups to "
                         "a divisor"
                     ]
                 )

@@ -1,1 +1,3 @@
-"""Sweeps: Ray Tune schedules the trials; the tracker gets a parent run with one child run per trial."""
+"""Sweeps: Ray Tune schedules the trials; the tracker gets a parent run with one child run per
+trial.
+"""

@@ -22,7 +22,8 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.sweeps.space import Params
 
-FAILED = "failed"  # status of a trial that ended with an error; it is run again when the sweep is resumed
+# status of a trial that ended with an error; it is run again when the sweep is resumed
+FAILED = "failed"
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ log = logging.getLogger(__name__)
 def find_folder(config: Config, resume: str | None) -> Path:
     """The name of a new folder, or the folder to resume from.
 
-    resume: None for a new sweep, a folder, or "" for the latest one of this name. Raises ConfigError if
-    there is none, or if it belongs to another configuration.
+    resume: None for a new sweep, a folder, or "" for the latest one of this name. Raises
+    ConfigError if there is none, or if it belongs to another configuration.
     """
     storage = Path(config.tune.storage)
     if resume is None:
@@ -43,7 +44,8 @@ def find_folder(config: Config, resume: str | None) -> Path:
     if not found or not (found[-1] / "sweep.yaml").exists():
         raise ConfigError(
             [
-                f"--resume {resume}: no sweep to resume in {resume or storage} (the folder of a sweep "
+                f"--resume {resume}: no sweep to resume in {resume or storage} (the folder of a "
+                "sweep "
                 "has a file sweep.yaml)"
             ]
         )
@@ -86,7 +88,8 @@ class SweepFolder:
             path.mkdir(parents=True)
             (path / "sweep.yaml").write_text(config.to_yaml(), encoding="utf-8")
         for event in self.events():
-            # A failed trial counts as unfinished for those who resume: it is run again in the same run.
+            # A failed trial counts as unfinished for those who resume: it is run again in the same
+            # run.
             if event.get("status") != FAILED:
                 self._apply(event)
 
@@ -105,7 +108,9 @@ class SweepFolder:
         self._record({"event": "start", "index": index, "params": params, "run_id": run_id})
 
     def trial_ended(self, index: int, name: str, outcome: Mapping[str, Any]) -> None:
-        """Record the outcome of a started trial: its `status`, and its summary and score or its `error`."""
+        """Record the outcome of a started trial: its `status`, and its summary and score or its
+        `error`.
+        """
         self._record(
             {
                 "event": "end",

@@ -1,4 +1,6 @@
-"""Records a sweep: its folder and its tracked runs, one for the sweep and a child for every trial."""
+"""Records a sweep: its folder and its tracked runs, one for the sweep and a child for every
+trial.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ class SweepRecorder:
         self.folder.trial_ended(spec.index, spec.name, {"status": FAILED, "error": error})
 
     def close(self, status: RunStatus, seconds: float) -> dict[str, Any]:
-        """End the runs that are still open; returns the outcome of the sweep, which took `seconds`."""
+        """End the runs that are still open; returns the outcome of the sweep, which took
+        `seconds`.
+        """
         for index in self.folder.unfinished:
             self.tracker.finish(self.folder.run_ids[index], status)
         ended, failed = self._ended(), self._failed()

@@ -44,7 +44,9 @@ class Dimension(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class TrialSpec:
-    """One trial of a sweep. Parsed once; Ray Tune hands it to everything that deals with the trial."""
+    """One trial of a sweep. Parsed once; Ray Tune hands it to everything that deals with the
+    trial.
+    """
 
     index: int  # in the sweep, from 0
     params: Params
@@ -106,15 +108,18 @@ def _candidates(config: Config) -> list[Params]:
         if (count := _count(config.tune)) > MAX_TRIALS:
             raise ConfigError(
                 [
-                    f"tune.space: {count:,} trials, more than the {MAX_TRIALS:,} that a sweep may have; "
-                    "shorten its grids, lower tune.samples, or draw from the grids with tune.search=random"
+                    f"tune.space: {count:,} trials, more than the {MAX_TRIALS:,} that a sweep may "
+                    "have; "
+                    "shorten its grids, lower tune.samples, or draw from the grids with "
+                    "tune.search=random"
                 ]
             )
         return list_params(config)
     if find_spec("optuna") is None:
         raise ConfigError(
             [
-                "tune.search = 'optuna': the package is not installed; pip install 'fedsmu-ray[optuna]'"
+                "tune.search = 'optuna': the package is not installed; pip install "
+                "'fedsmu-ray[optuna]'"
             ]
         )
     return baselines(config.tune) + _corners(config.tune)
@@ -139,12 +144,12 @@ def split_keys(params: Params) -> dict[str, Any]:
 def list_params(config: Config) -> list[Params]:
     """The parameters of every trial of a grid or random search, baselines first.
 
-    grid: all combinations of the grids, `samples` times, each with its own draws of the random kinds.
-    random: `samples` trials in which a grid is drawn from like a choice.
-
+    grid: all combinations of the grids, `samples` times, each with its own draws of the random
+    kinds. random: `samples` trials in which a grid is drawn from like a choice.
     """
-    # Parameters, not TrialSpecs: a parsed configuration takes 10 to 20 kB, up to 2 GB for the largest
-    # sweep. `check` parses each and drops it; a trial is parsed again when it is suggested to Tune.
+    # Parameters, not TrialSpecs: a parsed configuration takes 10 to 20 kB, up to 2 GB for the
+    # largest sweep. `check` parses each and drops it; a trial is parsed again when it is suggested
+    # to Tune.
     space = parse_space(config.tune.space)
     if config.tune.search == "random":
         space = {

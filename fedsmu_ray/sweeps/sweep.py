@@ -24,9 +24,10 @@ def sweep(
 ) -> dict[str, Any]:
     """Run every trial of the sweep; returns what `tune --json` prints.
 
-    address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted sweep of the
-    same configuration, or "" for the latest one; its completed trials are not run again. display: show
-    progress on stderr. An interrupt or error ends the open runs as KILLED or FAILED and is raised again.
+    address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted sweep
+    of the same configuration, or "" for the latest one; its completed trials are not run again.
+    display: show progress on stderr. An interrupt or error ends the open runs as KILLED or FAILED
+    and is raised again.
     """
     began = time.perf_counter()
     space.check(config)

@@ -1,4 +1,6 @@
-"""One trial of a sweep, in a process of its own, and what it reports to the process of the sweep."""
+"""One trial of a sweep, in a process of its own, and what it reports to the process of the
+sweep.
+"""
 
 from __future__ import annotations
 
@@ -54,17 +56,19 @@ class Trial(tune.Trainable):
     replaces everything they know of an experiment.
     """
 
-    def setup(  # type: ignore[override]  # `tune.with_parameters` passes what follows the configuration
+    # `tune.with_parameters` passes what follows the configuration.
+    def setup(  # type: ignore[override]
         self, config: dict[str, Any], data: DataConfig, dataset: list[Any], folder: str
     ) -> None:
         """Prepare the first trial of this process.
 
-        data, dataset: the sweep's data set, and its reference in the object store (see `ray_cluster.store`),
-        which is used if the trial has the same one. folder: of the sweep.
+        data, dataset: the sweep's data set, and its reference in the object store (see
+        `ray_cluster.store`), which is used if the trial has the same one. folder: of the sweep.
         """
         spec = TrialSpec.from_tune(config)
         self.data, (self.dataset,), self.folder = data, dataset, Path(folder)
-        # Tune reuses this process for trials with the same resources only, so the executor fits them all.
+        # Tune reuses this process for trials with the same resources only, so the executor fits
+        # them all.
         compute = spec.config.compute
         self.executor = backend(compute.executor).open_in_trial(compute)
         self._prepare(spec)

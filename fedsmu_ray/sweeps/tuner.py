@@ -21,10 +21,11 @@ from fedsmu_ray.sweeps.trial import ROUND, Trial, TrialFailure, report_of, resou
 
 # Of a trial whose process was lost; it resumes from its checkpoint, or starts again without one.
 TRIAL_RETRIES = 2
-# Trials that wait for resources at once. All for which a cluster may have room (its autoscaler sees them
-# too); few for Optuna, whose suggestions should know as many results as possible.
+# Trials that wait for resources at once. All for which a cluster may have room (its autoscaler sees
+# them too); few for Optuna, whose suggestions should know as many results as possible.
 PENDING_TRIALS, PENDING_TRIALS_OPTUNA = 32, 2
-# ASHA: of the trials at a rung, one in three is continued; the first rung is at a ninth of the rounds.
+# ASHA: of the trials at a rung, one in three is continued; the first rung is at a ninth of the
+# rounds.
 ASHA_FACTOR = 3
 
 
@@ -33,7 +34,8 @@ def run_trials(
 ) -> None:
     """Have Tune run the remaining trials of a sweep.
 
-    dataset: the reference to the data set (see `ray_cluster.store`). where: the cluster, for the display.
+    dataset: the reference to the data set (see `ray_cluster.store`). where: the cluster, for the
+    display.
     """
     searcher, done = trial_searcher(config, recorder.folder), len(recorder.folder.ended)
     total, rounds = done + searcher.remaining, config.federation.rounds
@@ -92,7 +94,9 @@ def _scheduler(settings: TuneConfig, rounds: int) -> TrialScheduler:
 
 
 class TrialsASHA(ASHAScheduler):
-    """ASHA (Li et al., MLSys 2020) that never stops the baselines: a comparison needs all their rounds."""
+    """ASHA (Li et al., MLSys 2020) that never stops the baselines: a comparison needs all their
+    rounds.
+    """
 
     def __init__(self, baselines: int, **options: Any) -> None:
         super().__init__(**options)
@@ -156,7 +160,8 @@ class TrialEvents(tune.Callback):
         early = f", stopped after round {summary['rounds']}" if status == STOPPED else ""
         self.progress.finish(
             spec.name,
-            f"{percent(accuracy)}, upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s"
+            f"{percent(accuracy)}, upload {size(summary['uplink_bytes'])}, "
+            f"{summary['seconds']:.1f} s"
             f"{dropped_note(summary['dropped'])}{early}",
             accuracy,
         )
@@ -164,7 +169,9 @@ class TrialEvents(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        """A trial has failed by an unexpected exception or the loss of its process, after all retries."""
+        """A trial has failed by an unexpected exception or the loss of its process, after all
+        retries.
+        """
         self._fail(TrialSpec.from_tune(trial.config), _cause(trial))
 
     def _fail(self, spec: TrialSpec, error: str) -> None:

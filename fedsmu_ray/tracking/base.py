@@ -1,4 +1,6 @@
-"""What a tracker is. Trackers know neither configurations nor federations: runs reach them as plain data."""
+"""What a tracker is. Trackers know neither configurations nor federations: runs reach them as plain
+data.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,9 @@ class NoTracker:
 
 
 def absolute_uri(uri: str) -> str:
-    """The URI with a relative SQLite path made absolute, so that it is valid in any working directory."""
+    """The URI with a relative SQLite path made absolute, so that it is valid in any working
+    directory.
+    """
     if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/") and ":memory:" not in uri:
         return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri

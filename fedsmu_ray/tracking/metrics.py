@@ -1,6 +1,7 @@
 """The one list of what is measured and tracked: names, units, and which values are final and best.
 
-To add a metric, give `federation.records.Record` a field, set it where it is measured, and add a row here.
+To add a metric, give `federation.records.Record` a field, set it where it is measured, and add a
+row here.
 """
 
 from __future__ import annotations

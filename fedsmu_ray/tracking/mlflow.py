@@ -32,10 +32,11 @@ LOCAL_ID_PREFIX = "local-"  # of the ids of runs that the store has not created 
 class MLflowTracker:
     """Writes runs through one MlflowClient, metrics in batches.
 
-    Every write is queued, run by run, and leaves the queue when the store has confirmed it. A server that
-    does not respond never stops training: it costs a warning and an attempt now and then. What is queued
-    is written when the server responds again, or else to a file at the end. A run that is started in the
-    meantime gets a local id, which its tag `fedsmu.id` keeps. A round that a run already has is ignored.
+    Every write is queued, run by run, and leaves the queue when the store has confirmed it. A
+    server that does not respond never stops training: it costs a warning and an attempt now and
+    then. What is queued is written when the server responds again, or else to a file at the end. A
+    run that is started in the meantime gets a local id, which its tag `fedsmu.id` keeps. A round
+    that a run already has is ignored.
     """
 
     def __init__(self, uri: str, experiment: str, folder: str | Path = ".") -> None:
@@ -51,7 +52,8 @@ class MLflowTracker:
         except Exception as error:  # each kind of store has its own exceptions
             raise ConfigError(
                 [
-                    f"tracking.uri = {uri!r}: cannot be opened ({_first_line(error)}); correct it, or turn "
+                    f"tracking.uri = {uri!r}: cannot be opened ({_first_line(error)}); correct it, "
+                    "or turn "
                     "tracking off with tracking.uri=null"
                 ]
             ) from None
@@ -69,7 +71,9 @@ class MLflowTracker:
         }
 
     def start(self, run: NewRun) -> str:
-        """Create a run and return its id; a local id, valid here and in `resume`, if the server is unreachable."""
+        """Create a run and return its id; a local id, valid here and in `resume`, if the server is
+        unreachable.
+        """
         local_id = LOCAL_ID_PREFIX + uuid.uuid4().hex
         pending = self._runs[local_id] = PendingRun(local_id, is_open=True)
         parent = {"mlflow.parentRunId": run.parent} if run.parent else {}
@@ -125,8 +129,8 @@ class MLflowTracker:
     def flush(self) -> None:
         """Write everything that is queued.
 
-        A server that does not respond is warned about once, and not asked again for nine times as long as
-        the attempt took: nine tenths of the time are left for training.
+        A server that does not respond is warned about once, and not asked again for nine times as
+        long as the attempt took: nine tenths of the time are left for training.
         """
         began = time.monotonic()
         if self._is_unreachable and began < self.next_flush:
@@ -134,7 +138,8 @@ class MLflowTracker:
         failure = self._write_all()
         if failure and not self._is_unreachable:
             log.warning(
-                "MLflow at %s does not respond (%s); the run continues, and everything is kept until it "
+                "MLflow at %s does not respond (%s); the run continues, and everything is kept "
+                "until it "
                 "can be written",
                 self.uri,
                 _first_line(failure),
@@ -170,7 +175,9 @@ class MLflowTracker:
         return failure
 
     def _write_run(self, run: PendingRun) -> None:
-        """Write what is queued of one run; raises what the client raises if the server does not respond."""
+        """Write what is queued of one run; raises what the client raises if the server does not
+        respond.
+        """
         while run.writes:
             write = run.writes[0]
             try:
@@ -197,7 +204,8 @@ class MLflowTracker:
             )
         self._rejected.append(run.describe(write))
 
-    # One kind of write each. All may be repeated: the store can have received a write whose response was lost.
+    # One kind of write each. All may be repeated: the store can have received a write whose
+    # response was lost.
 
     def _create(self, run: PendingRun, values: dict[str, Any]) -> None:
         query = f"tags.`fedsmu.id` = '{run.run_id}'"
@@ -250,7 +258,9 @@ class MLflowTracker:
     # The end of everything
 
     def _final_flush(self, timeout: float) -> None:
-        """Retry for `timeout` seconds, then write what is still queued or was rejected to a file."""
+        """Retry for `timeout` seconds, then write what is still queued or was rejected to a
+        file.
+        """
         if self.has_pending_writes():
             log.warning(
                 "MLflow at %s still does not respond; retrying for up to %d s more",
@@ -298,7 +308,9 @@ def _now() -> int:
 
 
 def _is_rejection(error: Exception) -> bool:
-    """Whether the store responded that it will never accept a write: repeating it would not help."""
+    """Whether the store responded that it will never accept a write: repeating it would not
+    help.
+    """
     from mlflow.exceptions import MlflowException
 
     if not isinstance(error, MlflowException):

@@ -1,4 +1,6 @@
-"""Writes of a run that the tracking server has not confirmed yet, in the order in which they have to be made."""
+"""Writes of a run that the tracking server has not confirmed yet, in the order in which they have
+to be made.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class PendingRun:
         self.writes[-1].values.append(point)
 
     def new_points(self, points: list[Point]) -> list[Point]:
-        """Those of `points` that the store does not have: final metrics, and each new round once."""
+        """Those of `points` that the store does not have: final metrics, and each new round
+        once.
+        """
         cursor, new = RoundCursor(self.cursor.last), []
         for point in points:
             if point.step == 0 or cursor.is_new(point.step):
@@ -83,7 +87,8 @@ def leave_file(folder: Path, uri: str, lines: Sequence[Mapping[str, Any]]) -> No
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
         log.warning(
-            "MLflow at %s did not accept everything, and what is missing there is lost: %s cannot be "
+            "MLflow at %s did not accept everything, and what is missing there is lost: %s cannot "
+            "be "
             "written (%s)",
             uri,
             path,

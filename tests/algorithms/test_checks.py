@@ -1,4 +1,6 @@
-"""Declarations of a method are tried before an experiment begins; every mistake names its hook and cure."""
+"""Declarations of a method are tried before an experiment begins; every mistake names its hook and
+cure.
+"""
 
 import re
 from dataclasses import dataclass

@@ -58,7 +58,9 @@ def test_dlion_of_one_worker_is_lion():  # [28]
 
 @pytest.mark.parametrize("options", [{}, {"vote": "majority"}, {"relay": "all"}])
 def test_dlion_with_lion_of_one_step_is_the_original(options):
-    """One gradient for h: the same signs from the displacement of one step as from one step of Lion."""
+    """One gradient for h: the same signs from the displacement of one step as from one step of
+    Lion.
+    """
     problem, cohorts = Quadratics.random(5), ragged_cohorts(5, 3, 40)
     one, two = (
         simulate(DLion(local=local, **DLION, **options), problem, start(), 40, cohorts).x
@@ -82,7 +84,9 @@ def test_dlion_with_lion_sends_the_sign_of_its_steps():
 
 
 def test_dlion_shadow_takes_every_step():
-    """The shadow changes nothing but what is evaluated; where no model is stale it is every client's model."""
+    """The shadow changes nothing but what is evaluated; where no model is stale it is every
+    client's model.
+    """
     problem, cohorts = Quadratics.random(6, steps=3), ragged_cohorts(6, 3, 40)
     mean, shadow = (
         simulate(DLion(evaluated=e, **DLION), problem, start(), 40, cohorts)

@@ -51,7 +51,9 @@ def test_ef21_server_holds_the_mean_over_all_clients(options):  # [24]
 
 
 def test_ef21_starts_from_the_compressed_first_displacement():
-    """g_i = 0 and a first z_i that counts at once are the papers' choice g_i = C(first displacement)."""
+    """g_i = 0 and a first z_i that counts at once are the papers' choice g_i = C(first
+    displacement).
+    """
     problem = Quadratics.random(6, steps=3)
     trace = simulate(EF21(k_ratio=0.3), problem, start(), 2, [[0, 1, 2], [2, 3, 4]])
     topk = TopK(Support((7,), 0.3, "min"))

@@ -1,4 +1,6 @@
-"""Clients that remember what their compressor left out, against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""Clients that remember what their compressor left out, against its exact oracles (numbers in
+brackets), in float64 on quadratics.
+"""
 
 import pytest
 import torch

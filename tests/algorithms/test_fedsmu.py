@@ -36,7 +36,8 @@ def test_equal_betas_send_the_sign_of_the_new_momentum():  # [3]
             assert torch.equal(upload["u"].to(F64), torch.sign(trace.states[t + 1][i]["m"]))
 
 
-def test_recurrence_of_the_transmitted_direction():  # [4] v = beta2 v' + (beta1 - beta2) delta' + (1 - beta1) delta
+# [4] v = beta2 v' + (beta1 - beta2) delta' + (1 - beta1) delta
+def test_recurrence_of_the_transmitted_direction():
     b1, b2 = 0.9, 0.7
     problem, rounds = Quadratics.random(6, steps=3), 40
     trace = simulate(

@@ -1,4 +1,6 @@
-"""Algorithms 2 to 4 of the FedSMU paper against their exact oracles (numbers in brackets), in float64."""
+"""Algorithms 2 to 4 of the FedSMU paper against their exact oracles (numbers in brackets), in
+float64.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""The methods by name, the descriptions of their options, and the user's own methods by `import:`."""
+"""The methods by name, the descriptions of their options, and the user's own methods by
+`import:`.
+"""
 
 import re
 from dataclasses import fields, is_dataclass
@@ -54,7 +56,9 @@ def test_every_option_has_a_default_and_a_description(cls):
 
 @pytest.mark.parametrize("cls", METHODS.values(), ids=METHODS)
 def test_options_are_described_once(cls):
-    """What an option means stands at its declaration; a docstring's table has only what is no option."""
+    """What an option means stands at its declaration; a docstring's table has only what is no
+    option.
+    """
     rows = re.findall(r"^ *\| ([\w.]+) ", cls.__doc__, re.MULTILINE)
     assert not {option.name for option in fields(cls)} & set(rows)
 

@@ -1,4 +1,6 @@
-"""signSGD-MV and Signum against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""signSGD-MV and Signum against its exact oracles (numbers in brackets), in float64 on
+quadratics.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""Whatever is in a file or on a command line: a Config, or a ConfigError that says what is wrong."""
+"""Whatever is in a file or on a command line: a Config, or a ConfigError that says what is
+wrong.
+"""
 
 import datetime
 import json
@@ -41,7 +43,9 @@ fast = settings(
 
 
 def configured(make, names=()):
-    """The Config, which can be written down and read back; or None for a ConfigError that a person can read."""
+    """The Config, which can be written down and read back; or None for a ConfigError that a person
+    can read.
+    """
     try:
         made = make()
     except ConfigError as error:

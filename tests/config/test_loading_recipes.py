@@ -23,7 +23,8 @@ RECIPES = quickstart().parent
 DOCS = Path(__file__).parent.parent.parent / "docs"
 HERE = {"compute.executor": "inline", "tracking.uri": None}
 
-# Recipe, its folder below $FEDSMU_DATA, what data.root is below that, parameters, and what makes two rounds of it short.
+# Recipe, its folder below $FEDSMU_DATA, what data.root is below that, parameters, and what makes
+# two rounds of it short.
 REAL = [
     ("shakespeare", "shakespeare/train", "", 133_520, {"federation.cohort": 2}),
     (
@@ -42,7 +43,8 @@ REAL = [
     ),
     ("fashion_mnist", "FashionMNIST/raw", "", 573_578, {"federation.cohort": 2}),
 ]
-# Recipe and parameters; the originals cannot be counted on, so these run on small files of the same format.
+# Recipe and parameters; the originals cannot be counted on, so these run on small files of the same
+# format.
 WRITTEN = [("mnist", 573_578), ("cifar10", 797_962), ("cifar100", 815_332)]
 DIGITS = {"quickstart"}  # other tests run it
 

@@ -21,7 +21,8 @@ LOG = ceil(log2(D))
 TOP = round(0.05 * D)
 PER_TENSOR = sum(max(1, round(0.05 * size)) for size in SETTING.sizes)
 
-# Upload and download (with the feedback) in bits, from the papers' formulas; a mask of d bits where it is shorter.
+# Upload and download (with the feedback) in bits, from the papers' formulas; a mask of d bits where
+# it is shorter.
 BITS = [
     ("fedsmu", {}, D, 32 * D),
     ("fedsmu", {"zero_rule": "zero"}, 8 * ceil(D / 5), 32 * D),

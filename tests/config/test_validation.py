@@ -65,7 +65,8 @@ def test_every_problem_is_listed_with_the_nearest_key():
         ({"compute": {"executor": "rai"}}, "must be one of inline, ray; did you mean ray?"),
         (
             {"tune": {"metric": "test/acc"}},
-            "tune.metric = 'test/acc': must be one of test/accuracy, test/loss, train/loss; did you mean test/accuracy?",
+            "tune.metric = 'test/acc': must be one of test/accuracy, test/loss, train/loss; did "
+            "you mean test/accuracy?",
         ),
         (
             {"tune": {"mode": "maximum"}},
@@ -180,7 +181,8 @@ def test_every_problem_of_a_users_method_is_listed(mine):
         }
     )
     for words in (
-        "algorithm.raet: unknown key; did you mean algorithm.rate? (Mine has rate, decay, rule, widths)",
+        "algorithm.raet: unknown key; did you mean algorithm.rate? (Mine has rate, decay, rule, "
+        "widths)",
         "algorithm.rule = 'men': must be mean or median; did you mean mean?",
         "algorithm.widths = ('a',): must be a valid integer",
         "algorithm.rate = 'x': must be a valid number",

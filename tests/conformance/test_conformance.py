@@ -1,4 +1,5 @@
-"""Every method, and every variant with code of its own, through all conformance checks (`fedsmu_ray.conformance`).
+"""Every method, and every variant with code of its own, through all conformance checks
+(`fedsmu_ray.conformance`).
 
 The exact oracles of the literature are with what they test: oracle, what it holds, `file: tests`.
 
@@ -48,7 +49,8 @@ from fedsmu_ray.algorithms.registry import METHODS
 from fedsmu_ray.conformance import CHECKS, ConformanceError, Subject, checks
 from fedsmu_ray.conformance.subject import ManualRounds, rows_of
 
-# (method, options, local learning rate, test accuracy to reach after 15 rounds of 5 clients with 3 local epochs)
+# (method, options, local learning rate, test accuracy to reach after 15 rounds of 5 clients with 3
+# local epochs)
 CASES = [
     ("fedsmu", {"gamma1": 0.03}, 0.1, 0.80),
     ("fedsmu", {"gamma1": 0.03, "zero_rule": "zero"}, 0.1, 0.80),
@@ -125,7 +127,9 @@ def test_every_method_and_every_oracle_is_here():
 
 @pytest.mark.parametrize("case", [c for c in CASES if c[0] == "dlion"], ids=lambda c: str(c[1]))
 def test_d_lion_clients_have_the_models_that_the_server_computes(case):
-    """Clients that apply the feedback get the model which the server believes they have; others are untouched."""
+    """Clients that apply the feedback get the model which the server believes they have; others are
+    untouched.
+    """
     subject = Subject(*case)
     play, method = ManualRounds(subject.problem), subject.problem.method
     play.round(1, (0, 1, 2, 3, 4))

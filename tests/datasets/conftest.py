@@ -14,7 +14,9 @@ def cache_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_imagenet(tmp_path, cache_folder):
-    """The folder of a Tiny-ImageNet of three classes with four training and two validation images each."""
+    """The folder of a Tiny-ImageNet of three classes with four training and two validation images
+    each.
+    """
     root = tmp_path / "tiny-imagenet-200"
     write_tiny_imagenet(root)
     return root

@@ -1,4 +1,6 @@
-"""Flips and shifted crops: their law, and that they depend on (seed, round, client, step, slot) alone."""
+"""Flips and shifted crops: their law, and that they depend on (seed, round, client, step, slot)
+alone.
+"""
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ def keys(*clients):
 
 
 def candidates(image, pad):
-    """Every outcome for one image [C, H, W]: (mirrored, down, right) -> augmented image, by plain padding and slicing."""
+    """Every outcome for one image [C, H, W]: (mirrored, down, right) -> augmented image, by plain
+    padding and slicing.
+    """
     height, width = image.shape[1:]
     out = {}
     for mirrored in (False, True):

@@ -1,4 +1,6 @@
-"""The cache of decoded images: used once it is made, made again when it is damaged or out of date."""
+"""The cache of decoded images: used once it is made, made again when it is damaged or out of
+date.
+"""
 
 import logging
 import os

@@ -1,4 +1,6 @@
-"""LEAF's JSON files, of which Shakespeare is one: what they give, and what is said about broken ones."""
+"""LEAF's JSON files, of which Shakespeare is one: what they give, and what is said about broken
+ones.
+"""
 
 import json
 import shutil

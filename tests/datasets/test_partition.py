@@ -1,4 +1,6 @@
-"""Every kind of split: its law, its sizes, and that it depends on labels, natural clients and seed alone."""
+"""Every kind of split: its law, its sizes, and that it depends on labels, natural clients and seed
+alone.
+"""
 
 import pickle
 import sys

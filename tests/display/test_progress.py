@@ -33,7 +33,8 @@ def test_lines_of_a_run(capsys, always):
         shown.update(Record(3, (1,), 0.5, 2000, 4000, 0.5, 0.0))
         shown.print_line("a line [red]")
     assert capsys.readouterr().err.splitlines() == [
-        "small: fedsmu on digits, mlp with 12,345 parameters, 20 clients, 5 per round, 6 rounds; this process",
+        "small: fedsmu on digits, mlp with 12,345 parameters, 20 clients, 5 per round, 6 rounds; "
+        "this process",
         "round 2/6  accuracy 90.00 %  loss 0.345  upload 1.5 kB, 1 upload missing  0.25 s/round",
         "round 3/6  accuracy 90.00 %  loss 0.345  upload 1.5 kB, 1 upload missing  0.50 s/round",
         "a line [red]",

@@ -13,7 +13,10 @@ def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
     note.parent.mkdir(exist_ok=True)
     note.write_text("127.0.0.1:1")
     try:
-        code = "from fedsmu_ray.executors.ray_cluster import cluster\nwith cluster() as where: print(where)"
+        code = (
+            "from fedsmu_ray.executors.ray_cluster import cluster\n"
+            "with cluster() as where: print(where)"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path
         )

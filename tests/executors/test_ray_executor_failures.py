@@ -1,4 +1,6 @@
-"""Processes and objects that are really lost under a running experiment: the bits are those of the undisturbed run."""
+"""Processes and objects that are really lost under a running experiment: the bits are those of the
+undisturbed run.
+"""
 
 import os
 import random
@@ -73,7 +75,9 @@ def undisturbed(problem):
 
 @pytest.fixture
 def started(ray_cluster, monkeypatch):
-    """started(problem, actors): a loaded executor; `client_class` may be set before to have actors of a test's own."""
+    """started(problem, actors): a loaded executor; `client_class` may be set before to have actors
+    of a test's own.
+    """
     from fedsmu_ray.executors import ray_actors, ray_executor
 
     made = []
@@ -91,7 +95,9 @@ def started(ray_cluster, monkeypatch):
 
 
 def misbehaving(what, flag, round=3):
-    """A class of client actors, one of which does `what(result)` instead of answering, once: the flag file says it has."""
+    """A class of client actors, one of which does `what(result)` instead of answering, once: the
+    flag file says it has.
+    """
     from ray import cloudpickle
 
     from fedsmu_ray.executors.ray_actors import ClientActor
@@ -208,7 +214,9 @@ def test_a_server_that_is_lost_again_and_again_ends_the_run(started, monkeypatch
 
 
 def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
-    """Every object lives as long as the process that owns it: states handed to another process are gone with that."""
+    """Every object lives as long as the process that owns it: states handed to another process are
+    gone with that.
+    """
     import ray
 
     class Owner:

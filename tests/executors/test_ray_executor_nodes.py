@@ -1,4 +1,6 @@
-"""Several Ray nodes on one machine, whole and with one of them lost: the same bits as in one process."""
+"""Several Ray nodes on one machine, whole and with one of them lost: the same bits as in one
+process.
+"""
 
 import json
 import os

@@ -1,9 +1,11 @@
-"""Experiments on a Ray cluster of several nodes on this machine, one of which may be lost. Prints the outcome as JSON.
+"""Experiments on a Ray cluster of several nodes on this machine, one of which may be lost. Prints
+the outcome as JSON.
 
     python three_nodes.py CONFIGS.json NODES none|kill|stop ROUND
 
-Each node has its own raylet, object store and worker processes. After record ROUND the node that runs most client actors is killed,
-or stopped (SIGSTOP) with all its processes, so that it hangs without a word.
+Each node has its own raylet, object store and worker processes. After record ROUND the node that
+runs most client actors is killed, or stopped (SIGSTOP) with all its processes, so that it hangs
+without a word.
 """
 
 import json

@@ -88,7 +88,9 @@ def test_shards_that_were_read_back_are_not_written_again(tmp_path):
 
 
 def test_the_format_of_the_manifest(tmp_path):
-    """As version 2 has always been: checkpoints of earlier releases can be read, and the other way round."""
+    """As version 2 has always been: checkpoints of earlier releases can be read, and the other way
+    round.
+    """
     written(tmp_path)
     outer = json.loads((tmp_path / "checkpoint.json").read_text())
     assert set(outer) == {"sha256", "manifest"}

@@ -1,4 +1,6 @@
-"""A file system that is really full: checkpoints fail and training continues; what cannot continue says so in one line."""
+"""A file system that is really full: checkpoints fail and training continues; what cannot continue
+says so in one line.
+"""
 
 import json
 import os

@@ -35,7 +35,9 @@ def problem_of(**changes):
 
 
 def rounds_until(problem, folder, stop=None):
-    """Records up to (not with) the one after `stop`; the executor is thrown away, as a killed process would be."""
+    """Records up to (not with) the one after `stop`; the executor is thrown away, as a killed
+    process would be.
+    """
     executor, records, progress = InlineExecutor(), [], Progress()
     executor.load(problem)
     try:
@@ -229,7 +231,8 @@ def test_a_loss_restarts_the_experiment_and_yields_every_round_once(tmp_path, ev
     origin = "the last checkpoint" if every else "round 1 (checkpoint.every is not set)"
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        f"the server is lost; restarting from {origin} (restart {n} of at most {MAX_RESTARTS} in a row)"
+        f"the server is lost; restarting from {origin} (restart {n} of at most {MAX_RESTARTS} in a "
+        "row)"
         for n in (1, 2, 1)
     ]
 
@@ -256,7 +259,9 @@ def test_the_folder_of_a_run(tmp_path):
 
 @pytest.mark.slow
 def test_killed_train_command_resumes_in_its_run(tmp_path, home):
-    """SIGKILL of the driver in mid-run, over Ray; then --resume, against the undisturbed run in this process."""
+    """SIGKILL of the driver in mid-run, over Ray; then --resume, against the undisturbed run in
+    this process.
+    """
     plain = {
         **PLAIN,
         "name": "killed",
@@ -307,7 +312,9 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
 
 @pytest.mark.slow
 def test_a_killed_trial_process_costs_no_bits_and_no_points(tmp_path, home):
-    """SIGKILL of a trial's process in mid-sweep: Tune starts it again, and it goes on from its checkpoint."""
+    """SIGKILL of a trial's process in mid-sweep: Tune starts it again, and it goes on from its
+    checkpoint.
+    """
     import psutil
     from test_commands import points
 

@@ -1,4 +1,6 @@
-"""Runs from their configuration to their result: what is tracked, what is shown, and how they end."""
+"""Runs from their configuration to their result: what is tracked, what is shown, and how they
+end.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""Local training: the solver's arithmetic, groups against single clients, failures that name the client."""
+"""Local training: the solver's arithmetic, groups against single clients, failures that name the
+client.
+"""
 
 import dataclasses
 

@@ -1,4 +1,6 @@
-"""Models whose clients cannot be trained in one batched computation, because they draw random numbers."""
+"""Models whose clients cannot be trained in one batched computation, because they draw random
+numbers.
+"""
 
 import torch
 from torch import nn

@@ -1,4 +1,6 @@
-"""The terms and solvers beyond local SGD, against plain PyTorch loops on the clients' own batches."""
+"""The terms and solvers beyond local SGD, against plain PyTorch loops on the clients' own
+batches.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""Clients that raise, send unusable messages or drop out: retried, then dropped or reported, inline."""
+"""Clients that raise, send unusable messages or drop out: retried, then dropped or reported,
+inline.
+"""
 
 import pytest
 import torch
@@ -89,7 +91,8 @@ def test_a_transient_failure_is_retried_and_does_not_change_the_result(
         (
             raises,
             ClientError,
-            rf"round 2, client {BROKEN}: RuntimeError: no more data \(.*test_rounds_client_failures.py:\d+\)",
+            rf"round 2, client {BROKEN}: RuntimeError: no more data "
+            r"\(.*test_rounds_client_failures.py:\d+\)",
         ),
         (altered, MessageError, rf"round 2, client {BROKEN}: checksum mismatch"),
     ],
@@ -104,7 +107,9 @@ def test_a_permanent_failure_ends_the_run_and_names_the_client(how, error, match
 @pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("algorithm", ["fedsmu", "fedavg", "scaffold", "dlion"])
 def test_a_dropped_client_leaves_no_trace(algorithm, group, how, misbehave, monkeypatch, caplog):
-    """The run without the broken client is the one in which it is never sampled: same bits, where nobody shares its group."""
+    """The run without the broken client is the one in which it is never sampled: same bits, where
+    nobody shares its group.
+    """
     problem = problem_of(algorithm, group, on_client_failure="drop")
     misbehave(how, ALWAYS)
     history, sha256 = outcome(problem)
@@ -163,12 +168,14 @@ def test_too_few_participants_end_the_run(misbehave):
     misbehave(raises, ALWAYS)
     with pytest.raises(
         ClientError,
-        match=r"round \d: only 5 of 6 sampled clients can take part, but federation.min_cohort = 6 are required \(1 failed, the last one: round",
+        match=r"round \d: only 5 of 6 sampled clients can take part, but federation.min_cohort = 6 "
+        r"are required \(1 failed, the last one: round",
     ):
         outcome(problem_of(on_client_failure="drop", min_cohort=6))
     with pytest.raises(
         ClientError,
-        match=r"round \d: only \d of 6 sampled clients can take part, but federation.min_cohort = 5 are required \(\d dropped out\)",
+        match=r"round \d: only \d of 6 sampled clients can take part, but federation.min_cohort = "
+        r"5 are required \(\d dropped out\)",
     ):
         outcome(problem_of(dropout=0.9, min_cohort=5))
 

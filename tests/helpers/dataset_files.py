@@ -1,5 +1,6 @@
-"""Small data sets in the formats that the real ones are distributed in, written for tests, and functions that a user
-would write."""
+"""Small data sets in the formats that the real ones are distributed in, written for tests, and
+functions that a user would write.
+"""
 
 import gzip
 import hashlib
@@ -70,7 +71,9 @@ def write_mnist(folder, zipped=True, train=40):
 
 
 def write_cifar(root, monkeypatch, per_file=8):
-    """CIFAR-10 and CIFAR-100 in the format of the Python version; torchvision's checksums are replaced by theirs."""
+    """CIFAR-10 and CIFAR-100 in the format of the Python version; torchvision's checksums are
+    replaced by theirs.
+    """
 
     def write(kind, names, key, classes):
         (root / kind.base_folder).mkdir(parents=True, exist_ok=True)
@@ -118,7 +121,9 @@ def write_tiny_imagenet(root):
 
 
 def write_leaf(root, change=None, splits=("train",)):
-    """Two users, each a text cut into windows of 5 characters and the next one; `change` edits the files of `splits`."""
+    """Two users, each a text cut into windows of 5 characters and the next one; `change` edits the
+    files of `splits`.
+    """
     for split, text in (
         ("train", "To be, or not to be\nthat is"),
         ("test", "the question: whether"),
@@ -140,9 +145,11 @@ def write_leaf(root, change=None, splits=("train",)):
 
 
 def write_hugging_face(datasets, folder):
-    """9 training and 4 test images of 6x6 in 2 classes, of 3 writers, as `save_to_disk` lays them out.
+    """9 training and 4 test images of 6x6 in 2 classes, of 3 writers, as `save_to_disk` lays them
+    out.
 
-    Skips the test if `datasets` is not the package but the folder tests/datasets, which Python imports in its place.
+    Skips the test if `datasets` is not the package but the folder tests/datasets, which Python
+    imports in its place.
     """
     if not hasattr(datasets, "Features"):
         pytest.skip("needs the optional extra hf")

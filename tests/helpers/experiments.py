@@ -1,4 +1,6 @@
-"""Small experiments on the digits, and their outcome inline: what runs on Ray has to equal it bit for bit."""
+"""Small experiments on the digits, and their outcome inline: what runs on Ray has to equal it bit
+for bit.
+"""
 
 from __future__ import annotations
 

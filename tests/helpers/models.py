@@ -1,4 +1,6 @@
-"""Models for tests: built by name, and the user's own by `import:tests.helpers.models:<function>`."""
+"""Models for tests: built by name, and the user's own by
+`import:tests.helpers.models:<function>`.
+"""
 
 import torch
 from torch import nn

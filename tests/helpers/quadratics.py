@@ -1,4 +1,6 @@
-"""Methods on small exact problems in float64, without messages or Ray: what the oracles of the literature hold for."""
+"""Methods on small exact problems in float64, without messages or Ray: what the oracles of the
+literature hold for.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ COMPRESSORS = [  # options of methods with biased compressors
 
 @dataclass
 class Quadratics:
-    """m clients with F_i(y) = sum_j a_ij (y_j - b_ij)^2 / 2; the local solver takes `steps` full-gradient steps."""
+    """m clients with F_i(y) = sum_j a_ij (y_j - b_ij)^2 / 2; the local solver takes `steps`
+    full-gradient steps.
+    """
 
     a: Tensor  # [m, P]
     b: Tensor  # [m, P]
@@ -117,7 +121,9 @@ States = dict[int, State]  # of every client
 
 @dataclass
 class Trace:
-    """Everything a test may look at: x[t] before round t + 1, and per round the uploads and states of all clients."""
+    """Everything a test may look at: x[t] before round t + 1, and per round the uploads and states
+    of all clients.
+    """
 
     x: list[Tensor]
     uploads: list[dict[int, State]]
@@ -132,9 +138,11 @@ def simulate(
     rounds: int,
     cohorts: list[list[int]] | None = None,
 ) -> Trace:
-    """Run the method through its contract; cohorts: the participants of every round, by default all clients.
+    """Run the method through its contract; cohorts: the participants of every round, by default all
+    clients.
 
-    Where cohorts are of unlike sizes, the largest is the configured one and the others lost some of their clients.
+    Where cohorts are of unlike sizes, the largest is the configured one and the others lost some of
+    their clients.
     """
     m = len(problem.a)
     setting = problem.setting(max(map(len, cohorts)) if cohorts else m)
@@ -163,7 +171,9 @@ def select(values: State, fields: Fields) -> State:
 
 
 def means(upload: State, uplink: Fields) -> State:
-    """What the server's step gets: the mean of every field, or its rows where the codec is `PerClient`."""
+    """What the server's step gets: the mean of every field, or its rows where the codec is
+    `PerClient`.
+    """
     assert set(upload) == set(uplink)
     values = {name: value.to(F64) for name, value in upload.items()}
     return {k: v if isinstance(uplink[k], PerClient) else v.mean(0) for k, v in values.items()}
@@ -172,7 +182,9 @@ def means(upload: State, uplink: Fields) -> State:
 def give_feedback(
     method: Method, server: State, states: States, cohort: list[int], setting: Setting
 ) -> None:
-    """The feedback after a round, for a method that has any; setting.cohort is the number of participants."""
+    """The feedback after a round, for a method that has any; setting.cohort is the number of
+    participants.
+    """
     fields = method.feedback(setting)
     if fields:
         receivers = cohort if method.feedback_to == "participants" else list(states)
@@ -207,7 +219,9 @@ def lion(
     beta1: float,
     beta2: float,
 ) -> list[Tensor]:
-    """Chen et al.'s Lion on the first client's full gradient: x before every step, and after the last."""
+    """Chen et al.'s Lion on the first client's full gradient: x before every step, and after the
+    last.
+    """
     m, xs = torch.zeros_like(x), [x]
     for _ in range(rounds):
         g = problem.gradient([0], x[None])[0]

@@ -34,7 +34,8 @@ def test_a_module_that_raises_when_imported_is_told_of(tmp_path, monkeypatch):
 def test_a_loaded_model_needs_no_file_where_it_is_built(tmp_path, monkeypatch):
     """As on another node: the module is pickled by value, and its file is not to be found."""
     (tmp_path / "only_here.py").write_text(
-        "from torch import nn\nWIDTH = 3\ndef model(shape, classes):\n    return nn.Linear(WIDTH, classes)\n"
+        "from torch import nn\nWIDTH = 3\ndef model(shape, classes):\n    return nn.Linear(WIDTH, "
+        "classes)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = parse({"model": {"name": "import:only_here:model"}})

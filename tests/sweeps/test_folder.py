@@ -33,8 +33,8 @@ def test_a_full_disk_costs_the_record_of_an_event_and_not_the_sweep(tmp_path, ca
     lines.symlink_to("/dev/full")
     folder.append({"event": "end", "index": 0, "status": "completed"})
     assert (
-        "trials.jsonl: cannot be written ([Errno 28] No space left on device); a resumed sweep would run this trial again"
-        in caplog.text
+        "trials.jsonl: cannot be written ([Errno 28] No space left on device); a resumed sweep "
+        "would run this trial again" in caplog.text
     )
     lines.unlink()
     lines.write_text(kept + '{"event": "end", "ind')  # what a disk that fills up leaves of a line
@@ -47,7 +47,9 @@ def test_a_full_disk_costs_the_record_of_an_event_and_not_the_sweep(tmp_path, ca
 
 
 def test_a_resumed_sweep_knows_what_was_recorded(tmp_path):
-    """The lines are those of an earlier version of the program, which resumed sweeps must keep reading."""
+    """The lines are those of an earlier version of the program, which resumed sweeps must keep
+    reading.
+    """
     config = sweep_config(tmp_path)
     path = tmp_path / f"{config.name}-20250101-000000-1"
     SweepFolder(path, config)

@@ -44,7 +44,9 @@ SETTINGS = {
 
 
 def test_a_method_of_the_users_own_is_swept_and_resumed(ray_cluster, tmp_path, monkeypatch):
-    """Trials are processes that cannot import the user's module: its classes travel with the trials."""
+    """Trials are processes that cannot import the user's module: its classes travel with the
+    trials.
+    """
     (tmp_path / "own_constant.py").write_text("SCALE = 0.5\n")
     (tmp_path / "own_method.py").write_text(dedent(OWN_METHOD))
     monkeypatch.syspath_prepend(tmp_path)

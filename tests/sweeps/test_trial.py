@@ -1,4 +1,6 @@
-"""One trial of a sweep, driven as Tune drives it: step by step, then the next one in the same process."""
+"""One trial of a sweep, driven as Tune drives it: step by step, then the next one in the same
+process.
+"""
 
 import pytest
 from ray import tune

@@ -1,4 +1,6 @@
-"""What every tracker has in common: the round cursor, the tracker of a run that is not tracked, URIs."""
+"""What every tracker has in common: the round cursor, the tracker of a run that is not tracked,
+URIs.
+"""
 
 import subprocess
 import sys

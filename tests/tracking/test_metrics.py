@@ -1,4 +1,6 @@
-"""The list of metrics: every row names a field of a record, and all that is tracked follows from the rows."""
+"""The list of metrics: every row names a field of a record, and all that is tracked follows from
+the rows.
+"""
 
 import dataclasses
 

@@ -1,4 +1,6 @@
-"""An MLflow server that becomes unreachable and responds again: training continues, and every point is written once."""
+"""An MLflow server that becomes unreachable and responds again: training continues, and every point
+is written once.
+"""
 
 import json
 import logging
@@ -29,7 +31,9 @@ def new_run(name, tags=None, parent=None):
 
 
 class Connection:
-    """A client whose store can be unreachable: `is_up` False raises, `loses_responses` does the work and raises."""
+    """A client whose store can be unreachable: `is_up` False raises, `loses_responses` does the
+    work and raises.
+    """
 
     def __init__(self, client):
         self.client, self.is_up, self.loses_responses, self.calls = client, True, False, 0
@@ -76,7 +80,9 @@ def values(step):
 
 
 def held(tracker):
-    """What the store has: {run name: (status, parameters, tags, {metric: [(step, value)]}, config.yaml or None)}."""
+    """What the store has: {run name: (status, parameters, tags, {metric: [(step, value)]},
+    config.yaml or None)}.
+    """
     client = tracker.client.client
     out = {}
     for run in client.search_runs([tracker.experiment_id]):
@@ -162,7 +168,9 @@ def test_lost_responses_write_nothing_twice(tracker):
 
 @pytest.mark.parametrize("is_up", [True, False])
 def test_a_round_that_is_logged_twice_is_written_once(tracker, is_up):
-    """As by a trial that restarts from its checkpoint, whether its first rounds are written or still queued."""
+    """As by a trial that restarts from its checkpoint, whether its first rounds are written or
+    still queued.
+    """
     run = tracker.start(new_run("repeated"))
     tracker.client.is_up = is_up
     for step in (1, 2, 3, 2, 3, 4, 4):

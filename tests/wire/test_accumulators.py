@@ -1,4 +1,6 @@
-"""Sums of encoded rows: exact votes however they are counted, floats and uniformity by definition."""
+"""Sums of encoded rows: exact votes however they are counted, floats and uniformity by
+definition.
+"""
 
 import numpy as np
 import pytest

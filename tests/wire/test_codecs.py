@@ -1,4 +1,6 @@
-"""All codecs: what is encoded is what is decoded, in the documented bytes; bad bytes are refused."""
+"""All codecs: what is encoded is what is decoded, in the documented bytes; bad bytes are
+refused.
+"""
 
 import numpy as np
 import pytest

@@ -23,7 +23,8 @@ def test_error_and_symmetry_of_the_quantizer(bits):  # [14]
     code = Quantizer((30, 40), bits, zero_level=False, zero_rule="plus")
     u = code.compress(v, local)
     r = torch.cat([g.abs().amax(-1, keepdim=True).expand_as(g) for g in v.split((30, 40), -1)], -1)
-    # Half a cell of the input grid, and the levels are spread over [-1, 1] a little wider than the cells' centres.
+    # Half a cell of the input grid, and the levels are spread over [-1, 1] a little wider than the
+    # cells' centres.
     assert ((u - v / r).abs() <= 2 ** (1 - bits)).all()
     assert (u.abs().amax(-1) == 1).all()
     assert torch.equal(code.compress(-v, local), -u)
