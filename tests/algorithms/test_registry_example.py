@@ -44,17 +44,24 @@ def test_the_example_is_a_method_whose_server_holds_the_mean_shift(folder, monke
     same([server["h"] for server in trace.servers], mean_over_clients(trace, "h"), atol=1e-12)
 
 
-def test_the_example_trains_from_its_folder(folder):
+def train(folder, *overrides):
+    """Summary of the example's recipe, trained by the command in the folder that holds its files."""
     command = [sys.executable, "-m", "fedsmu_ray.train", "--json", "my_method.yaml"]
     path = os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [*command, "compute.executor=inline", "tracking.uri=null"],
+        [*command, "tracking.uri=null", *overrides],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_example_trains_over_ray_and_inline_to_the_same_bits(folder):
+    summary = train(folder)  # as it stands: over Ray
     assert summary["method"] == "import:my_method:Diana"
     assert summary["test_accuracy"] > 0.7  # chance is 0.1
+    inline = train(folder, "compute.executor=inline")
+    assert inline["model_sha256"] == summary["model_sha256"]
