@@ -46,6 +46,10 @@ class ClientError(ExperimentError, RuntimeError):
     """A client failed to finish its round; names the client, the cause and what to try."""
 
 
+class MethodError(ExperimentError, RuntimeError):
+    """A federated method breaks its contract; names the class, the hook and the problem."""
+
+
 class DivergenceError(ExperimentError, ArithmeticError):
     """The server's model has values that are not finite."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.algorithms.base import Method, Setting
-from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.errors import ConfigError, ExperimentError, MethodError
 from fedsmu_ray.wire.base import Codec
 
 MAX_NAME_LENGTH = 5  # of a field's name, in ASCII characters
@@ -150,6 +150,29 @@ class _Checks:
                 f"returned {key!r} with shape {[*value.shape]} for x with shape {[*x.shape]}",
                 "give it the shape of x, for example with torch.zeros_like(x)",
             )
+
+
+def call_hook(method: Method, hook: str, *arguments: Any) -> Any:
+    """What a hook of a method returns during an experiment.
+
+    Raises MethodError, with file and line, for an exception in it that is no ExperimentError.
+    """
+    try:
+        return getattr(method, hook)(*arguments)
+    except ExperimentError:
+        raise
+    except Exception as error:
+        line = _Checks("", method)._line(error)
+        label = f"{type(method).__name__}.{hook}"
+        raise MethodError(f"{label} raised {type(error).__name__}: {error} ({line})") from error
+
+
+def check_names(method: Method, hook: str, found: Mapping[str, Tensor], wanted: set[str]) -> None:
+    """Raise MethodError unless a hook returned tensors with exactly these names."""
+    if set(found) != wanted:
+        label = f"{type(method).__name__}.{hook}"
+        have, want = (", ".join(sorted(names)) or "nothing" for names in (found, wanted))
+        raise MethodError(f"{label} returned {have}; it has to return {want}")
 
 
 def _is_codec(value: object) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedsmu_ray import environment
+from fedsmu_ray.algorithms.checks import call_hook, check_names
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.federation.local_training import GroupSolver, Trainer, channels_last
 from fedsmu_ray.federation.problem import Problem
@@ -52,6 +53,7 @@ class ClientWorker:
         self.problem, self.method = problem, problem.method
         module = problem.module().to(self.device)
         self.initial = parameters.flatten(module)
+        self.state_names = set(self.method.client_init(self.initial))
         self.trainer = Trainer(
             module,
             DeviceData(problem.dataset, self.device),
@@ -79,6 +81,8 @@ class ClientWorker:
         received = self._decode(round, self.problem.downlink, broadcast)
         solver = GroupSolver(self.trainer, round, torch.tensor(clients), self.problem.setting)
         uploads, new = self.method.client(received, self._stack(states), solver)
+        check_names(self.method, "client (uploads)", uploads, set(self.problem.uplink))
+        check_names(self.method, "client (states)", new, self.state_names)
         messages = message.encode(self.problem.uplink, uploads, round, clients)
         report = TrainReport(solver.losses.tolist(), solver.zeros)
         return GroupOutput(messages, report, self._shards(new, len(clients)))
@@ -94,7 +98,8 @@ class ClientWorker:
         """New states of a client group that got the server's feedback to `participants` clients."""
         received = self._decode(round, self.problem.feedback_fields(participants), feedback)
         setting = replace(self.problem.setting, cohort=participants)
-        new = self.method.apply_feedback(received, self._stack(states), setting)
+        new = call_hook(self.method, "apply_feedback", received, self._stack(states), setting)
+        check_names(self.method, "apply_feedback", new, self.state_names)
         return self._shards(new, len(clients))
 
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:

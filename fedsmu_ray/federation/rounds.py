@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field, replace
 
 from fedsmu_ray.config.schema import FederationConfig
-from fedsmu_ray.errors import ClientError, ExperimentError
+from fedsmu_ray.errors import ClientError, ExperimentError, MethodError
 from fedsmu_ray.federation.cohort import drop_out, sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
@@ -180,7 +180,7 @@ class _Retries:
             count = self.failures[clients]
             log.warning("%s; retry %d of %d", error, count, config.client_retries)
             return [task]
-        if config.on_client_failure == "fail":
+        if config.on_client_failure == "fail" or isinstance(error, MethodError):
             raise error
         if len(clients) > 1:
             log.warning("%s; retrying its %d clients one by one", error, len(clients))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsmu_ray.algorithms.base import Round, State
+from fedsmu_ray.algorithms.checks import call_hook, check_names
 from fedsmu_ray.errors import DivergenceError, MessageError
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import Arrays, RejectedMessages, StepStats
@@ -53,7 +54,8 @@ class Server:
         self.rejected: dict[int, MessageError] = {}
         self.next = self.uplink_bytes = 0
         self.participants: list[int] = []  # clients whose messages were added up, in cohort order
-        broadcast = self._encode(self.problem.downlink, self.method.broadcast(self.state))
+        values = call_hook(self.method, "broadcast", self.state)
+        broadcast = self._encode(self.problem.downlink, values)
         self.downlink_bytes = broadcast.nbytes
         return broadcast
 
@@ -86,13 +88,18 @@ class Server:
         mean = {name: total.mean() for name, total in self.totals.items()}
         setting, seed = self.problem.setting, self.problem.config.seed
         round = Round(self.round, tuple(self.participants), setting, seed)
-        self.state = dict(self.method.server(self.state, mean, round))
+        self.state = self._new_state(mean, round)
         if not parameters.is_finite(self.state["x"]):
             raise DivergenceError(
                 f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
                 "(algorithm.*) or local.lr"
             )
         return self._stats()
+
+    def _new_state(self, mean: State, round: Round) -> dict[str, Tensor]:
+        state = dict(call_hook(self.method, "server", self.state, mean, round))
+        check_names(self.method, "server", state, set(self.state))
+        return state
 
     def _stats(self) -> StepStats:
         count, dim = len(self.participants), self.problem.dim

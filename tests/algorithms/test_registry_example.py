@@ -45,7 +45,7 @@ def test_the_example_is_a_method_whose_server_holds_the_mean_shift(folder, monke
 
 
 def train(folder, *overrides):
-    """Summary of the example's recipe, trained by the command in the folder that holds its files."""
+    """Summary of the example's recipe, trained by the command in the folder of its files."""
     command = [sys.executable, "-m", "fedsmu_ray.train", "--json", "my_method.yaml"]
     path = os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

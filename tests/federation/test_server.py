@@ -1,15 +1,17 @@
 """The server: groups in any order, messages that are not what they should be, missing positions."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
-from fedsmu_ray.errors import DivergenceError
+from fedsmu_ray.algorithms.registry import METHODS
+from fedsmu_ray.errors import DivergenceError, ExperimentError
 from fedsmu_ray.federation.server import Server
 from fedsmu_ray.federation.tasks import RejectedMessages
 from fedsmu_ray.wire import message
-from tests.helpers.experiments import problem_of
+from tests.helpers.experiments import inline, problem_of
 
 
 def upload(problem, clients, round=1):
@@ -83,3 +85,46 @@ def test_server_refuses_a_model_that_is_not_finite():
     )
     with pytest.raises(DivergenceError, match="round 1: the server model holds NaN or Inf"):
         server.step()
+
+
+def wrong_field(self, server, mean, round):
+    return {"x": mean["u"]}
+
+
+def wrong_state(self, server, mean, round):
+    return {"y": server["x"]}
+
+
+def wrong_upload(self, received, state, local):
+    return {"u": local.sgd(received["x"])}, {}
+
+
+def undeclared_state(self, received, state, local):
+    return {"delta": local.sgd(received["x"])}, {"m": received["x"]}
+
+
+def wrong_broadcast(self, received, state, local):
+    return {"delta": received["m"]}, {}
+
+
+class Broken(METHODS["fedavg"]):
+    """FedAvg with a hook that one of the functions above replaces."""
+
+
+@pytest.mark.parametrize(
+    "hook, function, match",
+    [
+        ("server", wrong_field, r"Broken.server raised KeyError: 'u' \(.*test_server.py:\d+\)"),
+        ("server", wrong_state, "Broken.server returned y; it has to return x"),
+        ("client", wrong_upload, r"Broken.client \(uploads\) returned u; it has to return delta"),
+        ("client", undeclared_state, r"Broken.client \(states\) returned m; .* return nothing"),
+        ("client", wrong_broadcast, r"round 1, client.*KeyError: 'm' \(.*test_server.py:\d+\)"),
+    ],
+)
+@pytest.mark.parametrize("on_failure", ["fail", "drop"])
+def test_a_broken_method_is_reported_with_its_hook(hook, function, match, on_failure, monkeypatch):
+    monkeypatch.setattr(Broken, hook, function)
+    problem = problem_of({"name": "fedavg"}, federation={"on_client_failure": on_failure})
+    broken = replace(problem, config=replace(problem.config, algorithm=Broken()))
+    with pytest.raises(ExperimentError, match=match):
+        inline(broken)
