@@ -1,4 +1,4 @@
-"""A measurement in a process of its own, so that none leaves anything to the next."""
+"""Run each measurement in a fresh process, so that none affects the next."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def apart(file: str, *arguments: Any) -> dict[str, Any]:
-    """Run `python FILE --measure ARGUMENTS`; returns the last JSON object that it prints."""
+    """Run `python FILE --measure ARGUMENTS` and return the last JSON object it prints."""
     done = subprocess.run(
         [sys.executable, file, "--measure", json.dumps(arguments)], capture_output=True, text=True
     )

@@ -1,9 +1,12 @@
-"""Time the client step, vote counting and server step without training: python benchmarks/codec.py.
+"""Time the client step, the server step, float sums and vote counting, without training.
 
-Each is compared with alternatives, on one thread, with one message per client, random values, and
-freed memory kept as the actors keep it. Every line is the median of the thread's CPU time over
---repeat turns in which all lines of a table take part, each after a call that is not counted, and
-the ratio to the table's first line, taken turn by turn (median, min and max).
+    python benchmarks/codec.py [--dims D ...] [--votes N ...] [--repeat 7]
+
+Each is compared with alternatives, on one thread, with one message per client and random values;
+the C library keeps freed memory, as in the client actors. Every repetition runs all lines of a
+table in turn, each after one warm-up call that is not counted. A line shows the CPU time of the
+thread (median and minimum over the repetitions) and its ratio to the first line of the table,
+computed per repetition (median, minimum and maximum).
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ def table(title: str, lines: dict[str, Callable[[], object]], repeat: int) -> No
 
 
 class TrainedClient(GroupSolver):
-    """A client whose local training gave y [1, P]."""
+    """A solver whose local training returns the given y [1, P]."""
 
     def __init__(self, y: torch.Tensor) -> None:
         trainer = SimpleNamespace(seed=0, local=SimpleNamespace(lr=0.1))
@@ -79,11 +82,11 @@ def client(dim: int, repeat: int) -> None:
     table(
         f"client step, d = {dim:,}",
         {
-            "copy 12 bytes a parameter, memory at hand": lambda: np.copyto(target, source),
-            "copy 12 bytes a parameter, new memory": source.copy,
+            "copy 12 bytes/parameter, existing memory": lambda: np.copyto(target, source),
+            "copy 12 bytes/parameter, new memory": source.copy,
             "packbits(v >= 0) alone": lambda: np.packbits(source[:dim] >= 0),
             "FedSMU.client and encode": ours,
-            "plain torch, no zero rule": plain,
+            "plain torch, without the zero rule": plain,
         },
         repeat,
     )
@@ -123,8 +126,8 @@ def server(dim: int, repeat: int) -> None:
     table(
         f"server step, d = {dim:,}",
         {
-            "copy 12 bytes a parameter, memory at hand": lambda: np.copyto(target, source),
-            "copy 12 bytes a parameter, new memory": source.copy,
+            "copy 12 bytes/parameter, existing memory": lambda: np.copyto(target, source),
+            "copy 12 bytes/parameter, new memory": source.copy,
             "FedSMU.server": lambda: METHOD.server({"x": x}, {"u": u}, round),
             "plain torch": lambda: x + 0.015 * (u - 0.01 * x),
         },
@@ -157,7 +160,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dims", type=int, nargs="+", default=[797_962, 11_181_642])
-    memory = "1000 of 11 million take 1.4 GB"
+    memory = "1000 messages of 11 million parameters take 1.4 GB"
     parser.add_argument("--votes", type=int, nargs="+", default=[10, 100, 1000], help=memory)
     parser.add_argument("--repeat", type=int, default=7)
     options = parser.parse_args()

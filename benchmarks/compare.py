@@ -1,10 +1,11 @@
-"""Seconds per round of the same work in several programs, interleaved: python benchmarks/compare.py
-W2 --peer flower=PYTHON
+"""Compare the seconds per round of several programs that do the same work.
 
-PYTHON is the interpreter of an environment that holds the peer (see benchmarks/README.md). Prints
-one line per program with minimum, median and maximum over all timed rounds, client tasks per
-second, and the median ratio to ours, taken repetition by repetition, since a machine's speed
-drifts.
+    python benchmarks/compare.py W1|W2 [--peer flower=PYTHON] [--peer pfl=PYTHON] [--repeat 3]
+
+PYTHON is the interpreter of an environment in which the peer is installed (see
+benchmarks/README.md). Every repetition runs all programs in turn. Prints one line per program: the
+minimum, median and maximum over all timed rounds, client tasks per second, and the ratio to ours
+(minimum, median and maximum), computed per repetition because the speed of a machine drifts.
 """
 
 import argparse
@@ -18,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def once(command: list[str]) -> dict:
-    for attempt in (1, 2, 3):  # launchers of several processes abort now and then
+    for attempt in (1, 2, 3):  # multi-process launchers abort occasionally
         done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
         lines = [line for line in done.stdout.splitlines() if line.startswith('{"program"')]
         if not done.returncode and lines:
@@ -48,7 +49,7 @@ def main() -> None:
     for peer in options.peer:
         name, python = peer.split("=", 1)
         commands[name] = [python, f"run_{name}.py", options.workload]
-        if name == "pfl":  # it can spread a cohort over processes
+        if name == "pfl":  # pfl can distribute a cohort over several processes
             commands["pfl-2"] = [
                 python,
                 "-m",

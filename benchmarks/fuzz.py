@@ -1,10 +1,13 @@
-"""Decode millions of altered messages: `python benchmarks/fuzz.py [--messages N] [--seed S]`.
+"""Fuzz the message decoder: every altered message must be rejected or be a valid encoding.
 
-Every message starts as a valid one and is altered: bits, bytes, cuts, parts of other messages, its
-header and field table, or all of it at random. Half of them get a valid checksum afterwards, so
-that the codecs see them. The decoder must refuse with a MessageError, or accept bytes that an
-encoder writes for the values it decoded; without a new checksum it must refuse. Anything else ends
-the program and shows the message.
+    python benchmarks/fuzz.py [--messages 1000000] [--seed 0]
+
+Every message starts as a valid one and is altered: single bits or bytes, its length, parts of other
+messages, its header and field table, or all of it at random. Half of the messages get a valid
+checksum afterwards, so that they reach the codecs. The decoder must reject a message with a
+MessageError, or accept it if an encoder writes the same bytes for the decoded values; without a new
+checksum it must reject every altered message. Anything else ends the program and prints the
+message.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ SETS: dict[str, Fields] = {
     **{name: {"u": codec} for name, codec in CODECS.items()},
     "two fields": {"u": Sign(), "m": Float32()},
 }
-VALID = 64  # messages that the alterations of one codec start from
+VALID = 64  # valid messages per codec, which are then altered
 
 
 class Draws:
@@ -65,7 +68,7 @@ class Tally:
 
 
 def valid_messages(fields: Fields, noise: np.random.Generator) -> list[bytes]:
-    """Messages of this round and client, with ordinary, sparse, tiny and zero values."""
+    """Valid messages of ROUND and CLIENT with ordinary, sparse, tiny and zero values."""
     messages = []
     for i in range(VALID):
         kept = noise.random((1, DIM)) < (1, 0.1, 0.5, 0)[i % 4]
@@ -82,42 +85,43 @@ def valid_messages(fields: Fields, noise: np.random.Generator) -> list[bytes]:
 
 
 def altered(raw: bytes, others: list[bytes], at: int, rng: random.Random) -> bytes:
-    """The message with one kind of alteration; `at` is where its payloads begin."""
+    """Apply one random kind of alteration; `at` is the offset of the first payload."""
     out, kind = bytearray(raw), rng.randrange(8)
     if kind == 0:  # bits
         for _ in range(rng.randint(1, 4)):
             out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
-    elif kind == 1:  # bytes of the payload, often to the ends of their range
+    elif kind == 1:  # bytes of the payload, often set to the limits of their range
         for _ in range(rng.randint(1, 6)):
             out[rng.randrange(at, len(out))] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
     elif kind == 2:  # header and field table
         out[rng.randrange(at)] = rng.choice((0, 1, 255, rng.randrange(256)))
-    elif kind == 3:  # a cut, or something appended
+    elif kind == 3:  # truncated, or random bytes appended
         out = (
             out[: rng.randrange(len(out))]
             if rng.random() < 0.5
             else out + rng.randbytes(rng.randint(1, 40))
         )
-    elif kind == 4:  # a splice of two messages
+    elif kind == 4:  # the end of another message
         cut = rng.randrange(len(out))
         out[cut:] = rng.choice(others)[-(len(out) - cut) :]
-    elif kind == 5:  # a stretch moved elsewhere
+    elif kind == 5:  # a range of bytes moved to another offset
         start, end = sorted(rng.sample(range(len(out) + 1), 2))
         part = out[start:end]
         del out[start:end]
         to = rng.randrange(len(out) + 1)
         out[to:to] = part
-    elif kind == 6:  # the header of a valid message, and noise
+    elif kind == 6:  # a valid header and random payloads
         out[at:] = rng.randbytes(len(out) - at)
-    else:  # noise
+    else:  # random bytes
         out = bytearray(rng.randbytes(rng.choice((len(out), rng.randrange(200)))))
     return bytes(out)
 
 
 def attempt(fields: Fields, raw: bytes, resealed: bool) -> str:
-    """Whether a message was `refused`, or accepted and `canonical`.
+    """Decode a message; the result is `refused`, or `canonical` if it was accepted.
 
-    Raises AssertionError for any other acceptance.
+    `canonical`: an encoder writes the same bytes for the decoded values. Raises AssertionError if
+    other bytes were accepted.
     """
     packed = np.frombuffer(raw, np.uint8)[None].copy()
     if resealed and packed.shape[1] >= message.CHECK.stop:
@@ -137,7 +141,10 @@ def attempt(fields: Fields, raw: bytes, resealed: bool) -> str:
 def fuzz(
     fields: Fields, turns: range, rng: random.Random, noise: np.random.Generator
 ) -> tuple[Tally, str]:
-    """Try one altered message per turn, every other one resealed; the str describes an error."""
+    """Decode one altered message per turn; every other one gets a valid checksum.
+
+    The str describes the error that ended it, and is empty if there was none.
+    """
     pool, at, tally = valid_messages(fields, noise), message.overhead(fields), Tally()
     known, began = set(pool), time.perf_counter()
     for turn in turns:
@@ -178,9 +185,7 @@ def main() -> None:
         tallies[name], problem = fuzz(fields, range(first, stop), rng, noise)
         if problem:
             raise SystemExit(f"{name}: {problem}")
-        start = (
-            start or peak_kb()
-        )  # the first fields have paid for everything that is loaded lazily
+        start = start or peak_kb()  # after the first fields everything lazy has been loaded
     print("| fields | tried | refused | accepted, canonical | altered without effect | seconds |")
     print("|---|--:|--:|--:|--:|--:|")
     for name, tally in tallies.items():

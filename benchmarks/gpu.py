@@ -1,13 +1,15 @@
-"""Rounds on one GPU: the FedSMU paper's (LeNet, 10 of 100 clients, 5 epochs, augmented), and
-ResNet18-GN on 64x64 images.
+"""Time rounds of LeNet and ResNet18-GN on one GPU and compare them with a lower bound.
 
     python benchmarks/gpu.py [--rounds 20] [--model lenet resnet18_gn]
 
-In this process, without Ray: a server, and a client worker that holds the card; made-up images.
-Prints for every precision and number of clients trained at once the median round (training,
-messages, server step; the messages synchronise the card), an evaluation, what 6,000 rounds with 600
-evaluations would take, and the floor: the operations of a round at the rate that a large product
-reaches here in the same precision. --device cpu --samples 20 shows that it runs.
+LeNet is trained as in the FedSMU paper (10 of 100 clients, 5 epochs, augmentation), ResNet18-GN on
+64x64 images; all images are synthetic. Server and client worker run in this process, without Ray.
+For every precision and number of clients trained at once, prints the median time of a round
+(training, messages, server step; encoding the messages synchronizes the GPU) with minimum and
+maximum, the time of an evaluation, an estimate for 6,000 rounds with 600 evaluations, and a lower
+bound ("floor"): the floating-point operations of a round at the rate that a large matrix product
+reaches on this device in the same precision. `--device cpu --samples 20` is a quick check that the
+benchmark runs.
 """
 
 from __future__ import annotations
@@ -77,14 +79,14 @@ def problem_of(name: str, samples: int, precision: str, at_once: int, gpu: bool)
 
 
 class Federation:
-    """The rounds of a problem, the client states kept here."""
+    """Runs the rounds of a problem and keeps the client states."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.server, self.worker = problem, Server(problem), ClientWorker(problem)
         self.states: dict[int, dict] = {}
 
     def round(self, t: int) -> float:
-        """Seconds of round t."""
+        """Run round t; returns its seconds."""
         began = time.perf_counter()
         config = self.problem.config
         cohort, size = (
@@ -115,8 +117,9 @@ class Federation:
 
 
 def multiplications(problem: Problem) -> float:
-    """Floating-point operations of a round's local training: forward and backward of every
-    sample.
+    """Count the floating-point operations of a round's local training.
+
+    These are the forward and backward passes of every sample.
     """
     config = problem.config
     module, inputs = problem.module(), problem.sample
@@ -133,8 +136,9 @@ def multiplications(problem: Problem) -> float:
 
 
 def rate(device: str, precision: str) -> float:
-    """Operations a second of a large square product, with the settings that the latest client
-    worker made.
+    """Measure the floating-point operations per second of a large square matrix product.
+
+    Uses the precision settings of PyTorch that the client worker created last has made.
     """
     size = 8192 if device == "cuda" else 512
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -155,7 +159,7 @@ def main() -> None:
     )
     p.add_argument("--rounds", type=int, default=20)
     p.add_argument("--model", nargs="+", choices=list(MODELS), default=list(MODELS))
-    p.add_argument("--samples", type=int, default=500, help="of each client")
+    p.add_argument("--samples", type=int, default=500, help="samples per client")
     p.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     options = p.parse_args()
     gpu = options.device == "cuda"
@@ -174,9 +178,8 @@ def main() -> None:
                 problem = problem_of(name, options.samples, precision, at_once, gpu)
                 if gpu:
                     torch.cuda.reset_peak_memory_stats()
-                federation = Federation(
-                    problem
-                )  # before the first product, whose workspace it chooses
+                # Before the first matrix product: this sets the workspace that cuBLAS uses.
+                federation = Federation(problem)
                 floor = floor or multiplications(problem) / rate(options.device, precision)
                 seconds = [federation.round(t) for t in range(1, options.rounds + 4)][3:]
                 scored = [federation.evaluation(options.rounds + 4) for _ in range(3)]

@@ -1,11 +1,13 @@
-"""Memory of all processes of an experiment against the size of its data: python
-benchmarks/memory.py [FILE] [key=value ...]
+"""Compare the memory of all processes of an experiment with the size of its data.
 
-Runs the experiment (default: synthetic images, 1 GB, a linear model) with 1, 2 and 4 client actors,
-each in a fresh process with a Ray of its own, and once more with a few samples of the same shape,
-which shows what the processes take without data. Memory is proportional set size (PSS, every page
-counted once) summed over the process tree, object store included; it is read once a second, and the
-middle of the second half counts as `while training`. Linux only; needs psutil.
+    python benchmarks/memory.py [FILE] [key=value ...] [--actors 1 2 4]
+
+Runs the experiment (default: 1 GB of synthetic images, a linear model) with 1, 2 and 4 client
+actors, each time in a fresh process with its own local Ray, and once more with few samples of the
+same shape, which shows how much memory the processes need without the data. Memory is the
+proportional set size (PSS: a page shared by several processes is counted once) summed over the
+process tree, object store included. It is read once a second; `while training` is the median of the
+second half of these readings. Linux only; needs psutil.
 """
 
 import argparse
@@ -37,14 +39,14 @@ PARTS = ("Pss_Anon", "Pss_Shmem", "Pss_File")
 
 
 def tree_memory() -> list[int]:
-    """Bytes of PSS by PARTS, of this process and all that descend from it."""
+    """PSS in bytes of this process and all its descendants, one number for each of PARTS."""
     import psutil
 
     total = [0, 0, 0]
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
             lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         sizes = {
             line.split(":")[0]: int(line.split()[1]) * 1024
@@ -56,7 +58,7 @@ def tree_memory() -> list[int]:
 
 
 def measure(file: str | None, overrides: dict) -> None:
-    """Run one experiment and print what it took, as JSON."""
+    """Run one experiment and print its memory as JSON."""
     from fedsmu_ray import load_config, run
 
     samples, done = [], threading.Event()

@@ -1,10 +1,13 @@
-"""What a round costs beside local training: python benchmarks/overhead.py [--rounds 60]
+"""Time everything in a round except local training.
 
-FedSMU and FedAvg over Ray (2 client actors) and inline, with local training that returns the model
-as it got it (all the rest is real: states, signs, messages, checks, sums, the server's step): LeNet
-with 10 clients a round, and 1000 tiny clients a round (Linear 64 -> 10). Prints the median of the
-rounds after the first 30, with minimum and maximum, in milliseconds: before, clients get their
-first states, in memory that is touched for the first time.
+    python benchmarks/overhead.py [--rounds 60]
+
+Runs FedSMU and FedAvg over Ray (2 client actors) and inline, with LeNet and 10 clients per round,
+and with 1000 tiny clients per round (Linear 64 -> 10). Local training is replaced by a function
+that does not train and returns the model scaled by 1.0001; everything else is real: states, signs,
+messages, checks, sums, the server step. Prints the median, minimum and maximum of the rounds in
+milliseconds. The first 30 rounds are not counted: in these, clients get their first states, in
+memory that is touched for the first time.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import rounds
 
-WARM = 30  # rounds that are not counted
+WARM = 30  # warm-up rounds that are not counted
 WORK = {
     "LeNet, d = 797,962, n = 10": {
         "data": {

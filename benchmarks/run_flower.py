@@ -1,4 +1,4 @@
-"""The same work in Flower's simulation (its message API, Ray backend, one CPU per client)."""
+"""Run a workload in Flower's simulation (message API, Ray backend, one CPU per client)."""
 
 import sys
 import time

@@ -1,6 +1,4 @@
-"""fedsmu_ray on the same work: FedAvg through its whole path, messages encoded and decoded, over
-Ray or inline.
-"""
+"""Run a workload in fedsmu_ray: FedAvg with encoded and decoded messages, over Ray or inline."""
 
 import sys
 

@@ -1,6 +1,4 @@
-"""The same work in pfl-research's simulation: one process, or several under torchrun (WORLD_SIZE
-set).
-"""
+"""Run a workload in pfl-research's simulation, in one process or in several under torchrun."""
 
 import os
 import sys
@@ -22,7 +20,7 @@ from workloads import WORKLOADS, report
 
 
 class Stamps(TrainingProcessCallback):
-    """Notes when every central iteration ends."""
+    """Records the time at which each central iteration ends."""
 
     def __init__(self):
         self.times = []

@@ -1,5 +1,6 @@
-"""Raw PyTorch: one process per core, each training its share of the cohort one client after
-another. The floor.
+"""Run a workload in raw PyTorch: processes that only train, without any framework.
+
+Each process trains its share of the cohort, one client after another; nothing is aggregated.
 """
 
 import sys

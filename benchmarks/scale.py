@@ -1,15 +1,17 @@
-"""Round time and memory as the number of clients m grows, at a fixed cohort: python
-benchmarks/scale.py clients|spill
+"""Measure round time and memory as the number of clients m grows, at a fixed cohort size.
 
-clients: tiny clients (a linear model of 650 parameters, 20 samples, one epoch of batches of 10),
-1,000 a round of m = 1,000, 10,000 and 100,000, FedAvg and FedSMU (whose clients keep their
-momentum), inline and over 2 Ray actors. spill: clients of LeNet's size (a momentum of 3.2 MB each)
-with one sample, 100 a round of m = 200, 700 and 2,000, in an object store of 1.5 GB, so that Ray
-has to keep most momenta on disk.
+    python benchmarks/scale.py clients|spill [--m M ...]
 
-Each case runs in a fresh process. `driver` is the memory of the process that runs the rounds,
-without shared memory, after three rounds and after the last; inline that process is also all
-clients.
+clients: 1,000 tiny clients per round (a linear model of 650 parameters, 20 samples each, one epoch
+of batches of 10) out of m = 1,000, 10,000 and 100,000; FedAvg and FedSMU (whose clients keep their
+momentum), inline and over 2 client actors.
+
+spill: 100 LeNet clients per round (a momentum of 3.2 MB and one sample each) out of m = 200, 700
+and 2,000, with an object store of 1.5 GB, so that Ray has to spill most momenta to disk.
+
+Each case runs in a fresh process. `driver MB` is the memory of the process that runs the rounds,
+without shared memory, after three rounds and after the last; inline, the clients run in that
+process too.
 """
 
 import argparse
@@ -90,7 +92,7 @@ def own_megabytes() -> float:
 
 
 def spilling(folder: str):
-    """A Ray of this process's own with a small object store that spills into `folder`."""
+    """Start a local Ray with a small object store that spills into `folder`."""
     import ray
 
     return ray.init(
@@ -103,7 +105,7 @@ def spilling(folder: str):
 
 
 def measure(settings: dict, folder: str | None) -> None:
-    """Run one case and print what it took, as JSON."""
+    """Run one case and print its measurements as JSON."""
     from fedsmu_ray import load_config
     from fedsmu_ray.executors.registry import backend
     from fedsmu_ray.federation.problem import Problem

@@ -1,13 +1,12 @@
-"""Random kills for as long as you like: the bits must stay those of the undisturbed run, and memory
-flat.
+"""Repeat an experiment under random kills: results must not change, memory must not grow.
 
     python benchmarks/soak.py [--minutes 10] [--seed 0]
 
-Runs one experiment again and again on the same actors while processes and objects are taken away at
-random: client actors mostly, the server actor and a client's state now and then. Prints a line for
-each experiment, with the memory of the driver and of the server (resident, MB) and the shared
-memory in use, then what is left over at the end: processes and files. Exits with 1 if any bits
-differ or anything is left.
+Runs one experiment again and again with the same executor while processes are killed and objects
+lost at random: mostly client actors, sometimes the server actor or the state of a client. Prints
+one line per experiment, with the resident memory of the driver and of the server and the shared
+memory in use, and at the end the processes and files that are left over. The exit code is 1 if a
+model hash differs from that of the undisturbed run or anything is left over.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ PLAIN = {
 
 
 class Chaos(threading.Thread):
-    """Takes something away every few seconds until told to stop."""
+    """Kills an actor or loses a client state every few seconds, until `over` is set."""
 
     def __init__(self, executor: RayExecutor, seed: int) -> None:
         super().__init__(daemon=True)
@@ -66,8 +65,10 @@ class Chaos(threading.Thread):
                 self.counts[what] += 1
 
     def lose_a_state(self) -> None:
-        """Have another process own the state of a client, and kill it: the object goes with its
-        owner.
+        """Lose the state of a client.
+
+        An object is lost with the process that owns it: a helper actor becomes the owner of the
+        state and is then killed.
         """
         client, at = self.draw.choice(list(self.progress.states.items()) or [(None, None)])
         if at is None:
@@ -76,12 +77,10 @@ class Chaos(threading.Thread):
         try:
             (moved,) = ray.get(owner.put.remote(ray.get(at.shard)))
         except ray.exceptions.RayError:
-            return  # it was lost already
+            return  # the state was already lost
         finally:
             ray.kill(owner)
-        if (
-            self.progress.states.get(client) is at
-        ):  # and not a newer state, from a round that went on meanwhile
+        if self.progress.states.get(client) is at:  # no round has replaced it meanwhile
             self.progress.states[client] = replace(at, shard=moved)
             self.counts["client states"] += 1
 
@@ -92,7 +91,7 @@ class Owner:
 
 
 def workers(title: str) -> list[psutil.Process]:
-    """Processes of this program's Ray with such a title."""
+    """Descendants of this process whose title starts with `title`."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
@@ -108,8 +107,9 @@ def megabytes(process: psutil.Process) -> float:
 
 
 def store_bytes() -> int:
-    """Shared memory in use on this machine, which is where objects are; touched pages stay, so this
-    is the most there was.
+    """Shared memory in use on this machine, where Ray keeps objects.
+
+    Pages stay allocated once they have been touched, so this is the maximum so far.
     """
     shm = os.statvfs("/dev/shm")
     return (shm.f_blocks - shm.f_bfree) * shm.f_frsize
@@ -141,7 +141,7 @@ def soak(minutes: float, seed: int) -> bool:
         while time.monotonic() - began < 60 * minutes:
             run += 1
             if run > 1:
-                executor.recover()  # a server that was killed between two experiments
+                executor.recover()  # the server may have been killed between two experiments
             chaos.progress = Progress()
             for _ in resumable(problem, executor, chaos.progress, Path(folder) / str(run)):
                 rounds += 1
@@ -170,7 +170,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR)  # every loss is expected here
+    logging.basicConfig(
+        level=logging.ERROR
+    )  # all warnings are about losses, which are expected here
     before = set(Path(tempfile.gettempdir()).iterdir())
     good = soak(arguments.minutes, arguments.seed)
     time.sleep(5)

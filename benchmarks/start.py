@@ -1,11 +1,11 @@
-"""How long a user waits: for --help, for the first record of a sweep, and between two trials of it.
+"""Time --help, the start of a sweep until its first record, and the gap between two trials.
 
     python benchmarks/start.py [--repeat 3] [FILE] [key=value ...]
 
-Runs the quickstart sweep (or FILE) in an empty folder, with only a few rounds, and prints for every
-repetition when its processes appeared, when the first record came and what every kind of process
-had cost by then in CPU seconds (less noisy than time on a shared machine). Records are timed by
-MLflow's own timestamps, processes by looking ten times a second.
+Runs the quickstart sweep (or FILE) in an empty folder, with only a few rounds. Prints for every
+repetition when each kind of process appeared, when the first record was written, and the CPU
+seconds that each kind of process had used until then (less noisy than elapsed time on a shared
+machine). Records are timed by MLflow's timestamps, processes by polling ten times a second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-# What is in the command line of a process -> what it is.
+# Text in the command line of a process -> the kind of the process.
 KINDS = {
     "fedsmu_ray.tune": "command",
     "ray::ServerActor": "server actor",
@@ -31,15 +31,12 @@ KINDS = {
     "default_worker.py": "idle worker",
 }
 
-Sample = tuple[
-    float, dict[int, tuple[str, float]]
-]  # seconds since the command, {pid: (kind, CPU seconds)}
+# Seconds since the start of the command, {pid: (kind, CPU seconds)}.
+Sample = tuple[float, dict[int, tuple[str, float]]]
 
 
 def kind(process: psutil.Process) -> str:
-    """What a process of the family is: command, trial, server, client, idle worker, or Ray's
-    own.
-    """
+    """Name the kind of a process: one of KINDS, or a process of Ray itself."""
     line = " ".join(process.cmdline())
     for found, name in KINDS.items():
         if found in line:
@@ -62,9 +59,7 @@ def family(root: psutil.Process) -> dict[int, tuple[str, float]]:
 
 
 def watch(command: list[str], folder: str) -> tuple[float, list[Sample]]:
-    """Run the command to its end; returns when it began, as a Unix time, and what was seen of
-    it.
-    """
+    """Run the command to its end; returns its start as a Unix time, and the samples taken."""
     began, samples = time.time(), []
     with open(Path(folder) / "out.txt", "w") as out:
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
@@ -81,7 +76,7 @@ def watch(command: list[str], folder: str) -> tuple[float, list[Sample]]:
 
 
 def measure(arguments: list[str]) -> dict[str, float]:
-    """Seconds by name."""
+    """Run one sweep; returns the measured seconds by name."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -133,7 +128,7 @@ def measure(arguments: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("arguments", nargs="*", metavar="[FILE] key=value")
     p.add_argument("--repeat", type=int, default=1)
     options = p.parse_args()
