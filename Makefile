@@ -1,5 +1,5 @@
-# Two commands do everything: `make run` (the quickstart sweep) and `make test` (the fast tests). Each makes its own
-# environment in .venv the first time; PYTHON picks the interpreter.
+# `make run` runs the quickstart sweep, `make test` the fast tests. The first call creates a virtual environment in .venv;
+# PYTHON selects its interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
