@@ -1,5 +1,6 @@
-"""Names in a configuration: entries of a registry, and the user's own code as
-`import:package.module:function`.
+"""Names in a configuration, and the user's own code that they may refer to.
+
+A name is an entry of a registry, or has the form `import:package.module:function`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fedsmu_ray.errors import ConfigError
 T = TypeVar("T")
 
 MAX_NAME_LENGTH = 120  # characters of a name in a message
-# What a placeholder in a form of names stands for; any other placeholder is one word.
+# Patterns of the placeholders in forms of names; any other placeholder is one word.
 _PLACEHOLDERS = {"<package.module>": r"\w+(\.\w+)*", "<name or path>": ".+"}
 _loaded: dict[str, ModuleType] = {}  # modules that `load` has imported, by name
 
@@ -62,8 +63,9 @@ def load(key: str, name: str) -> Callable[..., Any]:
 
 
 def call(key: str, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """The result of the user's function; an exception that it raises becomes a ConfigError that
-    names it.
+    """Call the user's function and return its result.
+
+    An exception that it raises becomes a ConfigError that names the key and the function.
     """
     try:
         return function(*arguments, **options)
@@ -74,14 +76,16 @@ def call(key: str, name: str, function: Callable[..., Any], *arguments: Any, **o
 
 
 def user_modules() -> list[ModuleType]:
-    """The user's modules in this process: those that `load` has imported, and all imported from the
-    same folders.
+    """The modules in this process that are the user's own.
+
+    They are those that `load` has imported, and all others imported from the same folders.
 
     A folder is the one on the module search path that holds a loaded module (for `package.module`,
     the folder of `package`). Installed packages, the standard library and this package are left
     out: they are the same on every node, whereas the user's modules may exist on one machine only.
     """
-    own = [module for module in _loaded.values() if _is_users(module)]
+    loaded = [m for m in _loaded.values() if sys.modules.get(m.__name__) is m]
+    own = [module for module in loaded if _is_users(module)]
     folders = {_search_folder(module) for module in own}
     others = [
         module
@@ -133,9 +137,7 @@ def _search_folder(module: ModuleType) -> Path:
 
 
 def _is_users(module: ModuleType) -> bool:
-    """Whether a module comes from a file that is neither installed nor part of Python or of this
-    package.
-    """
+    """Whether a module's file is neither installed nor part of Python or this package."""
     name, place = getattr(module, "__name__", ""), Path(_place(module))
     if not place.is_absolute() or name == "__main__" or name.split(".")[0] == "fedsmu_ray":
         return False

@@ -1,4 +1,4 @@
-"""Names in a configuration, and the user's own code behind them."""
+"""Names in a configuration, and user code imported by `import:`."""
 
 import importlib
 import sys
@@ -47,8 +47,9 @@ def test_the_nearest_name_is_suggested():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory: a package that imports a module beside it, an unrelated module, an
-    installed one.
+    """A working directory with user code.
+
+    It holds a package that imports a module beside it, an unrelated module, and an installed one.
     """
     place, unrelated = tmp_path / "work", tmp_path / "elsewhere"
     installed = place / "lib" / "site-packages"
@@ -91,3 +92,10 @@ def test_a_missing_module_of_the_users_module_is_named(folder):
         plugins.load("key", "import:our_package.absent:f")
     with pytest.raises(ConfigError, match=r"beside \(.*beside.py\) has no function or class x"):
         plugins.load("key", "import:beside:x")
+
+
+def test_a_module_that_was_removed_is_no_user_module(folder):
+    """Ray can pickle by value only what is imported."""
+    plugins.load("key", "import:our_package.parts:f")
+    del sys.modules["our_package.parts"]
+    assert plugins.user_modules() == []
