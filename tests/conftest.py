@@ -1,6 +1,4 @@
-"""Shared by all tests: nothing is written to the user's home or the working directory, and Ray
-starts once.
-"""
+"""Fixtures of all tests: a temporary home directory, one Ray cluster, and real data."""
 
 import os
 import tempfile
@@ -11,13 +9,15 @@ from hypothesis import settings
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-settings.register_profile("default", deadline=None)  # the first example of a test pays for imports
+settings.register_profile(
+    "default", deadline=None
+)  # the first example of a test also imports modules
 settings.load_profile("default")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def home():
-    """A home of the tests' own: Ray keeps a token there, data sets a cache."""
+    """A temporary home directory, in which Ray keeps its token and data sets their cache."""
     with tempfile.TemporaryDirectory(prefix="fedsmu-home-") as folder:
         before = os.environ.get("HOME")
         os.environ["HOME"] = folder
@@ -28,7 +28,7 @@ def home():
 
 @pytest.fixture(scope="session")
 def ray_cluster(home):
-    """Ray in this process, with room for four client actors of a quarter CPU."""
+    """A local Ray cluster with room for four client actors of a quarter CPU."""
     from fedsmu_ray.executors.ray_cluster import cluster
 
     with cluster():
@@ -37,7 +37,7 @@ def ray_cluster(home):
 
 @pytest.fixture
 def data_root():
-    """The folder of real data, from $FEDSMU_DATA."""
+    """The folder of real data, $FEDSMU_DATA."""
     root = os.environ.get("FEDSMU_DATA")
     if not root:
         pytest.skip("needs real data: set FEDSMU_DATA to its folder")

@@ -1,6 +1,4 @@
-"""The structure that docs/architecture.md describes: layers, no circles, one place for each library
-and variable.
-"""
+"""The structure in docs/architecture.md: layers, no import cycles, one place for each library."""
 
 import ast
 import subprocess
@@ -13,8 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fedsmu_ray"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Who may import whom: a folder (or module at the top) imports itself and what stands in lines above
-# its own.
+# A folder (or top-level module) imports only from itself and from those in the lines above its own.
 LAYERS = [
     ["errors", "environment"],
     ["plugins", "cli", "tracking", "numerics"],
@@ -40,8 +37,9 @@ OWN = {".".join(("fedsmu_ray", *parts(p))).removesuffix(".__init__"): p for p in
 
 
 def modules_imported(path: Path) -> set[str]:
-    """Every module the file imports, at any depth in the file; a name of a module counts as the
-    module.
+    """All modules that a file imports, anywhere in the file.
+
+    `from package import module` counts as an import of the module.
     """
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -82,7 +80,7 @@ def test_folders_import_only_from_the_layers_below():
             assert mine == theirs or LEVEL[theirs] < LEVEL[mine], f"{path} imports {other}"
 
 
-def test_no_circles_between_files():
+def test_no_import_cycles_between_files():
     TopologicalSorter({path: files_imported(path) for path in FILES}).prepare()  # raises CycleError
 
 
@@ -119,14 +117,14 @@ def test_environment_variables_have_one_place():
 def test_init_files_only_export():
     for path in PACKAGE.rglob("__init__.py"):
         if path.parent == PACKAGE:
-            continue  # exports on first use, so that --help is quick
+            continue  # exports lazily, so that --help is quick
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             exported = isinstance(node, (ast.ImportFrom, ast.Assign))
             assert exported or isinstance(node, ast.Expr), f"{path}:{node.lineno}"
 
 
 def test_functions_are_short():
-    """At most 40 lines of body after formatting, docstrings not counted."""
+    """A function body has at most 40 lines after formatting, without its docstring."""
     long = []
     for path, node in functions():
         body = node.body[1:] if ast.get_docstring(node) else node.body
@@ -141,11 +139,12 @@ def test_files_are_short():
 
 
 def test_tests_mirror_the_tree():
-    """A test is found from what it tests: tests/wire/test_codecs*.py are those of
-    wire/codecs.py.
+    """The name of a test file follows from what it tests.
+
+    For example, tests/wire/test_codecs*.py test wire/codecs.py.
     """
     tests = Path(__file__).parent
-    about_the_whole = {"architecture", "commands", "cluster_yaml"}
+    about_the_whole = {"architecture", "commands", "cluster_yaml", "docs"}
     for path in tests.rglob("test_*.py"):
         subject, folder = path.stem.removeprefix("test_"), PACKAGE / path.parent.relative_to(tests)
         modules = [p.stem for p in folder.glob("*.py")] + [folder.name]

@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Code that all commands share: errors, signals, arguments, JSON output."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from fedsmu_ray.errors import ConfigError, ExecutionError
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """`cli.main` replaces signal handlers; put them back."""
+    """Restore the signal handlers that `cli.main` replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():

@@ -1,4 +1,4 @@
-"""cluster.yaml against Ray's own schema, and the properties its users rely on."""
+"""cluster.yaml is valid in Ray's schema and has the security settings that users rely on."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 
 
-def test_cluster_yaml_is_valid_and_closed():
+def test_cluster_yaml_is_valid_and_not_open_to_the_internet():
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
@@ -24,4 +24,4 @@ def test_cluster_yaml_is_valid_and_closed():
     assert any(
         "--dashboard-host=127.0.0.1" in command for command in config["head_start_ray_commands"]
     )
-    assert "security_group" not in config["provider"]  # Ray's default: SSH alone from outside
+    assert "security_group" not in config["provider"]  # Ray's default allows only SSH from outside

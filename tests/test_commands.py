@@ -1,6 +1,4 @@
-"""The two commands, run as a user runs them: processes, files, a real MLflow store, a real local
-Ray.
-"""
+"""The commands as a user runs them: processes, files, a real MLflow store, a local Ray."""
 
 import json
 import os
@@ -60,13 +58,13 @@ def command(folder, home, module, *arguments, code=0):
 
 
 def alone(folder, params, **sections):
-    """The summary of a trial's configuration, run by itself in this process."""
+    """Run the configuration of a trial in this process; returns its summary."""
     overrides = {**split_keys(params), "compute.executor": "inline", "tracking.uri": None}
     return run(load_config(folder / "small.yaml", {**overrides, **sections})).summary
 
 
 def wait_for_start(folder, index, timeout=60):
-    """Until the sweep in the folder has recorded the start of a trial."""
+    """Wait until the sweep in the folder has recorded the start of a trial."""
     line = f'{{"event": "start", "index": {index},'
     until = time.monotonic() + timeout
     while time.monotonic() < until:
@@ -86,7 +84,7 @@ def tracked(folder):
 
 
 def points(uri, run_id, metric):
-    """The history of a metric, without MLflow's own warnings."""
+    """The history of a metric, with MLflow's own warnings suppressed."""
     from mlflow import MlflowClient
 
     with warnings.catch_warnings():
@@ -98,7 +96,7 @@ def test_sweep_end_to_end(folder, home):
     space = "tune.space={local.lr: {grid: [0.2, 1.0e+30]}}"
     out, err = command(folder, home, "tune", "small.yaml", "--json", space, code=1)
     result = json.loads(out.splitlines()[-1])
-    # One trial cannot work; it fails alone, and is reported in one line.
+    # One trial cannot work: only that trial fails, and it is reported in one line.
     assert len(result["trials"]) == 2 and len(result["failed"]) == 1
     assert all(
         "ClientError: round 1, client" in f["error"] and f"failed: {f['name']}" in out
@@ -177,11 +175,8 @@ def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, hom
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
     _, found = tracked(folder)
     statuses = sorted(r.info.status for r in found)
-    assert statuses == [
-        "FINISHED",
-        "KILLED",
-        "KILLED",
-    ]  # a trial done, a trial cut short, the sweep
+    # A finished trial, an interrupted trial, and the sweep.
+    assert statuses == ["FINISHED", "KILLED", "KILLED"]
 
     out, _ = command(folder, home, *sweep, "--resume", "--json")
     result = json.loads(out.splitlines()[-1])

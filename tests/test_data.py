@@ -17,7 +17,7 @@ DIGITS = (
 
 @pytest.fixture(autouse=True)
 def keep_signal_handlers():
-    """The command installs handlers of its own."""
+    """Restore the signal handlers that the command replaces."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in handlers.items():

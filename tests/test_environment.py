@@ -1,4 +1,4 @@
-"""Environment variables: read and set in one module, and what the user has set stays."""
+"""Environment variables: accessed in one module only; the user's values are kept."""
 
 import ast
 import os
@@ -32,7 +32,7 @@ def test_no_other_module_touches_the_environment():
         (environment.set_mlflow_defaults, environment.MLFLOW_DEFAULTS),
     ],
 )
-def test_defaults_are_set_and_the_users_values_stay(monkeypatch, set_defaults, defaults):
+def test_defaults_are_set_and_the_users_values_are_kept(monkeypatch, set_defaults, defaults):
     monkeypatch.setattr(os, "environ", {})
     set_defaults()
     assert os.environ == defaults

@@ -1,4 +1,4 @@
-"""Errors that a user can fix."""
+"""Errors that a user can fix: messages, pickling, base classes."""
 
 import pickle
 
@@ -39,5 +39,5 @@ def test_errors_travel_between_processes():
         (errors.CheckpointError, RuntimeError),
     ],
 )
-def test_errors_are_also_those_of_python(error, builtin):
+def test_errors_are_also_python_errors(error, builtin):
     assert issubclass(error, errors.ExperimentError) and issubclass(error, builtin)

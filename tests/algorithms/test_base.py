@@ -1,4 +1,4 @@
-"""The defaults of a method, and how a round takes signs."""
+"""The contract of a method: defaults, and the signs that a round computes on the server."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from tests.helpers.quadratics import Quadratics, signs, simulate, start
 
 @dataclass(frozen=True)
 class Least(Method):
-    """FedAvg with nothing but what has to be written."""
+    """FedAvg with only the hooks that have no default."""
 
     def uplink(self, setting):
         return {"delta": Float32()}
@@ -41,7 +41,7 @@ def test_defaults_are_those_of_stateless_clients_that_get_the_model():
         method.apply_feedback({}, {}, setting)
 
 
-def test_the_share_is_of_those_who_took_part():
+def test_the_share_is_that_of_the_participants():
     setting = replace(Quadratics.random(2).setting(2), clients=10, cohort=5)
     assert Round(1, (0, 4, 7), setting, seed=0).share == 0.3
 
@@ -59,7 +59,7 @@ def test_majority_of_odd_cohorts_and_ties():  # [13]
     rounds = Round(1, (0, 1), setting, seed=0)
     odd = signs(5, 500).mean(0)
     assert set(rounds.sign(odd, "zero").tolist()) == {-1.0, 1.0}
-    tied = torch.stack([signs(500), -signs(500)]).mean(0)  # two opposite voters
+    tied = torch.stack([signs(500), -signs(500)]).mean(0)  # two clients with opposite votes
     assert not rounds.sign(tied, "zero").any()
     coins = rounds.sign(tied, "random")
     assert set(coins.tolist()) == {-1.0, 1.0} and abs(coins.mean()) < 0.2

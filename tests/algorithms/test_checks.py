@@ -1,6 +1,4 @@
-"""Declarations of a method are tried before an experiment begins; every mistake names its hook and
-cure.
-"""
+"""Checks of a method before an experiment begins: every error names the hook and the cure."""
 
 import re
 from dataclasses import dataclass
@@ -22,11 +20,11 @@ SETTING = Setting(sizes=(3, 4), clients=10, cohort=5, steps=3, lr=0.1)
 
 @dataclass(frozen=True)
 class Own(FedAvg):
-    """Its hooks are replaced by the tests."""
+    """A method whose hooks the tests replace."""
 
 
 def refused(hook, returned, **others):
-    """The message about a method whose `hook` returns `returned`, or raises or computes it."""
+    """The error message for a method whose `hook` returns `returned`, or is that function."""
     hooks = {hook: returned, **others}
     body = {k: v if callable(v) else lambda self, *_, v=v: v for k, v in hooks.items()}
     with pytest.raises(ConfigError) as error:
@@ -93,7 +91,7 @@ def test_server_state():
     )
     down = {"x": Float32(), "c": Float32()}
     assert "Own.broadcast returned no 'c'" in refused("downlink", down)
-    check_method(  # a broadcast may compute what it sends
+    check_method(  # a broadcast may compute the values it sends
         "own",
         type(
             "Own", (Own,), {"downlink": lambda *_: down, "broadcast": lambda *_: {"x": x, "c": x}}
@@ -131,7 +129,7 @@ def test_feedback():
         check_method("own", Wrong(), SETTING)
 
     class Odd(DLion):
-        def feedback(self, setting):  # fails for a lone participant only
+        def feedback(self, setting):  # fails only if there is one participant
             return {"votes": Float32()} if setting.cohort > 1 else None
 
     with pytest.raises(ConfigError, match="Odd.feedback returned a NoneType"):

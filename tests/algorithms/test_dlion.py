@@ -1,4 +1,4 @@
-"""D-Lion against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""D-Lion compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import pytest
 import torch
@@ -35,16 +35,15 @@ def test_dlion_relayed_to_all_is_fedsmu_at_any_participation():  # [27]
 
 
 @pytest.mark.parametrize("vote", ["mean", "majority"])
-def test_dlion_models_part_under_partial_participation(vote):  # [27]
+def test_dlion_models_differ_under_partial_participation(vote):  # [27]
     problem = Quadratics.random(4, steps=3)
     trace = simulate(
         DLion(vote=vote, **DLION), problem, start(), 30, [[0, 1, 2]] * 10 + ragged_cohorts(4, 3, 20)
     )
     assert torch.equal(trace.states[10][3]["x"], start())  # never sampled so far
     assert not torch.equal(trace.states[-1][0]["x"], trace.states[-1][3]["x"])
-    for x, states in zip(
-        trace.x, trace.states
-    ):  # the server evaluates the mean of the models the clients really have
+    # The server evaluates the mean of the models that the clients actually have.
+    for x, states in zip(trace.x, trace.states):
         torch.testing.assert_close(
             x, torch.stack([s["x"] for s in states.values()]).mean(0), rtol=1e-12, atol=1e-13
         )
@@ -58,9 +57,7 @@ def test_dlion_of_one_worker_is_lion():  # [28]
 
 @pytest.mark.parametrize("options", [{}, {"vote": "majority"}, {"relay": "all"}])
 def test_dlion_with_lion_of_one_step_is_the_original(options):
-    """One gradient for h: the same signs from the displacement of one step as from one step of
-    Lion.
-    """
+    """With one local step both solvers use the same gradient and send the same signs."""
     problem, cohorts = Quadratics.random(5), ragged_cohorts(5, 3, 40)
     one, two = (
         simulate(DLion(local=local, **DLION, **options), problem, start(), 40, cohorts).x
@@ -84,8 +81,9 @@ def test_dlion_with_lion_sends_the_sign_of_its_steps():
 
 
 def test_dlion_shadow_takes_every_step():
-    """The shadow changes nothing but what is evaluated; where no model is stale it is every
-    client's model.
+    """The shadow model changes only what is evaluated.
+
+    Under full participation, where no model is stale, it equals the model of every client.
     """
     problem, cohorts = Quadratics.random(6, steps=3), ragged_cohorts(6, 3, 40)
     mean, shadow = (

@@ -1,4 +1,4 @@
-"""EF21 against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""EF21 compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import pytest
 import torch
@@ -51,9 +51,7 @@ def test_ef21_server_holds_the_mean_over_all_clients(options):  # [24]
 
 
 def test_ef21_starts_from_the_compressed_first_displacement():
-    """g_i = 0 and a first z_i that counts at once are the papers' choice g_i = C(first
-    displacement).
-    """
+    """Starting with g_i = 0 equals the papers' initial value g_i = C(first displacement)."""
     problem = Quadratics.random(6, steps=3)
     trace = simulate(EF21(k_ratio=0.3), problem, start(), 2, [[0, 1, 2], [2, 3, 4]])
     topk = TopK(Support((7,), 0.3, "min"))
@@ -80,7 +78,7 @@ def test_ef21_over_participants_takes_their_mean(options):
         torch.testing.assert_close(trace.servers[t + 1]["g_i"], kept, rtol=0, atol=0)
 
 
-def test_ef21_over_participants_between_known_methods():
+def test_ef21_over_participants_equals_known_methods_in_special_cases():
     problem, cohorts = Quadratics.random(6, steps=3), ragged_cohorts(6, 3, 40)
     same(
         simulate(EF21(server_average="participants"), problem, start(), 40).x,

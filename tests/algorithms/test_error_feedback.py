@@ -1,5 +1,6 @@
-"""Clients that remember what their compressor left out, against its exact oracles (numbers in
-brackets), in float64 on quadratics.
+"""Error feedback of clients compared with exact oracles (numbers in brackets), in float64.
+
+The problems are quadratics; clients remember the error of their compressor.
 """
 
 import pytest
@@ -28,7 +29,7 @@ class PlusSigns(FedEF):
 @pytest.mark.parametrize("method", [*(FedEF(**c) for c in COMPRESSORS), FedCAMS(), PlusSigns()])
 def test_sent_and_remembered_add_up_to_the_displacements(method):  # [21], [23]
     problem, cohorts = Quadratics.random(6, steps=3, sizes=(3, 4)), ragged_cohorts(6, 3, 40)
-    problem.a[:, :2] = 0.0  # whose displacements are exact zeros, for a coin or +1 to decide
+    problem.a[:, :2] = 0.0  # displacements are exact zeros, whose signs the zero rule decides
     trace = simulate(method, problem, start(), 40, cohorts)
     displacements, sent = torch.zeros(6, 7, dtype=F64), torch.zeros(6, 7, dtype=F64)
     for t, cohort in enumerate(cohorts):

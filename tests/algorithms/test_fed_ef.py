@@ -1,4 +1,4 @@
-"""Fed-EF against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""Fed-EF compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 from fedsmu_ray.algorithms.fed_ef import FedEF
 from fedsmu_ray.algorithms.fedavg import FedAvg

@@ -1,4 +1,4 @@
-"""FedAMS and FedCAMS against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""FedAMS and FedCAMS compared with exact oracles (numbers in brackets), in float64."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""FedAvg against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""FedAvg compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from tests.helpers.quadratics import Quadratics, same, simulate, start

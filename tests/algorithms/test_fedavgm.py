@@ -1,4 +1,4 @@
-"""FedAvgM against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""FedAvgM compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.algorithms.fedavgm import FedAvgM

@@ -1,4 +1,4 @@
-"""FedDyn against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""FedDyn compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import torch
 

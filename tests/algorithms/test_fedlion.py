@@ -1,4 +1,4 @@
-"""FedLion against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""FedLion compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""FedAdam and FedYogi against their optimizers, in float64 on quadratics."""
+"""FedAdam and FedYogi compared with the optimizers they are named after, in float64."""
 
 import torch
 
@@ -7,7 +7,7 @@ from tests.helpers.quadratics import F64, Quadratics, same, simulate, start
 
 
 def test_fedadam_and_fedyogi_are_their_optimizers():
-    """One client and one local step of rate 1: the pseudo-gradient is the gradient."""
+    """With one client and one local step of rate 1 the pseudo-gradient is the gradient."""
     problem = Quadratics.random(1, lr=1.0)
     for yogi, method in ((False, FedAdam(lr=0.1)), (True, FedYogi(lr=0.1))):
         x, m, v, expected = (

@@ -1,11 +1,11 @@
-"""FedProx against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""FedProx compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.algorithms.fedprox import FedProx
 from tests.helpers.quadratics import Quadratics, random_cohorts, same, simulate, start
 
 
-def test_without_its_term_is_fedavg():
+def test_without_the_proximal_term_is_fedavg():
     problem, cohorts = Quadratics.random(6, steps=4), random_cohorts(6, 3, 40)
     fedavg = simulate(FedAvg(), problem, start(), 40, cohorts).x
     same(simulate(FedProx(mu=0.0), problem, start(), 40, cohorts).x, fedavg)

@@ -1,4 +1,4 @@
-"""FedSMU against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""FedSMU compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import pytest
 import torch
@@ -87,7 +87,7 @@ def test_absent_clients_keep_their_momentum_and_do_not_matter():  # [6]
 @pytest.mark.parametrize("rule", ["plus", "random"])
 def test_votes_are_integers_with_the_parity_of_the_cohort(rule):  # [7]
     problem = Quadratics.random(5)
-    problem.a[:, :3] = 0.0  # exact zeros, for the zero rule to decide
+    problem.a[:, :3] = 0.0  # exact zeros, whose signs the zero rule decides
     trace = simulate(smu(zero_rule=rule), problem, start(), 5)
     for uploads in trace.uploads:
         votes = torch.stack([u["u"] for u in uploads.values()]).sum(0)
@@ -147,11 +147,11 @@ def test_without_momentum_beta2_does_not_matter():  # [15]
         for b in (0.0, 0.99)
     )
     assert all(torch.equal(a, b) for a, b in zip(one.x, two.x))
-    assert not any(state for states in one.states for state in states.values())  # nothing to keep
+    assert not any(state for states in one.states for state in states.values())  # no state is kept
 
 
-def test_without_momentum_bits_are_those_of_a_momentum_that_is_not_read():
-    class Keeping(FedSMU):  # as FedSMU was before it kept nothing
+def test_without_momentum_the_bits_equal_those_with_an_unused_momentum():
+    class Keeping(FedSMU):  # keeps a momentum that beta1 = 0 never reads
         def client_init(self, x):
             return {"m": torch.zeros_like(x)}
 

@@ -1,6 +1,4 @@
-"""Algorithms 2 to 4 of the FedSMU paper against their exact oracles (numbers in brackets), in
-float64.
-"""
+"""Algorithms 2 to 4 of the FedSMU paper compared with exact oracles (numbers in brackets)."""
 
 import pytest
 import torch

@@ -1,6 +1,4 @@
-"""The methods by name, the descriptions of their options, and the user's own methods by
-`import:`.
-"""
+"""Methods by name, the descriptions of their options, and user methods by `import:`."""
 
 import re
 from dataclasses import fields, is_dataclass
@@ -31,7 +29,7 @@ HOOKS = """
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """The class that `find` loads from a module with this source."""
+    """Load a class with `find` from a module with the given source."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def load(source, name="Own"):
@@ -50,15 +48,13 @@ def test_every_option_has_a_default_and_a_description(cls):
         parts = getattr(hints[option.name], "__metadata__", ())
         texts = [p.description for p in parts if isinstance(p, FieldInfo) and p.description]
         assert len(texts) == 1, option.name
-        # One line that fits in a cell of a Markdown table, not a sentence.
+        # One line without a full stop that fits in a cell of a Markdown table.
         assert len(texts[0]) < 200 and not re.search(r"[|\n]|\.$", texts[0]), option.name
 
 
 @pytest.mark.parametrize("cls", METHODS.values(), ids=METHODS)
 def test_options_are_described_once(cls):
-    """What an option means stands at its declaration; a docstring's table has only what is no
-    option.
-    """
+    """An option is described at its declaration and not a second time in the docstring."""
     rows = re.findall(r"^ *\| ([\w.]+) ", cls.__doc__, re.MULTILINE)
     assert not {option.name for option in fields(cls)} & set(rows)
 
@@ -67,7 +63,7 @@ def test_a_name_finds_its_class():
     assert all(find(name) is cls for name, cls in METHODS.items())
 
 
-def test_unknown_names_are_told_the_nearest():
+def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(ConfigError) as error:
         find("fedsm")
     assert error.value.problems == [

@@ -1,4 +1,4 @@
-"""docs/your-own-method.md: its code blocks, as they stand."""
+"""The code blocks of docs/your-own-method.md, run unchanged."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_the_example_is_a_method_whose_server_holds_the_mean_shift(folder, monke
 
 
 def train(folder, *overrides):
-    """Summary of the example's recipe, trained by the command in the folder of its files."""
+    """Train the example with the command, in the folder of its files; returns the summary."""
     command = [sys.executable, "-m", "fedsmu_ray.train", "--json", "my_method.yaml"]
     path = os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -60,7 +60,7 @@ def train(folder, *overrides):
 
 
 def test_the_example_trains_over_ray_and_inline_to_the_same_bits(folder):
-    summary = train(folder)  # as it stands: over Ray
+    summary = train(folder)  # unchanged: over Ray
     assert summary["method"] == "import:my_method:Diana"
     assert summary["test_accuracy"] > 0.7  # chance is 0.1
     inline = train(folder, "compute.executor=inline")

@@ -1,4 +1,4 @@
-"""SCAFFOLD against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""SCAFFOLD compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import torch
 
@@ -35,7 +35,7 @@ def test_server_variate_is_the_mean_of_the_clients():  # [18]
 
 def test_scaffold_variates_are_gradients():  # [19]
     problem = Quadratics.random(5, lr=0.1)
-    problem.a[:] = problem.a[0]  # one Hessian
+    problem.a[:] = problem.a[0]  # the same Hessian for all clients
     trace = simulate(Scaffold(), problem, start(), 1)
     everyone = list(range(5))
     for i in everyone:
@@ -50,8 +50,8 @@ def test_scaffold_variates_are_gradients():  # [19]
     )
 
 
-def test_scaffold_has_the_right_fixed_point_where_fedavg_drifts():
-    """With local steps on unlike quadratics FedAvg stops beside the optimum and SCAFFOLD at it."""
+def test_scaffold_converges_to_the_optimum_where_fedavg_does_not():
+    """On different quadratics and several local steps only SCAFFOLD reaches the optimum."""
     problem = Quadratics.random(4, steps=10, lr=0.1)
     best = (problem.a * problem.b).sum(0) / problem.a.sum(0)
     scaffold, fedavg = (

@@ -1,4 +1,4 @@
-"""SCALLION against its exact oracles (numbers in brackets), in float64 on quadratics."""
+"""SCALLION compared with exact oracles (numbers in brackets), in float64 on quadratics."""
 
 import pytest
 

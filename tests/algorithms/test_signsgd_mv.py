@@ -1,6 +1,4 @@
-"""signSGD-MV and Signum against its exact oracles (numbers in brackets), in float64 on
-quadratics.
-"""
+"""signSGD-MV and Signum compared with exact oracles (numbers in brackets), in float64."""
 
 import pytest
 import torch
@@ -22,7 +20,7 @@ def test_signsgd_of_one_worker(beta):  # [28]
     same(simulate(method, problem, start(), 40).x, expected)
 
 
-def test_signum_without_momentum_forgets():  # [28]
+def test_signum_without_momentum_keeps_nothing():  # [28]
     problem, method = Quadratics.random(2), SignSGDMV(beta=0.0)
     uploads = [
         method.client({"x": start()}, {"m": m.expand(2, -1)}, problem.local([0, 1]))[0]["u"]
@@ -32,7 +30,7 @@ def test_signum_without_momentum_forgets():  # [28]
     assert method.client_init(start()) == {}
 
 
-def test_a_minority_of_flipped_voters_changes_nothing():  # [28]
+def test_a_minority_of_flipped_votes_changes_nothing():  # [28]
     votes = signs(100)
     rounds = Round(1, tuple(range(5)), Quadratics.random(5).setting(5), seed=0)
     for flipped in (0, 1, 2):

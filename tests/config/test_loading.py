@@ -1,6 +1,4 @@
-"""Whatever is in a file or on a command line: a Config, or a ConfigError that says what is
-wrong.
-"""
+"""Any file and any command line gives a Config, or a ConfigError that names the problem."""
 
 import datetime
 import json
@@ -43,8 +41,9 @@ fast = settings(
 
 
 def configured(make, names=()):
-    """The Config, which can be written down and read back; or None for a ConfigError that a person
-    can read.
+    """The Config, if it can be written and read back; None after a readable ConfigError.
+
+    `names`: one of these must occur in the message.
     """
     try:
         made = make()
@@ -154,7 +153,7 @@ def test_any_arguments(arguments):
         ("\n".join(f"key{i}: 1" for i in range(1000)), "980 more"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, text, words):
+def test_error_messages_name_the_problem(tmp_path, text, words):
     (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=words) as caught:
         load_config(tmp_path / "x.yaml")
@@ -175,7 +174,7 @@ def test_paths_that_are_no_configuration(path):
         {"tune.space": {f"local.x{i}": {"grid": list(range(10))} for i in range(20)}},
     ],
 )
-def test_sweeps_without_end_are_refused_before_they_are_listed(overrides):
+def test_unbounded_sweeps_are_refused_before_they_are_listed(overrides):
     with pytest.raises(ConfigError, match="tune.space: [0-9,]+ trials, more than the 100,000"):
         space.check(load_config(overrides=overrides))
 
@@ -237,7 +236,7 @@ def test_any_command_line_is_a_run_or_a_message_and_code_2(tmp_path, module, arg
         patch.setattr(fedsmu_ray.sweeps.sweep, "sweep", stop)
         try:
             code = module.main(argv)
-        except SystemExit as error:  # argparse: --help, or a usage error that it has printed
+        except SystemExit as error:  # from argparse: --help, or a usage error that it has printed
             code = error.code
         finally:
             for number, handler in handlers.items():

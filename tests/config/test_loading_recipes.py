@@ -1,4 +1,4 @@
-"""The recipes: each is read, and run for a round or two, as its first minutes would be."""
+"""The recipes: each is read and run for one or two rounds."""
 
 import re
 from pathlib import Path
@@ -23,8 +23,8 @@ RECIPES = quickstart().parent
 DOCS = Path(__file__).parent.parent.parent / "docs"
 HERE = {"compute.executor": "inline", "tracking.uri": None}
 
-# Recipe, its folder below $FEDSMU_DATA, what data.root is below that, parameters, and what makes
-# two rounds of it short.
+# Recipe, its folder below $FEDSMU_DATA, data.root relative to that folder, number of parameters,
+# and overrides that make two rounds short.
 REAL = [
     ("shakespeare", "shakespeare/train", "", 133_520, {"federation.cohort": 2}),
     (
@@ -43,10 +43,10 @@ REAL = [
     ),
     ("fashion_mnist", "FashionMNIST/raw", "", 573_578, {"federation.cohort": 2}),
 ]
-# Recipe and parameters; the originals cannot be counted on, so these run on small files of the same
-# format.
+# Recipe and number of parameters. The original files are not always available, so these recipes run
+# on small files of the same format.
 WRITTEN = [("mnist", 573_578), ("cifar10", 797_962), ("cifar100", 815_332)]
-DIGITS = {"quickstart"}  # other tests run it
+DIGITS = {"quickstart"}  # run by other tests
 
 
 def test_every_recipe_is_read_and_has_a_test():
@@ -87,13 +87,13 @@ def test_recipe_on_real_data(name, folder, below, parameters, shorter, data_root
 
 
 def documented():
-    """Every one-line `data:` section of docs/your-own-model.md."""
+    """Every one-line `data:` section in docs/your-own-model.md."""
     text = (DOCS / "your-own-model.md").read_text()
     return [yaml.safe_load(section) for section in re.findall(r"`(\{dataset: .*\})` \|", text)]
 
 
 def write_documented(name, root):
-    """A small data set for a documented section, by its `root`."""
+    """Write a small data set for a documented section, chosen by its `root`."""
     rng = np.random.default_rng(0)
     match name:
         case "photos":

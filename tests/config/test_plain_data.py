@@ -1,4 +1,4 @@
-"""Plain data: overrides, dotted keys, and values that no configuration can hold."""
+"""Plain data: overrides, dotted keys, and values that a configuration cannot hold."""
 
 import datetime
 

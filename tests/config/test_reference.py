@@ -1,4 +1,4 @@
-"""The generated table of methods, and the documented bits behind it (oracle [30])."""
+"""The generated tables of methods and keys, and the message sizes in them (oracle [30])."""
 
 import subprocess
 import sys
@@ -21,8 +21,8 @@ LOG = ceil(log2(D))
 TOP = round(0.05 * D)
 PER_TENSOR = sum(max(1, round(0.05 * size)) for size in SETTING.sizes)
 
-# Upload and download (with the feedback) in bits, from the papers' formulas; a mask of d bits where
-# it is shorter.
+# Upload and download (feedback included) in bits, from the papers' formulas. Sparse messages use a
+# mask of d bits where it is shorter than the indices.
 BITS = [
     ("fedsmu", {}, D, 32 * D),
     ("fedsmu", {"zero_rule": "zero"}, 8 * ceil(D / 5), 32 * D),
@@ -96,13 +96,13 @@ def test_table_names_every_method_paper_and_option():
         assert all(f"| `{field}` |" in table for field in cls.__dataclass_fields__)
 
 
-def test_every_option_has_a_meaning():
+def test_every_option_has_a_description():
     rows = [line.split(" | ") for line in methods_table().split("## ", 1)[1].splitlines()]
     options = [row for row in rows if len(row) == 4 and row[0].startswith("| `")]
     assert len(options) > 80 and all(row[3].strip("| ") for row in options)
 
 
-def test_table_names_every_key_with_its_default_and_meaning():
+def test_table_names_every_key_with_its_default_and_description():
     rows = [line.strip("| ").split(" | ") for line in keys_table().splitlines()[2:]]
     named = {row[0].strip("`"): row for row in rows}
     keys = {key for key in known_keys() if not key.startswith("algorithm.")}

@@ -1,4 +1,4 @@
-"""The sections: defaults, profiles, the written form, and a meaning for every key."""
+"""The sections: defaults, profiles, the written form, and a description of every key."""
 
 from dataclasses import fields
 from typing import get_type_hints
@@ -40,7 +40,7 @@ def test_defaults_are_spelled_out_and_survive_a_round_trip():
     assert load_config(None).model.hidden == (200, 200)
 
 
-# What older versions wrote: the options of all models, null for those that the model does not have.
+# Older versions wrote the options of all models, null for those that the model does not have.
 OLD_MODEL = """
 name: lenet
 hidden: null
@@ -68,7 +68,7 @@ def test_names_are_kept_as_written():
     assert not {k for k in config.flat() if k.startswith(("tune.", "tracking."))}
 
 
-def test_every_key_says_what_it_means():
+def test_every_key_has_a_description():
     hints = {key: hint for cls in (*SECTIONS.values(),) for key, hint in declared_keys(cls)}
     hints |= {key: hint for key, hint in declared_keys(Config) if key in ("name", "seed")}
     for cls in (*MODELS.values(), *METHODS.values()):

@@ -1,4 +1,4 @@
-"""Configurations: what is written is what is used, and every problem is listed at once."""
+"""Validation of configurations: every problem is listed at once, with a suggestion."""
 
 import pickle
 import re
@@ -107,7 +107,7 @@ def test_model_options_are_checked(model, message):
         parse({"model": model})
 
 
-# A method of the user's: FedAvg in steps of `rate`, which has a field `decay` that profiles set.
+# A user's method: FedAvg with server learning rate `rate`, and a field `decay` that profiles set.
 MINE = """
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -207,7 +207,7 @@ def test_names_that_are_no_method(mine, name, words):
     assert found.startswith("algorithm.name = ") and re.search(words, found), found
 
 
-def test_what_a_users_method_raises_is_shown(mine):
+def test_an_exception_in_a_users_method_is_reported(mine):
     (found,) = problems({"algorithm": {"name": mine, "rate": 101.0}})
     assert found == f"algorithm.name = {mine}: it raised ValueError: a rate above 100 diverges"
 
@@ -227,6 +227,6 @@ def _is_valid(plain):
         return False
 
 
-def test_errors_survive_a_process_boundary():
+def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(ConfigError(["a: b", "c: d"])))
     assert error.problems == ["a: b", "c: d"] and "2 problems" in str(error)

@@ -1,4 +1,4 @@
-"""YAML of files and of the command line."""
+"""YAML in files and on the command line."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""Every method, and every variant with code of its own, through all conformance checks
-(`fedsmu_ray.conformance`).
+"""All conformance checks (`fedsmu_ray.conformance`) on every method and every code variant.
 
-The exact oracles of the literature are with what they test: oracle, what it holds, `file: tests`.
+The exact oracles from the literature are tested beside the code they belong to. The table lists
+each oracle, what it states, and `file: tests` (beginnings of the names).
 
      1  one client, one step is Lion           fedsmu: one_client_one_step_is_lion
      2  any local rate                         fedsmu: one_client_one_step_is_lion
@@ -29,7 +29,7 @@ The exact oracles of the literature are with what they test: oracle, what it hol
     24  EF21                                   ef21: ef21_without, ef21_under_partial, ef21_server_holds
     25  FedAMS and FedCAMS                     fedams: fedams_without, second_moment, fedcams_without
     26  FedLion                                fedlion: fedlion_of_one, fedlion_sends_integers
-    27  D-Lion and FedSMU                      dlion: dlion_under_full, dlion_relayed, dlion_models_part
+    27  D-Lion and FedSMU                      dlion: dlion_under_full, dlion_relayed, dlion_models_differ
     28  one worker; signSGD-MV, Signum         dlion: dlion_of_one; signsgd_mv: signsgd_of_one, signum_without, a_minority
     29  magnitude uniformity                   accumulators_uniformity: uniformity_of_equal, uniformity_keeps; accumulators: uniformity_reference, other_accumulators
     30  bits of the formulas                   reference: bits_of_the_papers; fedsmu: a_client_of_fedsmu
@@ -49,8 +49,8 @@ from fedsmu_ray.algorithms.registry import METHODS
 from fedsmu_ray.conformance import CHECKS, ConformanceError, Subject, checks
 from fedsmu_ray.conformance.subject import ManualRounds, rows_of
 
-# (method, options, local learning rate, test accuracy to reach after 15 rounds of 5 clients with 3
-# local epochs)
+# (method, options, local learning rate, test accuracy that 15 rounds of 5 clients with 3 local
+# epochs must reach)
 CASES = [
     ("fedsmu", {"gamma1": 0.03}, 0.1, 0.80),
     ("fedsmu", {"gamma1": 0.03, "zero_rule": "zero"}, 0.1, 0.80),
@@ -126,20 +126,18 @@ def test_every_method_and_every_oracle_is_here():
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c[0] == "dlion"], ids=lambda c: str(c[1]))
-def test_d_lion_clients_have_the_models_that_the_server_computes(case):
-    """Clients that apply the feedback get the model which the server believes they have; others are
-    untouched.
+def test_dlion_clients_have_the_models_that_the_server_computes(case):
+    """Clients that apply the feedback get the model that the server computes for them.
+
+    The states of all others stay unchanged.
     """
     subject = Subject(*case)
     play, method = ManualRounds(subject.problem), subject.problem.method
     play.round(1, (0, 1, 2, 3, 4))
     held = {i: {k: v.copy() for k, v in state.items()} for i, state in play.states.items()}
     play.round(2, (3, 4, 5, 6, 7))
-    for client in (
-        0,
-        1,
-        2,
-    ):  # absent in round 2: only the feedback may change something, and only the model
+    # These clients were absent in round 2: only the feedback may change something, only the model.
+    for client in (0, 1, 2):
         assert np.array_equal(held[client]["m"], play.states[client]["m"])
         unchanged = np.array_equal(held[client]["x"], play.states[client]["x"])
         assert unchanged == (method.feedback_to == "participants")
@@ -162,7 +160,7 @@ def broken(monkeypatch, hook, function):
 
 
 def test_a_method_that_breaks_the_contract_is_found(monkeypatch):
-    """The checks can fail: each of these mistakes is reported by the check that is meant for it."""
+    """Each of these mistakes is reported by the check that is meant for it."""
     fedavg = METHODS["fedavg"]
     honest_client, honest_server = fedavg.client, fedavg.server
 

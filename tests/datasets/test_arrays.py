@@ -1,4 +1,4 @@
-"""Arrays that do not fit together are named."""
+"""Data sets from arrays: arrays that do not fit together are reported by name."""
 
 import numpy as np
 import pytest

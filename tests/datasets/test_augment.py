@@ -1,5 +1,6 @@
-"""Flips and shifted crops: their law, and that they depend on (seed, round, client, step, slot)
-alone.
+"""Augmentation by flips and shifted crops: its distribution and its random keys.
+
+The draws depend only on (seed, round, client, step, slot).
 """
 
 import pytest
@@ -19,8 +20,9 @@ def keys(*clients):
 
 
 def candidates(image, pad):
-    """Every outcome for one image [C, H, W]: (mirrored, down, right) -> augmented image, by plain
-    padding and slicing.
+    """Every outcome for one image [C, H, W]: (mirrored, down, right) -> augmented image.
+
+    Computed by plain padding and slicing.
     """
     height, width = image.shape[1:]
     out = {}
@@ -32,7 +34,7 @@ def candidates(image, pad):
     return out
 
 
-def test_every_outcome_is_a_flip_and_a_crop_of_the_padded_image_in_the_right_shares():
+def test_outcomes_are_flips_and_crops_with_the_expected_frequencies():
     image = torch.randn(3, 12, 10, generator=torch.Generator().manual_seed(0))
     n = 3000
     got = flip_and_crop(image.expand(1, n, 3, 12, 10), keys(5), 3)[0]
@@ -47,12 +49,12 @@ def test_every_outcome_is_a_flip_and_a_crop_of_the_padded_image_in_the_right_sha
     expected = 0.5 + 0.5 / 81
     assert abs(center - expected) < 5 * (expected * (1 - expected) / n) ** 0.5
     moved = outcome[(outcome[:, 1] != 4) | (outcome[:, 2] != 4)]
-    for axis in (1, 2):  # of the moved, every offset but the center is as likely as the others
+    for axis in (1, 2):  # of the shifted images, every offset except the center is equally likely
         share = torch.bincount(moved[:, axis], minlength=9).double() / len(moved)
         assert (abs(share[[0, 1, 2, 3, 5, 6, 7, 8]] - 9 / 80) < 5 * (0.1 / len(moved)) ** 0.5).all()
 
 
-def test_large_images_move_further():
+def test_large_images_are_shifted_further():
     image = torch.ones(1, 400, 1, 64, 64)
     zero_rows = (flip_and_crop(image, keys(1), 0)[0, :, 0] == 0).all(-1).sum(-1)
     assert int(zero_rows.max()) == 8
@@ -68,7 +70,7 @@ def test_draws_belong_to_seed_round_client_step_and_slot():
     assert torch.equal(x, torch.randn(3, 20, 1, 9, 9, generator=torch.Generator().manual_seed(0)))
 
 
-def test_training_uses_it_and_does_not_depend_on_the_grouping():
+def test_training_uses_augmentation_and_does_not_depend_on_the_grouping():
     def trained(augment, clients):
         problem = Problem.of(
             parse(

@@ -1,4 +1,4 @@
-"""Options of data sets are checked."""
+"""Options of data sets: types, bounds, and the list of problems."""
 
 import pytest
 

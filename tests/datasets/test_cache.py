@@ -1,6 +1,4 @@
-"""The cache of decoded images: used once it is made, made again when it is damaged or out of
-date.
-"""
+"""The cache of decoded images: reused, and rebuilt when it is damaged or outdated."""
 
 import logging
 import os
@@ -16,13 +14,13 @@ from tests.helpers.dataset_files import load, write_image
 def test_images_are_decoded_once(tiny_imagenet, cache_folder, monkeypatch):
     first = load("tiny_imagenet", tiny_imagenet)
     (entry,) = cache_folder.iterdir()
-    monkeypatch.setattr(images, "_decode", None)  # would fail
+    monkeypatch.setattr(images, "_decode", None)  # decoding again would fail
     again = load("tiny_imagenet", tiny_imagenet)
     assert np.array_equal(first.train_x, again.train_x)
     assert again.mean == first.mean and again.std == first.std
     assert type(again.train_x) is np.ndarray
     assert not again.train_x.flags.writeable and not again.train_x.flags.owndata
-    assert os.listdir(cache_folder) == [entry.name]  # nothing temporary stays
+    assert os.listdir(cache_folder) == [entry.name]  # no temporary file is left
 
 
 @pytest.mark.parametrize(
@@ -34,7 +32,7 @@ def test_images_are_decoded_once(tiny_imagenet, cache_folder, monkeypatch):
         (lambda entry: (entry / "train_y.npy").unlink(), "damaged (FileNotFoundError"),
     ],
 )
-def test_a_damaged_cache_is_named_and_made_again(
+def test_a_damaged_cache_is_reported_and_rebuilt(
     tiny_imagenet, cache_folder, caplog, damage, message
 ):
     pixels = load("tiny_imagenet", tiny_imagenet).train_x.copy()

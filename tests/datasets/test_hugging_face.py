@@ -1,4 +1,4 @@
-"""Hugging Face data sets of images, and what is said without the package."""
+"""Hugging Face data sets of images, and the error without the package `datasets`."""
 
 import sys
 import types

@@ -1,4 +1,4 @@
-"""A user's own loader."""
+"""Data sets loaded by a function of the user."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.helpers.dataset_files import load
 USER = "import:tests.helpers.dataset_files"
 
 
-def test_a_users_own_loader():
+def test_a_users_own_function():
     data = load(f"{USER}:user_loader", n=40)
     assert len(data.train_y) == 40 and data.is_image
     for name, message in [
@@ -24,6 +24,6 @@ def test_a_users_own_loader():
         load(f"{USER}:user_loader", m=40)
 
 
-def test_tokens_know_their_symbols():
+def test_tokens_have_a_number_of_symbols():
     data = load(f"{USER}:user_loader_of_tokens")
     assert data.symbols == 7 and not data.is_image and data.train_x.dtype.kind == "i"

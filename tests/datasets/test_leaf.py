@@ -1,6 +1,4 @@
-"""LEAF's JSON files, of which Shakespeare is one: what they give, and what is said about broken
-ones.
-"""
+"""LEAF's JSON files, Shakespeare among them, and the errors for broken files."""
 
 import json
 import shutil
@@ -63,7 +61,7 @@ def test_broken_leaf_files_name_file_and_user(tmp_path, what, message):
         load("shakespeare", tmp_path)
 
 
-def test_half_a_leaf_file_and_none(tmp_path):
+def test_incomplete_and_missing_leaf_files(tmp_path):
     with pytest.raises(ConfigError, match=r"no folder train/ with LEAF's JSON files in"):
         load("shakespeare", tmp_path)
     write_leaf(tmp_path)
@@ -122,5 +120,5 @@ def test_shakespeare(data_root):  # oracle 33
     assert (following == first[:, 1:, -1]).mean() == 1  # the last character of the next window
     for role, test in zip(first[:20], data.test_x.reshape(100, 400, 80)):
         seen = {role[:, i : i + 40].tobytes() for i in (0, 40)} | {w[:40].tobytes() for w in role}
-        # No overlap beyond phrases that a role repeats.
+        # No overlap except for phrases that a role repeats.
         assert sum(w[:40].tobytes() in seen for w in test) <= 4

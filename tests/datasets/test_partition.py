@@ -1,5 +1,6 @@
-"""Every kind of split: its law, its sizes, and that it depends on labels, natural clients and seed
-alone.
+"""Every kind of split: its distribution, its sizes, and its dependence on the seed.
+
+A split depends only on labels, natural clients and seed.
 """
 
 import pickle
@@ -92,7 +93,7 @@ def test_every_split_is_disjoint_and_a_function_of_labels_and_seed(config, clien
 
 
 def turn_by_turn(labels, classes, clients, alpha, seed):
-    """FedDyn's procedure as it is described, a sample at a time, on the same random numbers."""
+    """FedDyn's procedure as published, one sample at a time, with the same random numbers."""
     generator = host_generator(seed, "partition")
     order = generator.permutation(len(labels))
     pools = [order[labels[order] == c].tolist() for c in range(classes)]
@@ -106,7 +107,7 @@ def turn_by_turn(labels, classes, clients, alpha, seed):
         mass = mass if mass.sum() else left
         drawn = int(np.searchsorted(np.cumsum(mass / mass.sum()), generator.random(), side="right"))
         slots[client].insert(0, pools[drawn].pop())
-        if not pools[drawn]:  # the remainder, which clients without mass draw from, is updated
+        if not pools[drawn]:  # update the remainder, from which clients without mass draw
             left = np.array([len(p) for p in pools])
         if len(slots[client]) == len(labels) // clients:
             running[pick] = running[-1]
@@ -122,7 +123,7 @@ def test_dirichlet_in_blocks_assigns_like_one_sample_at_a_time(alpha, monkeypatc
 
 
 def test_a_split_travels_as_arrays():
-    """Out of band, so that Ray's object store holds one copy for all processes of a node."""
+    """Pickled out of band, so that Ray's object store holds one copy per node."""
     split, outside = partition(KINDS[0], Y, 10, 40, 0), []
     packed = pickle.dumps(split, protocol=5, buffer_callback=outside.append)
     nbytes = 8 * (len(split.indices) + 80)

@@ -1,4 +1,4 @@
-"""Names of data sets, and the table of their options."""
+"""Data sets by name, and the descriptions of their options."""
 
 from dataclasses import fields, is_dataclass
 from typing import Annotated, get_args, get_origin, get_type_hints

@@ -1,4 +1,4 @@
-"""Synthetic data: a function of its options, with classes of known overlap."""
+"""Synthetic data: reproducible from the options, with classes of known overlap."""
 
 import numpy as np
 import pytest

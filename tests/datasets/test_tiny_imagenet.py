@@ -1,4 +1,4 @@
-"""Tiny-ImageNet as it is distributed, complete and broken."""
+"""Tiny-ImageNet in its distributed format, complete and broken."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""MNIST's and CIFAR's files as torchvision lays them out."""
+"""MNIST and CIFAR files in torchvision's layout."""
 
 import gzip
 
@@ -38,7 +38,7 @@ def test_damaged_archives_are_named(tmp_path):
     write_mnist(tmp_path)
     file = tmp_path / "train-images-idx3-ubyte.gz"
     whole = file.read_bytes()
-    # The length fits, the content does not.
+    # The length is right, the content is not.
     swapped = whole[:1000] + whole[1000:1100][::-1] + whole[1100:]
     for raw in (whole[: len(whole) // 2], swapped, b"", gzip.compress(b"")):
         file.write_bytes(raw)
@@ -60,7 +60,7 @@ def test_cifar_files_are_read_by_torchvision_which_checks_them(tmp_path, monkeyp
     (tmp_path / "cifar-10-batches-py/data_batch_2").write_bytes(b"cut short")
     with pytest.raises(ConfigError, match="undamaged"):
         load("cifar10", tmp_path)
-    (tmp_path / "cifar-100-python/train").unlink()  # a download that stopped half way
+    (tmp_path / "cifar-100-python/train").unlink()  # as after an interrupted download
     with pytest.raises(
         ConfigError,
         match=r"cifar100: not found: .*cifar-100-python .unpacked, undamaged.*data.download=true",

@@ -1,4 +1,4 @@
-"""Progress on stderr: lines where it is piped, nothing where it is turned off."""
+"""Progress on stderr: lines if it is piped, nothing if it is turned off."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ EVALUATED = Record(
 
 @pytest.fixture
 def always(monkeypatch):
-    """A line whenever there is something to say."""
+    """Print a line at every update, without a minimum interval."""
     monkeypatch.setattr(progress, "LINE_INTERVAL_S", -1.0)
 
 

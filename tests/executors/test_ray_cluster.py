@@ -1,4 +1,4 @@
-"""The Ray cluster: which one is joined."""
+"""The Ray cluster that the executor joins."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
-    """Ray keeps the address of the latest cluster in a file; one that crashed leaves it behind."""
+    """Ray writes the address of the latest cluster to a file, which stays after a crash."""
     note = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     before = note.read_text() if note.exists() else None
     note.parent.mkdir(exist_ok=True)

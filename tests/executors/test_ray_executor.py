@@ -1,6 +1,4 @@
-"""The executor on Ray: the bits of the inline executor, however many actors there are and whatever
-happens to them.
-"""
+"""The executor on Ray: same bits as inline, with any number of actors and after failures."""
 
 import hashlib
 import re
@@ -17,7 +15,7 @@ METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name":
 
 @pytest.fixture(scope="module")
 def executors(ray_cluster):
-    """Executors of 1, 2 and 4 client actors, to be given one experiment after another."""
+    """Executors of 1, 2 and 4 client actors, which are loaded with one experiment after another."""
     from fedsmu_ray.executors.ray_executor import RayExecutor
 
     made = [
@@ -50,7 +48,7 @@ def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executors):
             )
 
 
-def test_actors_given_another_experiment_keep_nothing_of_the_first(ray_cluster):
+def test_actors_loaded_with_another_experiment_keep_nothing_of_the_first(ray_cluster):
     from fedsmu_ray.executors.ray_executor import RayExecutor
 
     first, second = problem_of({"name": "fedsmu"}), problem_of({"name": "fedavg"}, seed=5)
@@ -63,7 +61,7 @@ def test_actors_given_another_experiment_keep_nothing_of_the_first(ray_cluster):
         executor.close()
 
 
-def test_a_lost_actor_costs_a_retry_and_no_bits(ray_cluster, caplog):
+def test_tasks_of_a_lost_actor_are_retried_without_changing_the_result(ray_cluster, caplog):
     import ray
 
     from fedsmu_ray.executors.ray_executor import RayExecutor
@@ -83,7 +81,7 @@ def test_a_lost_actor_costs_a_retry_and_no_bits(ray_cluster, caplog):
         executor.close()
 
 
-def test_errors_of_clients_come_through_as_they_are(ray_cluster):
+def test_errors_of_clients_keep_their_type_and_message(ray_cluster):
     from fedsmu_ray.executors.ray_executor import RayExecutor
 
     problem = problem_of({"name": "fedavg", "profile": "paper"}, local={"lr": 1e30})
@@ -118,7 +116,7 @@ def test_the_data_set_is_one_object_for_all_processes(ray_cluster):
         executor.close()
 
 
-def test_a_call_holds_as_many_short_tasks_as_are_worth_it():
+def test_short_tasks_share_a_call():
     from collections import deque
 
     from fedsmu_ray.executors.ray_executor import CALL_TARGET_S, RayExecutor
@@ -129,16 +127,15 @@ def test_a_call_holds_as_many_short_tasks_as_are_worth_it():
         executor.problem = problem_of({"name": "fedavg"}, federation={"cohort": 7, **federation})
         executor.task_seconds = pace
         got, attempt = executor._next_tasks(todo := deque(tasks), idle)
-        assert [*((t, attempt) for t in got), *todo] == list(
-            tasks
-        )  # nothing is lost, and the order is kept
+        # No task is lost, and the order is kept.
+        assert [*((t, attempt) for t in got), *todo] == list(tasks)
         return len(got)
 
     fresh = [(Train(1, i, (i,), (None,)), 0) for i in range(10)]
     lost = [(task, 1) for task, _ in fresh]
     score = [(Evaluate(1, 0, 100), 0)]
-    assert next_call(fresh, idle=1) == 4  # as many as fit
-    assert next_call(fresh, idle=4) == 3  # as many as leave work for the others
+    assert next_call(fresh, idle=1) == 4  # as many as fit CALL_TARGET_S
+    assert next_call(fresh, idle=4) == 3  # few enough to leave work for the other actors
     assert next_call(fresh[:1], idle=1) == 1
     assert (
         next_call(fresh, idle=1, pace=float("inf"))
@@ -155,7 +152,7 @@ def test_a_call_holds_as_many_short_tasks_as_are_worth_it():
     assert next_call(fresh, idle=1, client_timeout_s=5.0) == 1
 
 
-def test_a_client_that_raises_takes_none_with_it_that_share_its_call(
+def test_a_client_that_raises_does_not_affect_the_others_of_its_call(
     ray_cluster, monkeypatch, caplog
 ):
     from ray import cloudpickle

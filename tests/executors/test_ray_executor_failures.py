@@ -1,6 +1,4 @@
-"""Processes and objects that are really lost under a running experiment: the bits are those of the
-undisturbed run.
-"""
+"""Real losses of processes and objects during an experiment: same bits as undisturbed."""
 
 import os
 import random
@@ -56,7 +54,7 @@ def figures(history):
 
 
 def outcome(problem, executor, folder=None, disturb=None):
-    """Records and hash; disturb(record) is called between rounds."""
+    """Run the experiment; returns records and hash. disturb(record) is called between rounds."""
     history = []
     for record in resumable(problem, executor, Progress(), folder):
         history.append(record)
@@ -75,9 +73,7 @@ def undisturbed(problem):
 
 @pytest.fixture
 def started(ray_cluster, monkeypatch):
-    """started(problem, actors): a loaded executor; `client_class` may be set before to have actors
-    of a test's own.
-    """
+    """A function that starts and loads an executor; `client_class` replaces its client actors."""
     from fedsmu_ray.executors import ray_actors, ray_executor
 
     made = []
@@ -95,8 +91,9 @@ def started(ray_cluster, monkeypatch):
 
 
 def misbehaving(what, flag, round=3):
-    """A class of client actors, one of which does `what(result)` instead of answering, once: the
-    flag file says it has.
+    """A class of client actors, one of which once returns `what(result)` instead of its result.
+
+    The flag file exists from then on.
     """
     from ray import cloudpickle
 
@@ -143,7 +140,7 @@ def altered(result):
         (altered, "checksum mismatch"),
     ],
 )
-def test_a_client_task_that_goes_wrong_once(what, said, started, tmp_path, caplog):
+def test_a_client_task_that_fails_once(what, said, started, tmp_path, caplog):
     problem = problem_of(client_timeout_s=4.0)
     executor = started(problem, 2, misbehaving(what, tmp_path / "flag"))
     got = outcome(problem, executor)
@@ -153,7 +150,7 @@ def test_a_client_task_that_goes_wrong_once(what, said, started, tmp_path, caplo
     ).replace("client actor 1 was", "")
 
 
-def test_a_client_that_always_hangs_is_dropped_and_told_of(started, caplog):
+def test_a_client_that_always_hangs_is_dropped_and_reported(started, caplog):
     from fedsmu_ray.executors.ray_actors import ClientActor
 
     class Hanging(ClientActor):
@@ -198,7 +195,7 @@ def test_the_server_actor_is_killed(algorithm, checkpoints, started, tmp_path, c
     )
 
 
-def test_a_server_that_is_lost_again_and_again_ends_the_run(started, monkeypatch, caplog):
+def test_a_server_that_is_lost_repeatedly_ends_the_run(started, monkeypatch, caplog):
     problem = problem_of(rounds=2)
     executor = started(problem, 1)
     recover = executor.recover
@@ -214,9 +211,7 @@ def test_a_server_that_is_lost_again_and_again_ends_the_run(started, monkeypatch
 
 
 def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
-    """Every object lives as long as the process that owns it: states handed to another process are
-    gone with that.
-    """
+    """An object is lost with the process that owns it: here a process that is then killed."""
     import ray
 
     class Owner:
@@ -240,7 +235,7 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
                 }
             )
             ray.kill(owner)
-            with pytest.raises(ray.exceptions.ObjectLostError):  # it takes Ray a moment
+            with pytest.raises(ray.exceptions.ObjectLostError):  # Ray notices after a moment
                 for _ in range(100):
                     ray.get(next(iter(moved.values())), timeout=20)
                     time.sleep(0.1)
@@ -252,7 +247,7 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
 
 
 def test_twenty_client_actors_killed_at_random_moments(started, caplog):
-    problem = problem_of(rounds=1000)  # a slow machine needs a while for twenty
+    problem = problem_of(rounds=1000)  # on a slow machine twenty kills take a while
     expected, executor = undisturbed(problem), started(problem, 3)
     kills, chance, stop = [], random.Random(1), threading.Event()
 
@@ -276,7 +271,7 @@ def test_twenty_client_actors_killed_at_random_moments(started, caplog):
         for record in resumable(problem, executor, Progress(), None):
             history.append(record)
             if len(kills) < 20:
-                time.sleep(0.2)  # so that the run outlasts the killer
+                time.sleep(0.2)  # so that the run lasts longer than the killer thread
     finally:
         stop.set()
         thread.join()
@@ -287,7 +282,7 @@ def test_twenty_client_actors_killed_at_random_moments(started, caplog):
 def title(process):
     try:
         return "".join(process.cmdline()[:1])
-    except psutil.Error:  # it has ended
+    except psutil.Error:  # the process has ended
         return ""
 
 

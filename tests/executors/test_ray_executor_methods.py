@@ -1,4 +1,4 @@
-"""Every method on actors: the same bits as in one process, replies to clients included."""
+"""Every method on Ray actors: the same bits as in one process, feedback included."""
 
 import pytest
 

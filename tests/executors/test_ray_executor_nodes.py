@@ -1,6 +1,4 @@
-"""Several Ray nodes on one machine, whole and with one of them lost: the same bits as in one
-process.
-"""
+"""Several Ray nodes on one machine, with and without the loss of one: same bits as inline."""
 
 import json
 import os

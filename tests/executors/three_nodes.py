@@ -1,11 +1,10 @@
-"""Experiments on a Ray cluster of several nodes on this machine, one of which may be lost. Prints
-the outcome as JSON.
+"""Run experiments on a Ray cluster of several nodes on this machine, one of which may be lost.
 
     python three_nodes.py CONFIGS.json NODES none|kill|stop ROUND
 
-Each node has its own raylet, object store and worker processes. After record ROUND the node that
-runs most client actors is killed, or stopped (SIGSTOP) with all its processes, so that it hangs
-without a word.
+Each node has its own raylet, object store and worker processes. After record ROUND of the first
+experiment the node that runs most client actors, other than the head, is killed, or stopped
+(SIGSTOP) with all its processes so that it hangs. Prints the outcome as JSON.
 """
 
 import json
@@ -29,7 +28,7 @@ from fedsmu_ray.federation.records import Progress
 
 def main(path: str, nodes: int, how: str, when: int) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    # Ray takes a minute to give up a node that hangs; here a quarter of one.
+    # By default Ray takes a minute to declare a hanging node dead; here a quarter of a minute.
     quick = {
         "health_check_period_ms": 1000,
         "health_check_timeout_ms": 5000,
@@ -66,7 +65,7 @@ def main(path: str, nodes: int, how: str, when: int) -> None:
             raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
             for process in [raylet, *raylet.children(recursive=True)]:
                 process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGSTOP)
-    for _ in range(120):  # Ray may notice later than the run
+    for _ in range(120):  # Ray may notice the loss only after the run has ended
         alive = sum(node["Alive"] for node in ray.nodes())
         if how == "none" or alive < nodes:
             break

@@ -1,4 +1,4 @@
-"""Checkpoint files: complete or absent, incremental, and nothing damaged is loaded."""
+"""Checkpoint files: complete or absent, incremental, and never loaded if damaged."""
 
 import json
 import os
@@ -45,11 +45,11 @@ def test_round_trip(tmp_path):
         assert np.array_equal(got[client]["m"], SHARDS[state.shard]["m"][state.row])
 
 
-def test_nothing_written_is_none(tmp_path):
+def test_a_folder_without_a_checkpoint_loads_none(tmp_path):
     assert Checkpoint(tmp_path).load() is None
 
 
-def test_only_what_changed_is_written_and_what_is_not_needed_goes(tmp_path):
+def test_only_changes_are_written_and_unused_files_are_deleted(tmp_path):
     one = written(tmp_path)
     fetched = []
     new = {**SHARDS, "c": {"m": np.zeros((1, 3), np.float32)}}
@@ -88,9 +88,7 @@ def test_shards_that_were_read_back_are_not_written_again(tmp_path):
 
 
 def test_the_format_of_the_manifest(tmp_path):
-    """As version 2 has always been: checkpoints of earlier releases can be read, and the other way
-    round.
-    """
+    """The format of version 2 is fixed: releases must read each other's checkpoints."""
     written(tmp_path)
     outer = json.loads((tmp_path / "checkpoint.json").read_text())
     assert set(outer) == {"sha256", "manifest"}
@@ -154,7 +152,7 @@ def test_every_altered_byte_is_refused(tmp_path, data):
 
 
 def forge(folder, manifest, **files):
-    """Give a manifest a valid checksum, and name the SHA-256 of the files it is given."""
+    """Write a manifest with a valid checksum and the SHA-256 of the given files."""
     for name, raw in files.items():
         (folder / f"{name}.safetensors").write_bytes(raw)
     text = manifest if isinstance(manifest, str) else json.dumps(manifest)
@@ -252,7 +250,7 @@ def header(size, **tensors):
         (100_000).to_bytes(8, "little") + b"[" * 100_000,
     ],
 )
-def test_array_files_that_lie_are_refused_and_allocate_nothing(tmp_path, raw):
+def test_array_files_with_false_headers_are_refused_and_allocate_nothing(tmp_path, raw):
     manifest = real(tmp_path)
     forge(
         tmp_path,
@@ -263,7 +261,7 @@ def test_array_files_that_lie_are_refused_and_allocate_nothing(tmp_path, raw):
         Checkpoint(tmp_path).load()
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_special_files_are_refused_without_waiting(tmp_path):
     written(tmp_path)
     (tmp_path / "server-5.safetensors").unlink()
     os.mkfifo(tmp_path / "server-5.safetensors")
@@ -298,7 +296,7 @@ JSON = st.recursive(
 @given(data=st.data())
 def test_any_manifest_with_a_good_checksum_loads_or_is_refused(tmp_path, data):
     manifest = at = real(tmp_path)
-    while True:  # walk down somewhere, and put something else there
+    while True:  # walk down to a random place and replace the value there
         keys = list(at) if isinstance(at, dict) else list(range(len(at)))
         key = data.draw(st.sampled_from(keys))
         if isinstance(at[key], (dict, list)) and at[key] and data.draw(st.booleans()):
@@ -315,7 +313,7 @@ def test_any_manifest_with_a_good_checksum_loads_or_is_refused(tmp_path, data):
     assert isinstance(loaded.progress, dict) and set(loaded.server) == {"x"}
 
 
-def test_missing_and_cut_files_are_named(tmp_path):
+def test_missing_and_truncated_files_are_named(tmp_path):
     written(tmp_path)
     (tmp_path / "states-5-0.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"states-5-0.safetensors: cannot be read"):

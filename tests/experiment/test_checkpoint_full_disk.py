@@ -1,5 +1,6 @@
-"""A file system that is really full: checkpoints fail and training continues; what cannot continue
-says so in one line.
+"""A file system that is really full: checkpoints fail, and training continues if possible.
+
+What cannot continue ends with an error message of one line.
 """
 
 import json
@@ -24,7 +25,7 @@ PLAIN = {
 
 @pytest.fixture
 def disk(tmp_path):
-    """A function that mounts a file system of so many kB and returns its folder."""
+    """A function that mounts a file system of the given size in kB and returns its folder."""
     made = []
 
     def mount(kilobytes):
@@ -55,14 +56,14 @@ def recipe(tmp_path):
 
 
 def fill(folder, leave):
-    """Use up a file system but for so many bytes; returns the file that does it."""
+    """Fill a file system except for `leave` bytes; returns the file that fills it."""
     free = os.statvfs(folder)
     path = folder / "other people's"
     path.write_bytes(b"0" * (free.f_bavail * free.f_bsize - leave))
     return path
 
 
-def test_a_disk_that_fills_up_costs_checkpoints_and_no_bits(disk, recipe, caplog):
+def test_a_full_disk_prevents_checkpoints_and_does_not_change_the_result(disk, recipe, caplog):
     whole = run(load_config(recipe)).summary["model_sha256"]
     folder = disk(4000)
     kept = {"checkpoint.every": 2, "checkpoint.folder": str(folder)}
@@ -103,7 +104,7 @@ def command(module, recipe, cwd, home, *arguments):
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_make_its_folder_is_one_line(disk, recipe, tmp_path, home):
+def test_a_run_that_cannot_create_its_folder_is_one_error_line(disk, recipe, tmp_path, home):
     folder = disk(64)
     fill(folder, 0)
     for module, key in (("train", "checkpoint.folder"), ("tune", "tune.storage")):

@@ -1,4 +1,4 @@
-"""Experiments that stop anywhere and continue to the same bits."""
+"""Experiments that are stopped at any point and resumed end with the same bits."""
 
 import json
 import os
@@ -35,9 +35,7 @@ def problem_of(**changes):
 
 
 def rounds_until(problem, folder, stop=None):
-    """Records up to (not with) the one after `stop`; the executor is thrown away, as a killed
-    process would be.
-    """
+    """Records of the rounds up to `stop`; then the executor is discarded, as after a kill."""
     executor, records, progress = InlineExecutor(), [], Progress()
     executor.load(problem)
     try:
@@ -87,7 +85,7 @@ def test_resumed_runs_have_the_bits_of_undisturbed_ones(tmp_path, algorithm, sto
     )
 
 
-def test_more_rounds_may_be_asked_for_and_nothing_else_may_change(tmp_path):
+def test_a_resumed_run_may_have_more_rounds_but_no_other_change(tmp_path):
     short = {"federation": {**PLAIN["federation"], "rounds": 4}}
     rounds_until(problem_of(**short), tmp_path)
     _, longer = rounds_until(problem_of(), tmp_path)
@@ -96,7 +94,7 @@ def test_more_rounds_may_be_asked_for_and_nothing_else_may_change(tmp_path):
         rounds_until(problem_of(local={**PLAIN["local"], "lr": 0.2}), tmp_path)
 
 
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_skips_a_checkpoint_and_does_not_end_the_run(tmp_path, monkeypatch, caplog):
     problem = problem_of()
     save, calls = Checkpoint.save, []
 
@@ -144,7 +142,7 @@ def test_a_damaged_checkpoint_is_never_trained_on(tmp_path):
     ],
 )
 def test_a_forged_checkpoint_is_never_trained_on(tmp_path, forge, match):
-    """One whose checksums are right, and whose contents this program would not have written."""
+    """A checkpoint with valid checksums whose contents this program would not have written."""
     rounds_until(problem_of(), tmp_path, 4)
     forged = Checkpoint(tmp_path)
     loaded = forged.load()
@@ -156,7 +154,7 @@ def test_a_forged_checkpoint_is_never_trained_on(tmp_path, forge, match):
 
 
 def test_the_progress_in_a_checkpoint(tmp_path):
-    """Its keys are those that earlier releases have written."""
+    """Its keys are those that earlier releases wrote."""
     federation = {**PLAIN["federation"], "eval_every": 1}
     problem = problem_of(algorithm={"name": "scaffold"}, federation=federation)
     rounds_until(problem, tmp_path, 3)
@@ -189,7 +187,7 @@ def test_the_progress_in_a_checkpoint(tmp_path):
 
 
 def test_a_checkpoint_that_has_options_of_other_models_as_null_is_read(tmp_path):
-    """As earlier releases have written them."""
+    """Earlier releases wrote them so."""
     problem = problem_of(algorithm={"name": "fedavg"})
     rounds_until(problem, tmp_path, 4)
     old = Checkpoint(tmp_path)
@@ -259,9 +257,7 @@ def test_the_folder_of_a_run(tmp_path):
 
 @pytest.mark.slow
 def test_killed_train_command_resumes_in_its_run(tmp_path, home):
-    """SIGKILL of the driver in mid-run, over Ray; then --resume, against the undisturbed run in
-    this process.
-    """
+    """Kill the driver (SIGKILL) during a run over Ray, resume, compare with an undisturbed run."""
     plain = {
         **PLAIN,
         "name": "killed",
@@ -311,10 +307,8 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
 
 
 @pytest.mark.slow
-def test_a_killed_trial_process_costs_no_bits_and_no_points(tmp_path, home):
-    """SIGKILL of a trial's process in mid-sweep: Tune starts it again, and it goes on from its
-    checkpoint.
-    """
+def test_a_killed_trial_process_changes_neither_the_result_nor_the_points(tmp_path, home):
+    """Kill the process of a trial (SIGKILL): Tune restarts it from its checkpoint."""
     import psutil
     from test_commands import points
 

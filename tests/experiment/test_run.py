@@ -1,6 +1,4 @@
-"""Runs from their configuration to their result: what is tracked, what is shown, and how they
-end.
-"""
+"""Runs from their configuration to their result: tracking, output, and how they end."""
 
 import numpy as np
 import pytest
@@ -31,7 +29,7 @@ def config_of(**changes):
 
 
 class Recording(NoTracker):
-    """A tracker that keeps what it is given."""
+    """A tracker that records the calls it gets."""
 
     def __init__(self, fail_at=None):
         self.calls, self.fail_at = [], fail_at
@@ -109,7 +107,7 @@ def test_an_interrupted_run_is_killed_and_resumed(recording, tmp_path, capsys):
     recording.calls, recording.fail_at = [], None
     result = run(config, resume=folder)
     assert recording.calls[0] == ("resume", "the id") and recording.calls[-1][2] == "FINISHED"
-    # Trackers ignore the rounds they have: they get all of them again.
+    # A resumed run sends all rounds again; trackers ignore those they have.
     assert [call[3] for call in recording.calls[1:-1]] == [2, 4, 5]
     assert {k: v for k, v in result.summary.items() if k not in ("seconds", "run_id")} == {
         k: v for k, v in undisturbed.items() if k not in ("seconds", "run_id")

@@ -1,4 +1,4 @@
-"""The run that an experiment gives to trackers, and the summary of its results."""
+"""The plain data of a run that trackers get, and the summary of its results."""
 
 import json
 from types import SimpleNamespace

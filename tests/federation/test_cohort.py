@@ -1,4 +1,4 @@
-"""Cohorts and drop-out: uniform, independent, functions of the seed."""
+"""Sampling of cohorts and simulated drop-out: uniform, independent, a function of the seed."""
 
 import numpy as np
 import torch
@@ -14,14 +14,14 @@ def test_cohorts_are_uniform_and_independent_of_the_method():
     assert abs(counts - expected).max() < 5 * (expected * (1 - 7 / 30)) ** 0.5
 
 
-def test_drop_outs_are_independent_and_as_many_as_asked_for():
+def test_drop_outs_are_independent_and_have_the_configured_rate():
     cohort = list(range(200))
     stayed = [set(drop_out(7, t, cohort, 0.25)) for t in range(1, 101)]
     count = sum(map(len, stayed))
     assert abs(count - 15000) < 5 * (20000 * 0.25 * 0.75) ** 0.5
     assert len(set(map(frozenset, stayed))) == 100
     alone = [c for c in cohort if drop_out(7, 3, [c], 0.25)]
-    assert set(alone) == stayed[2]  # whoever else was sampled
+    assert set(alone) == stayed[2]  # independent of the rest of the cohort
     assert streams.keys(7, "dropout", 1, torch.tensor(0)) != streams.keys(
         7, "batches", 1, torch.tensor(0)
     )

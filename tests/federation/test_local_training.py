@@ -1,6 +1,4 @@
-"""Local training: the solver's arithmetic, groups against single clients, failures that name the
-client.
-"""
+"""Local training: the solver's arithmetic, groups compared with single clients, and errors."""
 
 import dataclasses
 
@@ -18,7 +16,7 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics import parameters, streams
 
 CPU = torch.device("cpu")
-SETTING = Setting((1,), clients=20, cohort=2, steps=1, lr=0.1)  # which the solvers do not use
+SETTING = Setting((1,), clients=20, cohort=2, steps=1, lr=0.1)  # not used by the solvers
 
 
 def trainer_of(plain, partition=None):
@@ -42,7 +40,7 @@ def plain(**local):
 
 
 def reference(trainer, round, client):
-    """One client's round in ordinary PyTorch: module, DataLoader-like batches, torch.optim.SGD."""
+    """Train one client for a round in ordinary PyTorch, with torch.optim.SGD."""
     local, data = trainer.local, trainer.data
     module = Problem.of(parse(plain())).module()
     optimizer = torch.optim.SGD(module.parameters(), lr=local.lr)
@@ -72,7 +70,7 @@ def test_sgd_is_pytorchs(options):
         torch.testing.assert_close(row, reference(trainer, 4, client), rtol=1e-4, atol=2e-6)
 
 
-def test_a_group_trains_like_its_clients_alone_even_of_unequal_sizes():
+def test_a_group_trains_like_its_clients_alone_even_with_unequal_data_sizes():
     sizes = torch.tensor([70, 25, 1, 40])
     partition = Partition(torch.arange(int(sizes.sum())), torch.cumsum(sizes, 0) - sizes, sizes)
     trainer = trainer_of(plain(weight_decay=0.05, clip_norm=1.0), partition)
@@ -109,10 +107,8 @@ def test_clipping_moves_by_the_rate_times_the_threshold_before_decay():  # oracl
         len(y), inputs.shape[1], 10
     )
     local = GroupSolver(trainer, 1, torch.tensor([0]), SETTING)
-    original, F.cross_entropy = (
-        F.cross_entropy,
-        lambda o, t, reduction: o[:, 0],
-    )  # the loss is <20 direction, y>
+    # The loss is <20 direction, y>.
+    original, F.cross_entropy = F.cross_entropy, lambda o, t, reduction: o[:, 0]
     try:
         y = local.sgd(x)
     finally:
@@ -138,9 +134,10 @@ def test_zero_rules():
     assert torch.equal(local.sign(v, "plus"), torch.where(v == 0, 1.0, v.sign()).to(torch.int8))
     coins = local.sign(v, "random")
     assert torch.equal(coins[v != 0], v.sign().to(torch.int8)[v != 0]) and (coins != 0).all()
+    # A client's signs do not depend on its group.
     assert torch.equal(
         coins[1], GroupSolver(trainer, 1, torch.tensor([9]), SETTING).sign(v[1:], "random")[0]
-    )  # not of the group
+    )
     assert abs(float(coins[v == 0].double().mean())) < 5 / 2500**0.5
     assert local.zeros == 3 * int((v == 0).sum())
 

@@ -1,6 +1,4 @@
-"""Models whose clients cannot be trained in one batched computation, because they draw random
-numbers.
-"""
+"""Models that draw random numbers, whose clients are trained one by one."""
 
 import torch
 from torch import nn
@@ -17,7 +15,7 @@ SETTING = Setting((1,), clients=20, cohort=2, steps=1, lr=0.1)  # not used by SG
 
 
 def trainer_of(local, split=None):
-    """Training of a small network with dropout on the digits."""
+    """A trainer of a small network with dropout on the digits."""
     data = load("digits")
     split = split or partition(PartitionConfig(), data.train_y, data.classes, 20, 0)
     with torch.random.fork_rng():
@@ -35,7 +33,7 @@ def train(trainer, round, clients):
     return solver.sgd(parameters.flatten(trainer.module))
 
 
-def test_models_that_train_one_by_one_skip_the_batches_they_do_not_have():
+def test_clients_trained_one_by_one_skip_batches_beyond_their_data():
     sizes = torch.tensor([70, 15])
     split = Partition(torch.arange(85), sizes.cumsum(0) - sizes, sizes)
     trainer = trainer_of(LocalConfig(epochs=2, batch_size=20, weight_decay=0.5), split)
@@ -44,8 +42,8 @@ def test_models_that_train_one_by_one_skip_the_batches_they_do_not_have():
         assert torch.equal(group[client], train(trainer, 1, [client])[0])
 
 
-def test_draws_of_the_model_itself_belong_to_client_and_round():
-    """Dropout draws from PyTorch's generator, which is set for every client and restored."""
+def test_random_draws_of_the_model_depend_on_client_and_round():
+    """Dropout draws from PyTorch's generator, which is seeded for every client and restored."""
     trainer = trainer_of(LocalConfig(epochs=1))
     state = torch.get_rng_state()
     group = train(trainer, 2, [3, 9])

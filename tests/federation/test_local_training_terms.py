@@ -1,6 +1,4 @@
-"""The terms and solvers beyond local SGD, against plain PyTorch loops on the clients' own
-batches.
-"""
+"""Correction, proximal term, Lion and bfloat16, compared with plain PyTorch loops."""
 
 import pytest
 import torch
@@ -66,7 +64,7 @@ def test_correction_and_proximal_term_enter_before_clipping(problem):
         torch.testing.assert_close(got[row], y, rtol=1e-4, atol=1e-6)
 
 
-def test_lion_takes_whole_steps(problem):
+def test_lion_sums_signs_of_every_local_step(problem):
     trainer = ClientWorker(problem).trainer
     x = parameters.flatten(trainer.module)
     momentum = 1e-3 * torch.randn(len(x), generator=torch.Generator().manual_seed(1))
@@ -84,11 +82,11 @@ def test_lion_takes_whole_steps(problem):
             torch.equal(steps[row], steps[row].round())
             and steps[row].abs().max() <= problem.setting.steps
         )
-        assert (steps[row] != total).float().mean() < 0.02  # a sign may turn over on a rounding
+        assert (steps[row] != total).float().mean() < 0.02  # rounding may flip a sign
         torch.testing.assert_close(mus[row], mu, rtol=1e-2, atol=1e-3)
 
 
-def test_uniform_draws_belong_to_the_client(problem):
+def test_uniform_draws_depend_on_the_client_and_not_on_its_group(problem):
     trainer = ClientWorker(problem).trainer
     v = torch.zeros(3, 20_000)
     draws = GroupSolver(trainer, 5, torch.tensor([1, 2, 3]), problem.setting).uniform(v)
@@ -115,7 +113,7 @@ def test_uniform_draws_belong_to_the_client(problem):
     ids=["batched", "one by one"],
 )
 def test_bfloat16_is_near_float32_and_repeats(model, data):
-    """Weights stay float32, so a step far below bfloat16's resolution of them still counts."""
+    """Weights stay float32, so steps far below the resolution of bfloat16 are not lost."""
 
     def trained(precision):
         problem = Problem.of(

@@ -1,4 +1,4 @@
-"""The rounds: bytes of the messages, what records hold, evaluation of the right model."""
+"""The rounds: message bytes, contents of records, and which model is evaluated."""
 
 import pytest
 

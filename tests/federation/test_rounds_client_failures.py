@@ -1,6 +1,4 @@
-"""Clients that raise, send unusable messages or drop out: retried, then dropped or reported,
-inline.
-"""
+"""Clients that raise, send invalid messages or drop out: retried, then dropped or reported."""
 
 import pytest
 import torch
@@ -52,7 +50,7 @@ def truncated(messages, row):
 
 @pytest.fixture
 def misbehave(monkeypatch):
-    """misbehave(how, times): the next `times` tasks with the broken client go wrong."""
+    """A function misbehave(how, times): the next `times` tasks with the broken client fail."""
 
     def begin(how, times):
         left = [times]
@@ -106,9 +104,10 @@ def test_a_permanent_failure_ends_the_run_and_names_the_client(how, error, match
 @pytest.mark.parametrize("how", [raises, altered])
 @pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("algorithm", ["fedsmu", "fedavg", "scaffold", "dlion"])
-def test_a_dropped_client_leaves_no_trace(algorithm, group, how, misbehave, monkeypatch, caplog):
-    """The run without the broken client is the one in which it is never sampled: same bits, where
-    nobody shares its group.
+def test_a_dropped_client_has_no_effect(algorithm, group, how, misbehave, monkeypatch, caplog):
+    """The run equals one that never samples the broken client.
+
+    The bits are the same if that client is alone in its group.
     """
     problem = problem_of(algorithm, group, on_client_failure="drop")
     misbehave(how, ALWAYS)
@@ -144,7 +143,7 @@ def test_one_bad_client_of_a_group_does_not_take_the_others_with_it(misbehave, c
 
 
 def test_a_diverging_client_is_dropped(monkeypatch, caplog):
-    """NaN in a client's own training, which the client itself refuses to send."""
+    """A client whose own training gives NaN refuses to send it."""
     from fedsmu_ray.federation.local_training import GroupSolver
 
     sgd = GroupSolver.sgd

@@ -1,4 +1,4 @@
-"""The server: groups in any order, messages that are not what they should be, missing positions."""
+"""The server: groups in any order, invalid messages, missing cohort positions."""
 
 import re
 from dataclasses import replace
@@ -33,7 +33,7 @@ def test_server_takes_groups_in_any_order_and_adds_in_cohort_order():
     assert len(set(models)) == 1
 
 
-def test_server_refuses_what_is_not_of_this_round_or_altered_and_takes_another_in_its_place():
+def test_server_rejects_altered_or_outdated_messages_and_accepts_a_replacement():
     problem = problem_of({"name": "fedavg"})
     altered = upload(problem, [3], round=2)
     altered[0, 500] ^= 1
@@ -63,7 +63,7 @@ def test_server_refuses_what_is_not_of_this_round_or_altered_and_takes_another_i
     assert server.sha256() == undisturbed.sha256()
 
 
-def test_server_goes_on_without_positions_that_are_missing():
+def test_server_steps_without_missing_positions():
     problem = problem_of({"name": "fedavg"})
     whole, gaps = Server(problem), Server(problem)
     whole.open_round(1, False)

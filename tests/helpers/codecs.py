@@ -1,4 +1,4 @@
-"""What the tests of the wire share: codecs of every kind, randomness and values for them."""
+"""Shared by the tests of the wire format: codecs of every kind, with draws and values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fedsmu_ray.wire.compressors import BlockSign, HeavySign, Quantizer, Support
 
 SIZES = (40, 1, 300, 9)
 DIM = sum(SIZES)
-WHOLE = (DIM,)  # one block
+WHOLE = (DIM,)  # a single block
 
 
 class FakeDraws:
-    """Draws that need no clients; the sign of an exact zero is +1, or 0 by the rule `zero`."""
+    """Draws without clients; the sign of an exact zero is +1, or 0 with the rule `zero`."""
 
     def sign(self, v, zero_rule):
         return (torch.sign(v) + (v == 0) * (zero_rule != "zero")).to(torch.int8)
@@ -59,7 +59,7 @@ CODECS = [
 
 
 def random_values(codec, clients, dim, seed):
-    """Values [C, P] that a dense codec carries."""
+    """Random values [C, P] that a dense codec can carry."""
     g = torch.Generator().manual_seed(seed)
     if isinstance(codec, Float32):
         return torch.randn(clients, dim, generator=g)
@@ -68,7 +68,7 @@ def random_values(codec, clients, dim, seed):
 
 
 def overwrite(rows, at, value):
-    """A copy of rows with other bytes at `at`."""
+    """A copy of `rows` in which the bytes at `at` are replaced."""
     rows = rows.copy()
     rows[:, at] = value
     return rows

@@ -1,6 +1,4 @@
-"""Small data sets in the formats that the real ones are distributed in, written for tests, and
-functions that a user would write.
-"""
+"""Small data sets in the formats of the real ones, and data functions as a user writes them."""
 
 import gzip
 import hashlib
@@ -17,12 +15,12 @@ from fedsmu_ray.datasets.registry import load_dataset
 
 
 def load(name, root="nowhere", download=False, **options):
-    """The data set as an experiment with these settings loads it."""
+    """Load a data set as an experiment with these settings does."""
     return load_dataset(name, options, Path(root), download)
 
 
 def small_arrays(n=24, shape=(3, 8, 8), **more):
-    """What `from_arrays` takes: random images of four classes."""
+    """Arguments for `from_arrays`: random images of four classes."""
     rng = np.random.default_rng(0)
     return {
         "train_x": rng.integers(256, size=(n, *shape)).astype(np.uint8),
@@ -34,7 +32,7 @@ def small_arrays(n=24, shape=(3, 8, 8), **more):
 
 
 def user_loader(root, **options):
-    """What a user would write."""
+    """A data function as a user writes it."""
     return small_arrays(**options)
 
 
@@ -71,9 +69,7 @@ def write_mnist(folder, zipped=True, train=40):
 
 
 def write_cifar(root, monkeypatch, per_file=8):
-    """CIFAR-10 and CIFAR-100 in the format of the Python version; torchvision's checksums are
-    replaced by theirs.
-    """
+    """Write CIFAR-10 and CIFAR-100 in the Python format and give torchvision their checksums."""
 
     def write(kind, names, key, classes):
         (root / kind.base_folder).mkdir(parents=True, exist_ok=True)
@@ -107,7 +103,7 @@ def write_images(root, split, name, count, size=(6, 5)):
 
 
 def write_tiny_imagenet(root):
-    """Three classes with four training and two validation images each."""
+    """Write a Tiny-ImageNet of three classes, 4 training and 2 validation images each."""
     wnids, lines = ["n03", "n01", "n02"], []
     for c, wnid in enumerate(wnids):
         for i in range(4):
@@ -121,8 +117,9 @@ def write_tiny_imagenet(root):
 
 
 def write_leaf(root, change=None, splits=("train",)):
-    """Two users, each a text cut into windows of 5 characters and the next one; `change` edits the
-    files of `splits`.
+    """Write two users, whose samples are windows of 5 characters and the next character.
+
+    `change` edits the content of the files of `splits` before they are written.
     """
     for split, text in (
         ("train", "To be, or not to be\nthat is"),
@@ -145,11 +142,10 @@ def write_leaf(root, change=None, splits=("train",)):
 
 
 def write_hugging_face(datasets, folder):
-    """9 training and 4 test images of 6x6 in 2 classes, of 3 writers, as `save_to_disk` lays them
-    out.
+    """Write 9 training and 4 test images of 6x6 in 2 classes, by 3 writers, with `save_to_disk`.
 
-    Skips the test if `datasets` is not the package but the folder tests/datasets, which Python
-    imports in its place.
+    Skips the test if the package `datasets` is missing and Python has imported the folder
+    tests/datasets in its place.
     """
     if not hasattr(datasets, "Features"):
         pytest.skip("needs the optional extra hf")

@@ -1,6 +1,4 @@
-"""Small experiments on the digits, and their outcome inline: what runs on Ray has to equal it bit
-for bit.
-"""
+"""Small experiments on the digits, and their inline outcome for comparison with runs on Ray."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ def problem_of(algorithm, seed=0, **more):
 
 
 def outcome(problem, executor):
-    """Records, hash and parameters of the experiment that the executor holds."""
+    """Run the experiment that the executor holds; returns records, hash and parameters."""
     history = list(rounds(problem, executor))
     return history, executor.sha256(), executor.params()
 

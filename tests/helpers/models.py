@@ -1,6 +1,4 @@
-"""Models for tests: built by name, and the user's own by
-`import:tests.helpers.models:<function>`.
-"""
+"""Models for tests: built by name, and user models for `import:tests.helpers.models:...`."""
 
 import torch
 from torch import nn
@@ -11,7 +9,7 @@ CIFAR, IMAGENET, TEXT = (3, 32, 32), (3, 224, 224), (80,)
 
 
 def build(options, shape=CIFAR, classes=10, seed=0):
-    """The module of a section `model`."""
+    """Build the module of a section `model`."""
     options = dict(options)
     name = options.pop("name")
     model = registry.find(name)(**options)

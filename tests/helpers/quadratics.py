@@ -1,5 +1,6 @@
-"""Methods on small exact problems in float64, without messages or Ray: what the oracles of the
-literature hold for.
+"""Methods on small quadratic problems in float64, without messages or Ray.
+
+The exact oracles of the literature hold on these problems.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ COMPRESSORS = [  # options of methods with biased compressors
 
 @dataclass
 class Quadratics:
-    """m clients with F_i(y) = sum_j a_ij (y_j - b_ij)^2 / 2; the local solver takes `steps`
-    full-gradient steps.
+    """m clients with F_i(y) = sum_j a_ij (y_j - b_ij)^2 / 2.
+
+    The local solver takes `steps` full-gradient steps.
     """
 
     a: Tensor  # [m, P]
@@ -121,9 +123,7 @@ States = dict[int, State]  # of every client
 
 @dataclass
 class Trace:
-    """Everything a test may look at: x[t] before round t + 1, and per round the uploads and states
-    of all clients.
-    """
+    """The history of a simulation: x[t] before round t + 1, uploads and states of every round."""
 
     x: list[Tensor]
     uploads: list[dict[int, State]]
@@ -138,11 +138,10 @@ def simulate(
     rounds: int,
     cohorts: list[list[int]] | None = None,
 ) -> Trace:
-    """Run the method through its contract; cohorts: the participants of every round, by default all
-    clients.
+    """Run a method through its contract.
 
-    Where cohorts are of unlike sizes, the largest is the configured one and the others lost some of
-    their clients.
+    cohorts: the participants of every round, by default all clients. If their sizes differ, the
+    largest is the configured cohort size, and the other cohorts have lost some of their clients.
     """
     m = len(problem.a)
     setting = problem.setting(max(map(len, cohorts)) if cohorts else m)
@@ -171,9 +170,7 @@ def select(values: State, fields: Fields) -> State:
 
 
 def means(upload: State, uplink: Fields) -> State:
-    """What the server's step gets: the mean of every field, or its rows where the codec is
-    `PerClient`.
-    """
+    """The means that the server step gets; for the codec `PerClient`, the rows of all clients."""
     assert set(upload) == set(uplink)
     values = {name: value.to(F64) for name, value in upload.items()}
     return {k: v if isinstance(uplink[k], PerClient) else v.mean(0) for k, v in values.items()}
@@ -182,8 +179,9 @@ def means(upload: State, uplink: Fields) -> State:
 def give_feedback(
     method: Method, server: State, states: States, cohort: list[int], setting: Setting
 ) -> None:
-    """The feedback after a round, for a method that has any; setting.cohort is the number of
-    participants.
+    """Apply the feedback after a round if the method has any.
+
+    setting.cohort is the number of participants.
     """
     fields = method.feedback(setting)
     if fields:
@@ -219,9 +217,7 @@ def lion(
     beta1: float,
     beta2: float,
 ) -> list[Tensor]:
-    """Chen et al.'s Lion on the first client's full gradient: x before every step, and after the
-    last.
-    """
+    """Lion (Chen et al.) on the full gradient of client 0: x before and after every step."""
     m, xs = torch.zeros_like(x), [x]
     for _ in range(rounds):
         g = problem.gradient([0], x[None])[0]
@@ -233,7 +229,7 @@ def lion(
 
 
 def same(one: list[Tensor], other: list[Tensor], rtol: float = 1e-12, atol: float = 1e-13) -> None:
-    """Two trajectories, equal up to rounding."""
+    """Assert that two trajectories are equal up to rounding."""
     assert len(one) == len(other)
     for a, b in zip(one, other):
         torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
@@ -245,7 +241,7 @@ def random_cohorts(m: int, n: int, rounds: int, seed: int = 1) -> list[list[int]
 
 
 def ragged_cohorts(m: int, n: int, rounds: int, seed: int = 2) -> list[list[int]]:
-    """Cohorts of n of which some clients are lost: 1 to n of them take part."""
+    """Cohorts of n clients of which 1 to n take part; the others are lost."""
     g = torch.Generator().manual_seed(seed)
     left = [
         cohort[: 1 + int(torch.randint(n, (), generator=g))]

@@ -1,4 +1,4 @@
-"""Checks of modules: whether they fit the data, and whether clients are trained in a batch."""
+"""Checks of modules: whether they fit the data, and whether clients are trained together."""
 
 import pytest
 from torch import nn

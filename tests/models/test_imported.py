@@ -1,4 +1,4 @@
-"""The user's own model by `import:`."""
+"""User models by `import:`."""
 
 import subprocess
 import sys
@@ -21,10 +21,10 @@ def problem(name, **more):
 def test_a_users_own_model():
     own = problem("import:tests.helpers.models:dropout_mlp", options={"width": 8})
     assert own.dim == 65 * 8 + 9 * 10
-    assert own.group_size == 1  # dropout draws belong to a client, so clients train one by one
+    assert own.group_size == 1  # dropout draws depend on the client, so clients train one by one
 
 
-def test_a_module_that_raises_when_imported_is_told_of(tmp_path, monkeypatch):
+def test_a_module_that_raises_when_imported_is_reported(tmp_path, monkeypatch):
     (tmp_path / "half_written.py").write_text("def model(:\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="importing half_written raised SyntaxError: "):
@@ -32,7 +32,7 @@ def test_a_module_that_raises_when_imported_is_told_of(tmp_path, monkeypatch):
 
 
 def test_a_loaded_model_needs_no_file_where_it_is_built(tmp_path, monkeypatch):
-    """As on another node: the module is pickled by value, and its file is not to be found."""
+    """As on another node: the module is pickled by value, and its file does not exist."""
     (tmp_path / "only_here.py").write_text(
         "from torch import nn\nWIDTH = 3\ndef model(shape, classes):\n    return nn.Linear(WIDTH, "
         "classes)\n"

@@ -1,4 +1,4 @@
-"""docs/your-own-model.md: its code blocks, as they stand, in a process of their own."""
+"""The code blocks of docs/your-own-model.md, run unchanged in a fresh process."""
 
 import json
 import os

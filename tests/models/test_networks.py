@@ -1,4 +1,4 @@
-"""Networks: the published parameter counts, gradients, and sizes that are refused."""
+"""Networks: the published parameter counts, gradients, and impossible sizes."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.numerics import parameters
 from tests.helpers.models import CIFAR, IMAGENET, TEXT, build, inputs_of
 
-# model options, sample shape, classes, parameters, parameter tensors
+# model options, sample shape, classes, number of parameters, number of parameter tensors
 COUNTS = [
     ({"name": "lenet"}, CIFAR, 10, 797_962, 10),
     ({"name": "lenet"}, CIFAR, 100, 815_332, 10),
@@ -56,7 +56,7 @@ def test_the_papers_dimensions_count_weights_without_biases(filters, count):  # 
     ids=str,
 )
 def test_gradients_reach_the_vector(options, shape):
-    """functional_call on views of the vector gives the module's own outputs and gradients."""
+    """functional_call on views of the flat vector gives the module's outputs and gradients."""
     module = build(options, shape, 80)
     layout, x, inputs = (
         parameters.Layout.of(module),

@@ -1,4 +1,4 @@
-"""Models by name: initial parameters, and what is refused."""
+"""Models by name: initial parameters, and models that do not fit the data."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""torchvision's models without batch norm."""
+"""torchvision's models with group norm in place of batch norm."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""How kernels are compiled; what they compute is tested with `passes` and the vote counters."""
+"""When kernels are compiled and cached. Their results are tested in test_passes and tests/wire."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ print('numba' in sys.modules)
 """
 
 
-def test_small_models_do_without_the_compiler():
+def test_small_models_do_not_load_the_compiler():
     config = {
         "data": {"dataset": "digits", "clients": 4},
         "federation": {"cohort": 2, "rounds": 1},
@@ -26,7 +26,7 @@ def test_small_models_do_without_the_compiler():
     assert done.stdout.split()[-1:] == ["False"], done.stderr
 
 
-def test_kernels_are_kept_on_disk_only_where_that_is_possible(monkeypatch):
+def test_kernels_are_cached_on_disk_only_where_that_is_possible(monkeypatch):
     def refuse(cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")

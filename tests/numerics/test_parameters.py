@@ -1,4 +1,4 @@
-"""The flat parameter vector: a round trip, chunks without a trace, and modules that are refused."""
+"""The flat parameter vector: round trip, chunked passes, and modules that are refused."""
 
 from types import SimpleNamespace
 
@@ -41,7 +41,7 @@ def test_views_have_the_shapes_of_the_parameters():
     assert shapes == [(4, *shape) for shape in layout.shapes]
 
 
-def test_initialization_depends_on_the_seed_and_on_nothing_else():
+def test_initialization_depends_only_on_the_seed():
     torch.manual_seed(99)
     state = torch.get_rng_state()
     one, two, three = (parameters.flatten(build("mlp", (1, 8, 8), 10, seed)) for seed in (1, 1, 2))
@@ -55,7 +55,7 @@ def test_running_statistics_are_refused():
         parameters.Layout.of(module)
 
 
-def test_chunks_change_no_draw(monkeypatch):
+def test_chunks_do_not_change_random_draws(monkeypatch):
     monkeypatch.setattr(parameters, "CHUNK", 1)  # 64 columns
     v = torch.zeros(3, 777)
     trainer = SimpleNamespace(seed=5, local=SimpleNamespace(lr=0.1, clip_norm=None))
@@ -65,7 +65,7 @@ def test_chunks_change_no_draw(monkeypatch):
     assert torch.equal(solver.uniform(v), high.float() / 2**24)
 
 
-def test_chunks_give_what_the_whole_gives(monkeypatch):
+def test_a_chunked_pass_gives_the_result_of_a_single_pass(monkeypatch):
     x = torch.arange(777.0)
     y = x.expand(3, -1) ** 0.5
 

@@ -1,4 +1,4 @@
-"""Passes over all parameters: the bits of their formulas, compiled or not, at every size."""
+"""Elementwise passes have the bits of their formulas, compiled or not, at every size."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.numerics import passes, streams
 from tests.helpers.quadratics import normal
 
-# Below, beside and beyond a chunk of a bit-sliced row, 131,072 coordinates.
+# (clients, dim) below, just above and far above a chunk of 131,072 coordinates.
 SIZES = [(1, 1), (3, 65), (2, 777), (1, 131_073), (2, 300_001)]
 LARGE = passes.COMPILED_FROM
 
@@ -28,7 +28,7 @@ def setting(dim):
 
 
 def trained(y):
-    """Clients 3, 4, ... whose local training gave y."""
+    """A solver of clients 3, 4, ... whose local training returns y."""
     trainer = SimpleNamespace(seed=5, local=SimpleNamespace(lr=0.1, clip_norm=None))
     solver = GroupSolver(trainer, 2, 3 + torch.arange(len(y)), setting(y.shape[-1]))
     solver.sgd = lambda x: y
@@ -65,7 +65,7 @@ def test_client_and_server_step_have_the_bits_of_their_formulas(path, clients, d
     x = normal(dim).float()
     y, m = normal(clients, dim, seed=6).float(), normal(clients, dim, seed=7).float()
     y[:, ::9], m[:, ::9] = x[::9], 0  # exact zeros
-    y[:, 4::50], m[:, 4::50] = x[4::50] * (1 + 2**-23), 1e-45  # and what is next to them
+    y[:, 4::50], m[:, 4::50] = x[4::50] * (1 + 2**-23), 1e-45  # and values close to zero
     method = FedSMU(beta2=0.99, zero_rule=rule)
     solver = trained(y)
     upload, state = method.client({"x": x}, {"m": m}, solver)
@@ -98,7 +98,7 @@ def test_decayed_step_has_the_bits_of_its_formula(path, dtype):
     assert torch.equal(passes.decayed_step(x, u, 0.3, 0.01), x + 0.3 * (u - 0.01 * x))
 
 
-def test_no_momentum_and_a_momentum_for_all(path):
+def test_a_client_without_momentum_and_a_momentum_shared_by_all_clients(path):
     x, y, m = normal(1000).float(), normal(3, 1000, seed=6).float(), normal(1000, seed=7).float()
     assert FedSMU(beta1=0).client({"x": x}, {}, trained(y))[1] == {}
     u, new = trained(y).momentum_sign(y, x, m, 0.9, 0.8, "zero")

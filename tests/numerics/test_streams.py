@@ -1,4 +1,4 @@
-"""Random streams: published values, and pure functions of their keys."""
+"""Random streams: published reference values, and dependence on the keys only."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""The folder of a sweep: what is recorded in it, and what a resumed sweep reads from it."""
+"""The folder of a sweep: what is recorded in it and what a resumed sweep reads."""
 
 import json
 
@@ -21,8 +21,8 @@ def sweep_config(storage, **sections):
     )
 
 
-def test_a_full_disk_costs_the_record_of_an_event_and_not_the_sweep(tmp_path, caplog):
-    """/dev/full is a real file that no byte fits into."""
+def test_a_full_disk_loses_a_recorded_event_and_does_not_end_the_sweep(tmp_path, caplog):
+    """Writing to /dev/full always fails with "No space left on device"."""
     config = sweep_config(tmp_path)
     folder = SweepFolder(find_folder(config, None), config)
     SweepRecorder(config, folder, NoTracker())
@@ -37,7 +37,7 @@ def test_a_full_disk_costs_the_record_of_an_event_and_not_the_sweep(tmp_path, ca
         "would run this trial again" in caplog.text
     )
     lines.unlink()
-    lines.write_text(kept + '{"event": "end", "ind')  # what a disk that fills up leaves of a line
+    lines.write_text(kept + '{"event": "end", "ind')  # an incomplete line, as after a full disk
     folder.append({"event": "start", "index": 1, "params": {"local.lr": 0.2}, "run_id": "b"})
     assert [(e["event"], e.get("index")) for e in folder.events()] == [
         ("sweep", None),
@@ -47,9 +47,7 @@ def test_a_full_disk_costs_the_record_of_an_event_and_not_the_sweep(tmp_path, ca
 
 
 def test_a_resumed_sweep_knows_what_was_recorded(tmp_path):
-    """The lines are those of an earlier version of the program, which resumed sweeps must keep
-    reading.
-    """
+    """The lines were written by an earlier release; resumed sweeps must still read them."""
     config = sweep_config(tmp_path)
     path = tmp_path / f"{config.name}-20250101-000000-1"
     SweepFolder(path, config)
@@ -66,12 +64,12 @@ def test_a_resumed_sweep_knows_what_was_recorded(tmp_path):
     folder = SweepFolder(find_folder(config, ""), config)
     assert folder.path == path and folder.parent_run == "parent"
     assert folder.ended == {0: ended}
-    assert folder.unfinished == {1: {"local.lr": 0.2}}  # it failed, so it is run again
+    assert folder.unfinished == {1: {"local.lr": 0.2}}  # it failed, so it runs again
     assert folder.run_ids == {0: "a", 1: "b"}
     folder.trial_ended(1, "001 lr=0.2", {"status": "stopped"})
     assert folder.unfinished == {} and set(folder.ended) == {0, 1}
     *before, last = (path / "trials.jsonl").read_text().splitlines()
-    assert before == text.splitlines()  # the incomplete line stays a line of its own
+    assert before == text.splitlines()  # the incomplete line stays a separate line
     assert json.loads(last) == {
         "event": "end",
         "index": 1,

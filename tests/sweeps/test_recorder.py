@@ -1,4 +1,4 @@
-"""The records of a sweep: its folder, and the runs it tracks."""
+"""The recorder of a sweep: its folder and the tracked runs."""
 
 import pytest
 
@@ -26,7 +26,7 @@ METRICS = {"test/accuracy": 0.5, "test/loss": 1.0}
 
 
 class ListTracker:
-    """A tracker that keeps the calls it gets."""
+    """A tracker that records the calls it gets."""
 
     uri = "list:"
 
@@ -70,7 +70,7 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
     assert recorder.complete(first, SUMMARY, METRICS) == "completed"
     stopped = {**SUMMARY, "rounds": 2, "model_sha256": None, "best_test_accuracy": 0.7}
     assert recorder.complete(second, stopped, {**METRICS, "test/accuracy": 0.6}) == "stopped"
-    recorder.fail(third, "DivergenceError: round 3")  # before it started
+    recorder.fail(third, "DivergenceError: round 3")  # it failed before it started
     outcome = recorder.close("FINISHED", 3.0)
 
     (_, parent), (_, child), *_ = recorder.tracker.calls
@@ -123,7 +123,7 @@ def test_a_resumed_sweep_continues_its_runs_and_keeps_its_results(config, tmp_pa
     resumed.start(second)
     assert resumed.tracker.calls == [("resume", "run1"), ("resume", run_id)]
     resumed.start(third)
-    resumed.start(third)  # again, after the loss of its process
+    resumed.start(third)  # restarted after the loss of its process
     assert [call[0] for call in resumed.tracker.calls[2:]] == ["start", "resume"]
     resumed.complete(second, SUMMARY, METRICS)
     resumed.complete(third, SUMMARY, METRICS)

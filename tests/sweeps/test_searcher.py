@@ -1,4 +1,4 @@
-"""Which trials are suggested to Tune, and in which order."""
+"""The searcher: which trials it suggests to Tune, and in which order."""
 
 import pytest
 from ray.tune.search import Searcher

@@ -51,7 +51,7 @@ def test_random_draws_are_a_function_of_the_configuration():
     assert one == two and len(one) == 400
     assert all(1e-4 <= t["local.lr"] <= 1 and 0.1 <= t["algorithm.gamma1"] <= 0.2 for t in one)
     assert {t["local.epochs"] for t in one} == {1, 2}
-    below = sum(t["local.lr"] < 1e-2 for t in one)  # half of the logarithmic range
+    below = sum(t["local.lr"] < 1e-2 for t in one)  # the lower half of the logarithmic range
     assert abs(below - 200) < 5 * math.sqrt(100)
 
 
@@ -110,11 +110,11 @@ def test_all_recipes_are_valid():
         assert recipe.read_text().startswith("# "), f"{recipe} must say what to expect"
 
 
-def test_a_trial_is_parsed_once_and_handed_on_as_it_is():
+def test_a_trial_is_parsed_once_and_passed_on_unchanged():
     sweep = config(space={"local.lr": {"grid": [0.1, 0.2]}})
     trial = space.TrialSpec.of(sweep, 3, {"local.lr": 0.2, "model.hidden": (8,)})
     assert trial.config.local.lr == 0.2 and trial.params == {"local.lr": 0.2, "model.hidden": [8]}
     assert repr(trial) == "trial 003" and trial.name == "003 lr=0.2, hidden=[8]"
     assert space.TrialSpec.from_tune(trial.to_tune()) is trial
-    assert copy.deepcopy(trial) is trial  # a copy of Tune's costs nothing
+    assert copy.deepcopy(trial) is trial  # copies made by Tune cost nothing
     assert pickle.loads(pickle.dumps(trial)) == trial

@@ -1,4 +1,4 @@
-"""Sweeps through the Python API, on a real local Ray."""
+"""Sweeps through the Python API, on a local Ray cluster."""
 
 import json
 import sys
@@ -43,10 +43,8 @@ SETTINGS = {
 }
 
 
-def test_a_method_of_the_users_own_is_swept_and_resumed(ray_cluster, tmp_path, monkeypatch):
-    """Trials are processes that cannot import the user's module: its classes travel with the
-    trials.
-    """
+def test_a_users_method_is_swept_and_resumed(ray_cluster, tmp_path, monkeypatch):
+    """The trials' processes cannot import the user's module: its classes are pickled by value."""
     (tmp_path / "own_constant.py").write_text("SCALE = 0.5\n")
     (tmp_path / "own_method.py").write_text(dedent(OWN_METHOD))
     monkeypatch.syspath_prepend(tmp_path)
@@ -65,7 +63,7 @@ def test_a_method_of_the_users_own_is_swept_and_resumed(ray_cluster, tmp_path, m
         assert trial["model_sha256"] == run(alone).summary["model_sha256"]
         assert trial["method"] == "import:own_method:Scaled"
 
-    # One trial is recorded as failed, one not at all: both are run again, to the same bits.
+    # One trial is recorded as failed, one not at all: both run again and give the same bits.
     file = tmp_path / "sweeps" / outcome["folder"].rsplit("/", 1)[-1] / "trials.jsonl"
     events = [json.loads(line) for line in file.read_text().splitlines()]
     kept = []
@@ -79,8 +77,7 @@ def test_a_method_of_the_users_own_is_swept_and_resumed(ray_cluster, tmp_path, m
     assert resumed["folder"] == outcome["folder"]
     hashes = [[t["model_sha256"] for t in each["trials"]] for each in (outcome, resumed)]
     assert hashes[0] == hashes[1]
-    assert (
-        resumed["trials"][0] == outcome["trials"][0]
-    )  # not run again: even its seconds are the same
+    # Not run again: even its seconds are the same.
+    assert resumed["trials"][0] == outcome["trials"][0]
     for name in ("own_method", "own_constant"):
         sys.modules.pop(name)

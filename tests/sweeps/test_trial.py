@@ -1,6 +1,4 @@
-"""One trial of a sweep, driven as Tune drives it: step by step, then the next one in the same
-process.
-"""
+"""A trial as Tune drives it: step by step, then reset for the next one in the same process."""
 
 import pytest
 from ray import tune
@@ -44,7 +42,7 @@ def unmeasured(summary):
 def test_every_step_is_an_evaluated_round_and_the_last_has_the_summary_of_a_run(
     ray_cluster, tmp_path
 ):
-    """Two trials one after another in one process; the second has data of its own."""
+    """Two trials one after another in one process; the second has different data."""
     for params in ({"local.lr": 0.1}, {"data.dataset": "synthetic", "model.hidden": [4]}):
         spec = TrialSpec.of(CONFIG, 1, params)
         if params == {"local.lr": 0.1}:
@@ -82,7 +80,7 @@ def test_a_trial_continues_from_its_checkpoint(ray_cluster, tmp_path):
     trial = make_trial(tmp_path, spec)
     trial.train()
     assert (tmp_path / "checkpoint-007" / "checkpoint.json").exists()
-    again = make_trial(tmp_path, spec)  # as after the loss of its process
+    again = make_trial(tmp_path, spec)  # as after its process was lost
     reports = [report_of(again.train()) for _ in range(2)]
     assert [r.round for r in reports] == [2, 4]  # evaluated rounds are reported once more
     assert reports[1].summary["model_sha256"] == undisturbed({})["model_sha256"]
@@ -107,7 +105,7 @@ def test_a_trial_reserves_a_bundle_per_client_actor(compute, bundles):
     assert group == tune.PlacementGroupFactory(bundles, strategy="PACK")
 
 
-def test_tune_does_not_take_a_report_apart():
-    """It flattens mappings in results, and would take every number in them for a metric."""
+def test_tune_does_not_flatten_a_report():
+    """Tune flattens mappings in results and would treat every number in them as a metric."""
     result = {REPORT: TrialReport(2, {"test/loss": 1.0}, {"rounds": 2})}
     assert flatten_dict(result) == result

@@ -1,4 +1,4 @@
-"""What is done with the events of Tune's trials, and which trials ASHA may stop."""
+"""How events of Tune's trials are handled, and which trials ASHA may stop."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ SUMMARY = {
 
 
 class Calls:
-    """Keeps the calls of methods, and returns what it was given for them."""
+    """A stub that records method calls and returns the given values."""
 
     def __init__(self, **returned):
         self.calls, self.returned = [], returned
@@ -55,7 +55,7 @@ def test_a_round_is_recorded_and_displayed():
 
 
 @pytest.mark.parametrize("status, end", [("completed", ""), ("stopped", ", stopped after round 2")])
-def test_a_trial_that_has_ended_is_a_line(status, end):
+def test_an_ended_trial_is_displayed_as_a_line(status, end):
     handler, recorded, displayed = events(status)
     metrics = {"test/accuracy": 0.5}
     trial, spec = tune_trial(4, last_result={REPORT: TrialReport(2, metrics, SUMMARY)})

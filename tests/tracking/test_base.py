@@ -1,6 +1,4 @@
-"""What every tracker has in common: the round cursor, the tracker of a run that is not tracked,
-URIs.
-"""
+"""Code that all trackers share: the round cursor, runs without tracking, URIs."""
 
 import subprocess
 import sys

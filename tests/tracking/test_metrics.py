@@ -1,6 +1,4 @@
-"""The list of metrics: every row names a field of a record, and all that is tracked follows from
-the rows.
-"""
+"""The list of metrics: each row names a field of a record and defines what is tracked."""
 
 import dataclasses
 

@@ -1,6 +1,4 @@
-"""An MLflow server that becomes unreachable and responds again: training continues, and every point
-is written once.
-"""
+"""MLflow: an unreachable server does not stop training, and every point is written once."""
 
 import json
 import logging
@@ -31,8 +29,9 @@ def new_run(name, tags=None, parent=None):
 
 
 class Connection:
-    """A client whose store can be unreachable: `is_up` False raises, `loses_responses` does the
-    work and raises.
+    """A client whose store can be unreachable.
+
+    With `is_up` False every call raises; with `loses_responses` it is executed and then raises.
     """
 
     def __init__(self, client):
@@ -69,7 +68,7 @@ def tracker(store, tmp_path, monkeypatch):
 
 
 def connect(uri, folder):
-    """A tracker whose client is a Connection, as another process would open it."""
+    """Open a tracker whose client is a Connection, as another process would."""
     opened = open_tracker(uri, folder.name, folder)
     opened.client = Connection(opened.client)
     return opened
@@ -80,8 +79,9 @@ def values(step):
 
 
 def held(tracker):
-    """What the store has: {run name: (status, parameters, tags, {metric: [(step, value)]},
-    config.yaml or None)}.
+    """The content of the store by run name.
+
+    Each value is (status, parameters, tags, {metric: [(step, value)]}, config.yaml or None).
     """
     client = tracker.client.client
     out = {}
@@ -104,7 +104,7 @@ def points(steps):
     }
 
 
-def test_a_sweep_outlives_its_store(tracker, caplog):
+def test_a_sweep_continues_while_its_store_is_unreachable(tracker, caplog):
     connection = tracker.client
     parent = tracker.start(new_run("sweep", {"fedsmu.sweep": "parent"}))
     first = tracker.start(new_run("first", parent=parent))
@@ -112,7 +112,9 @@ def test_a_sweep_outlives_its_store(tracker, caplog):
     connection.is_up = False
     for step in range(2, 301):
         tracker.log(first, values(step), step)
-    second = tracker.start(new_run("second", parent=parent))  # starts, trains and ends unseen
+    second = tracker.start(
+        new_run("second", parent=parent)
+    )  # starts, trains and ends while the store is unreachable
     tracker.log(second, values(1), 1)
     tracker.finish(second, metrics={"final/x": 2.0}, tags={"fedsmu.status": "completed"})
     tracker.finish(first, "KILLED")
@@ -158,7 +160,9 @@ def test_lost_responses_write_nothing_twice(tracker):
     tracker.client.loses_responses = True
     run = tracker.start(new_run("deaf"))
     for step in range(1, 6):
-        tracker.log(run, values(step), step)  # every attempt makes one more write, unconfirmed
+        tracker.log(
+            run, values(step), step
+        )  # every attempt executes one more write without a response
     tracker.client.loses_responses = False
     tracker.finish(run, tags={"a": "b"})
     ((name, (status, params, tags, history, files)),) = held(tracker).items()
@@ -168,9 +172,7 @@ def test_lost_responses_write_nothing_twice(tracker):
 
 @pytest.mark.parametrize("is_up", [True, False])
 def test_a_round_that_is_logged_twice_is_written_once(tracker, is_up):
-    """As by a trial that restarts from its checkpoint, whether its first rounds are written or
-    still queued.
-    """
+    """As after a restart from a checkpoint, with the first rounds written or still queued."""
     run = tracker.start(new_run("repeated"))
     tracker.client.is_up = is_up
     for step in (1, 2, 3, 2, 3, 4, 4):
@@ -219,7 +221,7 @@ def test_a_run_started_without_the_server_is_found_again_by_the_next_process(tra
     run = tracker.start(new_run("started offline"))
     tracker.log(run, values(1), 1)
     tracker.client.is_up = True
-    tracker.flush()  # and now the process is killed
+    tracker.flush()  # then the process is killed
     again = connect(tracker.uri, tracker.folder)
     again.resume(run)
     assert run.startswith("local-") and again._runs[run].cursor.last == 1
@@ -230,7 +232,7 @@ def test_a_run_started_without_the_server_is_found_again_by_the_next_process(tra
     assert status == "FINISHED" and history == points([1, 2])
 
 
-def test_what_could_never_be_written_is_left_in_a_file(tracker, caplog):
+def test_points_that_could_not_be_written_are_saved_in_a_file(tracker, caplog):
     run = tracker.start(new_run("alone"))
     tracker.client.is_up = False
     for step in (1, 2, 1, 2, 3):
@@ -250,7 +252,7 @@ def test_what_could_never_be_written_is_left_in_a_file(tracker, caplog):
     assert str(path) in said[2]
 
 
-def test_a_file_that_cannot_be_left_costs_a_warning(tracker, caplog):
+def test_a_warning_is_logged_if_that_file_cannot_be_written(tracker, caplog):
     run = tracker.start(new_run("lost"))
     tracker.client.is_up = False
     tracker.folder = tracker.folder / "file" / "folder"
@@ -260,7 +262,7 @@ def test_a_file_that_cannot_be_left_costs_a_warning(tracker, caplog):
     assert "Not a directory" in caplog.records[-1].getMessage()
 
 
-def test_what_the_store_rejects_is_left_in_a_file_and_delays_nothing(tracker, caplog):
+def test_points_that_the_store_rejects_are_saved_in_a_file_and_delay_nothing(tracker, caplog):
     run, other = tracker.start(new_run("deleted")), tracker.start(new_run("other"))
     tracker.client.client.delete_run(run)
     tracker.log(run, values(1), 1)
@@ -289,7 +291,7 @@ def test_a_broken_artifact_store_delays_no_metrics(tracker, monkeypatch, files):
     assert sorted(left) == sorted(files)
 
 
-def test_an_unreachable_server_is_left_alone_between_attempts(tracker, monkeypatch):
+def test_there_is_a_pause_between_attempts_to_reach_the_server(tracker, monkeypatch):
     monkeypatch.setattr(tracking, "FLUSH_INTERVAL_S", 1000.0)
     run = tracker.start(new_run("patient"))
     tracker.client.is_up = False
@@ -313,7 +315,7 @@ def test_a_store_that_cannot_be_opened_is_a_configuration_error(uri):
 
 
 class Server:
-    """`mlflow server` on a port of its own."""
+    """An `mlflow server` process on a free port."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -403,7 +405,7 @@ def wait_for(condition, seconds=120):
 
 
 @pytest.mark.slow
-def test_a_server_killed_in_mid_run_and_started_again_a_minute_later(tmp_path, home):
+def test_a_server_is_killed_during_a_run_and_started_again_a_minute_later(tmp_path, home):
     server = Server(tmp_path).start()
     try:
         process = begin(
@@ -431,12 +433,10 @@ def test_a_server_killed_in_mid_run_and_started_again_a_minute_later(tmp_path, h
         )
         history = client.get_metric_history(run.info.run_id, "test/accuracy")
         assert [m.step for m in history] == list(range(20, 8001, 20))
-        assert (
-            sum(killed < m.timestamp / 1000 < back for m in history) > 10
-        )  # rounds trained meanwhile
-        said = [
-            line for line in err.splitlines() if "MLflow" in line
-        ]  # a fast machine is done before the minute is over
+        # Rounds trained while the server was down.
+        assert sum(killed < m.timestamp / 1000 < back for m in history) > 10
+        # One warning, or two: on a fast machine the run ends before the minute is over.
+        said = [line for line in err.splitlines() if "MLflow" in line]
         assert (
             "does not respond" in said[0]
             and ["still does not respond" in line for line in said[1:]] in ([], [True])
@@ -447,7 +447,7 @@ def test_a_server_killed_in_mid_run_and_started_again_a_minute_later(tmp_path, h
 
 
 @pytest.mark.slow
-def test_a_sweep_begins_and_ends_trials_without_its_server(tmp_path, home):
+def test_a_sweep_starts_and_ends_trials_without_its_server(tmp_path, home):
     server = Server(tmp_path).start()
     space = {"algorithm.gamma1": {"grid": [0.01, 0.02, 0.03]}}
     try:

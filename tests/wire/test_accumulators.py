@@ -1,6 +1,4 @@
-"""Sums of encoded rows: exact votes however they are counted, floats and uniformity by
-definition.
-"""
+"""Accumulators: exact vote counts by either algorithm, float sums, magnitude uniformity."""
 
 import numpy as np
 import pytest
@@ -49,14 +47,14 @@ def test_votes_are_the_sum_of_the_unpacked_bits(count, dim, batch, seed, compile
     messages = noise.integers(0, 256, (count, 33 + Sign().size(dim)), np.uint8)
     messages[:, -1] &= 255 >> (-dim % 8)
     messages.setflags(write=bool(seed % 2))
-    rows = messages[:, 33:]  # at odd addresses, as in a message
+    rows = messages[:, 33:]  # at odd addresses, as payloads in a message can be
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "COMPILED_FROM", 1 if compiled else 1 << 40)
         counter = Sign().accumulator(dim, False)
         for start in range(0, count, batch):
             counter.add(rows[start : start + batch])
             if start % 4 == 0:
-                counter.mean()  # a mean in between changes nothing
+                counter.mean()  # computing the mean early does not change the sum
         assert torch.equal(counter.mean(), mean_of_bits(rows, dim))
 
 
@@ -71,7 +69,7 @@ def test_votes_of_large_models(count, dim):
 
 @pytest.mark.parametrize("count", [15, 16, 127, 128, 255, 256, 33_000, 70_000])
 @pytest.mark.parametrize("kind", [VoteCounter, BitSlicedVoteCounter])
-def test_votes_at_the_edges_of_the_digits(kind, count):
+def test_votes_where_the_counters_overflow_into_the_next_digit(kind, count):
     counter = kind(9)
     counter.add(np.broadcast_to(np.array([0b11110000, 1], np.uint8), (count, 2)))
     assert counter.mean().tolist() == [-1.0] * 4 + [1.0] * 5

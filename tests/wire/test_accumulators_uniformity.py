@@ -1,4 +1,4 @@
-"""Magnitude uniformity against its exact oracles (numbers in brackets)."""
+"""Magnitude uniformity compared with exact oracles (numbers in brackets)."""
 
 import pytest
 import torch

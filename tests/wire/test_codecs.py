@@ -1,6 +1,4 @@
-"""All codecs: what is encoded is what is decoded, in the documented bytes; bad bytes are
-refused.
-"""
+"""All codecs: round trips, the documented sizes, and rejection of invalid bytes."""
 
 import numpy as np
 import pytest
@@ -42,7 +40,7 @@ def test_any_bytes_are_refused_or_finite(codec):
     noise = np.random.default_rng(0)
     for trial in range(40):
         rows = noise.integers(0, 256, (1, codec.size(DIM)), np.uint8)
-        if trial % 2:  # a valid payload with one byte changed gets further in
+        if trial % 2:  # a valid payload with one changed byte passes more checks
             value = codec.compress(normal(1, DIM, seed=trial).float(), FakeDraws())
             rows = codec.encode(value).copy()
             rows[0, noise.integers(rows.shape[1])] ^= noise.integers(1, 256, dtype=np.uint8)

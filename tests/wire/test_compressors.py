@@ -1,4 +1,4 @@
-"""Lossy codecs: their documented bytes, their scales, and that every value has one encoding."""
+"""Lossy codecs: documented sizes, scales, and one encoding per value."""
 
 import numpy as np
 import pytest
@@ -97,12 +97,12 @@ TWO_OF_FOUR = Support((4,), 0.5, "index")
             TopK(Support((4,), 0.25, "index")),
             4,
             3,
-        ),  # a kept zero in another place than an encoder's
+        ),  # a kept zero in a place where no encoder puts it
         (HeavySign(TWO_OF_FOUR), 4, 1),  # a sign for a magnitude of zero
         (HeavySign(TWO_OF_FOUR), 3, 0x80),  # -0.0 for a magnitude
         (BlockSign((4,)), 4, 15),
         (BlockSign((4,)), 3, 0x80),
-        (Quantizer((4,), 2, scaled=True), 4, 0xAA),  # nonzero levels times zero
+        (Quantizer((4,), 2, scaled=True), 4, 0xAA),  # nonzero levels with a scale of zero
         (Quantizer((4,), 3, scaled=True), 3, 0x3F),  # a scale that no entry reaches
     ],
     ids=repr,

@@ -1,4 +1,4 @@
-"""Compressors and quantizers against their exact oracles (numbers in brackets), in float64."""
+"""Compressors and quantizers compared with exact oracles (numbers in brackets), in float64."""
 
 import pytest
 import torch
@@ -23,8 +23,8 @@ def test_error_and_symmetry_of_the_quantizer(bits):  # [14]
     code = Quantizer((30, 40), bits, zero_level=False, zero_rule="plus")
     u = code.compress(v, local)
     r = torch.cat([g.abs().amax(-1, keepdim=True).expand_as(g) for g in v.split((30, 40), -1)], -1)
-    # Half a cell of the input grid, and the levels are spread over [-1, 1] a little wider than the
-    # cells' centres.
+    # Half a cell of the input grid, plus the small distance from a cell's center to its level,
+    # because the levels are spread over all of [-1, 1].
     assert ((u - v / r).abs() <= 2 ** (1 - bits)).all()
     assert (u.abs().amax(-1) == 1).all()
     assert torch.equal(code.compress(-v, local), -u)
@@ -48,7 +48,7 @@ def test_stochastic_rounding_is_unbiased(zero_level, bits, scaled):
     unit, mean = (r, v) if scaled else (1, v / r)
     z = z.double()
     assert ((z.mean(0) - mean).abs() <= 5 * z.std(0) / draws**0.5 + 1e-6).all()
-    level = z / unit * code.top  # every value is a level next to where it belongs
+    level = z / unit * code.top  # every value is one of the two nearest levels
     torch.testing.assert_close(level, level.round(), rtol=0, atol=1e-5)
     assert ((z - mean).abs() <= (1 if zero_level else 2) * unit / code.top + 1e-6).all()
 

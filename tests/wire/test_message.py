@@ -1,4 +1,4 @@
-"""The wire format: round trips, documented sizes, and that no altered message is accepted."""
+"""The wire format: round trips, documented sizes, and rejection of altered messages."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,9 @@ codecs = st.sampled_from([Float32(), Sign(), Trit()])
 
 
 @given(codecs, st.integers(1, 5), st.integers(1, 100), st.integers(0, 2**31))
-def test_round_trip_and_size(codec, clients, dim, seed):  # any dim, divisible by 8 or 5 or not
+def test_round_trip_and_size(
+    codec, clients, dim, seed
+):  # any dim, whether divisible by 8 or 5 or not
     value = random_values(codec, clients, dim, seed)
     ids = list(range(7, 7 + clients))
     packed = message.encode({"u": codec}, {"u": value}, 3, ids)
@@ -71,7 +73,7 @@ def test_arbitrary_bytes_are_refused(raw):
         (lambda p: (np.concatenate([p, p]), 13, 3, [1]), "got 2 messages"),
     ],
 )
-def test_refusals_name_the_cause(change, words):
+def test_error_messages_name_the_cause(change, words):
     packed = message.encode({"u": Sign()}, {"u": random_values(Sign(), 1, 13, 0)}, 3, [1])
     changed, dim, round, clients = change(packed)
     with pytest.raises(MessageError, match=words):

@@ -1,4 +1,4 @@
-"""Integers as bits without gaps."""
+"""Packing of integers into bits without gaps."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which coordinates a sparse message holds."""
+"""The coordinates that a sparse message holds."""
 
 import numpy as np
 import pytest
