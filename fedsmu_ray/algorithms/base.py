@@ -1,10 +1,9 @@
-"""The contract of a federated method: the base class of all of them, and what it may know and ask
-for.
+"""The contract of a federated method: its base class, and what a method may use.
 
 A method is a frozen dataclass whose fields are the keys of the configuration section `algorithm`.
-It is written on the trailing axis of tensors: x is the flat model [P]; inside `client`, states and
-results are [C, P], one row per client of the group. State goes in and comes out; nothing is
-mutated.
+Its hooks work on the last axis of tensors: x is the flat model [P]; inside `client`, states and
+results are [C, P], one row per client of the group. Hooks return new states and change none in
+place.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from fedsmu_ray.wire.codecs import Float32, Sign, Trit
 
 State = Mapping[str, Tensor]  # named tensors
 
-# Types of options that many methods share; `Annotated[Rate, Field(description=...)]` says what one
-# means.
+# Types of options that many methods share; `Annotated[Rate, Field(description=...)]` describes an
+# option.
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -97,7 +96,7 @@ class Round:
 
 
 class LocalSolver(Draws, Protocol):
-    """What a method may ask of the clients of its group; also the randomness of its compressors."""
+    """What a method may use to train the clients of its group; also its compressors' randomness."""
 
     @property
     def setting(self) -> Setting:
@@ -125,7 +124,9 @@ class LocalSolver(Draws, Protocol):
     def lion(
         self, x: Tensor, momentum: Tensor, beta1: float, beta2: float
     ) -> tuple[Tensor, Tensor]:
-        """Local Lion: the sum of the signs [C, P] that it subtracts (times lr) from x, and its last
+        """Local Lion, from x and a momentum.
+
+        Returns the sum of the signs [C, P] that it subtracts (times lr) from x, and the last
         momentum.
         """
         ...
@@ -159,21 +160,21 @@ class Method(ABC):
         return {"x": Float32()}
 
     def server_init(self, x: Tensor) -> State:
-        """Server state before round 1, from the initial model x [P]; "x" is the model that is
-        evaluated.
+        """Server state before round 1, from the initial model x [P].
+
+        Its entry "x" is the model that is evaluated.
         """
         return {"x": x}
 
     def client_init(self, x: Tensor) -> State:
-        """State of one client before its first round, named [P] tensors; empty for stateless
-        clients.
+        """State of one client before its first round, from the initial model x [P].
+
+        The state is named [P] tensors; it is empty for stateless clients.
         """
         return {}
 
     def broadcast(self, server: State) -> State:
-        """The values to send, with at least the fields of `downlink`; by default the server state
-        itself.
-        """
+        """The values to send: the fields of `downlink` at least; by default the server state."""
         return server
 
     @abstractmethod
@@ -191,12 +192,11 @@ class Method(ABC):
         A field whose codec is `PerClient` is not averaged: its values are [n, P], in cohort order.
         """
 
-    # Methods whose clients keep models of their own need the outcome of a round: the server's
-    # feedback.
+    # The rest is for methods whose clients keep models of their own and need the outcome of a
+    # round.
 
     def feedback(self, setting: Setting) -> Fields:
-        """Fields of the server's feedback after its step; empty (the default) for a method without
-        any.
+        """Fields of the server's feedback after its step; by default there is none.
 
         Here and in `apply_feedback`, `setting.cohort` is the number of participants of the round.
         The values are the entries of the new server state with these names.

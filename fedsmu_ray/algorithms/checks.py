@@ -1,6 +1,4 @@
-"""Check what a method declares (fields, states, options of its feedback) before an experiment
-begins.
-"""
+"""Checks of what a method declares and returns: fields, states, options of its feedback."""
 
 from __future__ import annotations
 
@@ -53,9 +51,7 @@ class _Checks:
             raise self.error(hook, problem, cure) from error
 
     def _line(self, error: Exception) -> str:
-        """File and line of the innermost frame in a file that defines the method or a class it
-        derives from.
-        """
+        """File and line of the innermost frame in code of the method's classes."""
         functions = [f for cls in type(self.method).__mro__ for f in vars(cls).values()]
         files = {f.__code__.co_filename for f in functions if isinstance(f, FunctionType)}
         frames = traceback.extract_tb(error.__traceback__)
@@ -118,8 +114,7 @@ class _Checks:
                 self.shape(hook, key, held[key], x)
 
     def client_state(self) -> None:
-        # An experiment measures client states on a tensor without data ("meta"), and makes them on
-        # one with data.
+        # An experiment finds the size of client states with a tensor without data ("meta").
         meta_cure = (
             "use the shape of x only: it is also called with a meta tensor, which has no values"
         )
@@ -153,9 +148,9 @@ class _Checks:
 
 
 def call_hook(method: Method, hook: str, *arguments: Any) -> Any:
-    """What a hook of a method returns during an experiment.
+    """Call a hook of a method during an experiment.
 
-    Raises MethodError, with file and line, for an exception in it that is no ExperimentError.
+    Raises MethodError, with file and line, for an exception that is not an ExperimentError.
     """
     try:
         return getattr(method, hook)(*arguments)

@@ -28,8 +28,10 @@ from fedsmu_ray.wire.codecs import Integers, Sign, Trit
 
 @dataclass(frozen=True)
 class DLion(Method):
-    """Liu et al., "Communication Efficient Distributed Training with Distributed Lion" (NeurIPS
-    2024, arXiv 2404.00438).
+    """D-Lion: clients with models of their own, and signs in both directions.
+
+    Liu et al., "Communication Efficient Distributed Training with Distributed Lion" (NeurIPS 2024,
+    arXiv 2404.00438).
 
         h_i     = x_i - LocalSGD(x_i)                           (1)  from the client's own model
         u_i     = sign(beta1 m_i + (1 - beta1) h_i)             (2)  sent
@@ -47,23 +49,23 @@ class DLion(Method):
     This is the original for K = 1, without local weight decay. R_i is often 0 after an even number
     of steps.
 
-    Sources: (1) to (5) with one gradient for h_i as in secondary descriptions of the paper (its
-    text was not at hand) and one public implementation, which sends -1 for an exact zero and
-    settles ties by the most frequent value; the rules here are options. The original has full
-    participation. With K local steps the displacement takes the gradient's place, which makes
-    D-Lion (mean, full participation) the same as FedSMU with gamma1 = lr and gamma2 = weight_decay,
-    as the near-equal columns of the FedSMU paper's Tables 13 and 14 suggest (a reading; the paper
-    does not say it). Under partial participation that paper says the server only relays and absent
-    clients keep stale models: `participants`. `all` is the control that keeps the models identical.
-    Which model was evaluated is not said; `evaluated` changes nothing else, so two trials show
-    both. For the mean the server replays the clients' models from what it sent; nothing of them is
-    transmitted.
+    Sources: (1) to (5), with one gradient for h_i, follow secondary descriptions of the paper (its
+    text was not available) and one public implementation, which sends -1 for an exact zero and
+    decides ties by the most frequent value; here both rules are options. The original has full
+    participation. With K local steps the displacement replaces the gradient, which makes D-Lion
+    (mean, full participation) the same as FedSMU with gamma1 = lr and gamma2 = weight_decay. The
+    nearly equal columns of the FedSMU paper's Tables 13 and 14 suggest this reading; the paper does
+    not state it. For partial participation that paper says that the server only relays and that
+    absent clients keep stale models: `participants`. `all` is the control, which keeps the models
+    identical. The paper does not say which model was evaluated; `evaluated` changes nothing else,
+    so two trials show both. For the mean the server recomputes the clients' models from what it
+    sent, so they are not transmitted.
 
     Client state: x_i, the initial model at first, and m_i, zero. Server state: u (as the integer
-    sum of votes for the mean), x (evaluated), and for the mean the replayed models. n is the number
-    of participants. Upload d bits; feedback d ceil(log2(n + 1)) bits (mean), or d, or 8 ceil(d / 5)
-    where ties can be 0 (majority), to every client that gets it; no broadcast. Defaults: the values
-    of Table 14.
+    sum of votes for the mean), x (evaluated), and for the mean the recomputed models. n is the
+    number of participants. Upload d bits; feedback d ceil(log2(n + 1)) bits (mean), or d, or 8
+    ceil(d / 5) where ties can be 0 (majority), to every client that gets it; no broadcast.
+    Defaults: the values of Table 14.
     """
 
     beta1: SignBeta = 0.9
@@ -96,8 +98,7 @@ class DLion(Method):
         Literal["mean", "shadow"],
         Field(
             description="the model x: the `mean` of all m clients' models, or the `shadow`, which "
-            "takes the step "
-            "of every round"
+            "takes the step of every round"
         ),
     ] = "mean"
     zero_rule: UploadedZero = "random"

@@ -17,7 +17,9 @@ from fedsmu_ray.wire.compressors import PerClient
 
 @dataclass(frozen=True)
 class EF21(CompressedUplink):
-    """Richtarik, Sokolov & Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically
+    """EF21: every client uploads the compressed change of a direction that it tracks.
+
+    Richtarik, Sokolov & Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically
     Faster Error Feedback" (NeurIPS 2021); partial participation as in Fatkhullin et al., "EF21 with
     Bells & Whistles" (arXiv 2110.03294).
 
@@ -33,13 +35,13 @@ class EF21(CompressedUplink):
 
     Sources: the text of "Bells & Whistles" (its equation 7 and Table 2, EF21-PP: absent g_i stay
     and count). It has one gradient step per round and no local training; FedSMU's comparison does
-    not say what its EF21 tracks. Here it is the local displacement, the sum of the local steps. g_i
-    may start anywhere, C of the first gradient being the papers' example: that is g_i = 0 here,
-    since a client's first z_i is then C of its first displacement, and enters (5) at once. (A dense
-    first upload, which one public framework takes and does not count, would make the lengths of a
-    round's messages depend on who takes part; it is not offered.) `server_average: participants` is
-    that framework's mean, without its weights: the server replays every g_i from the z_i it
-    decodes.
+    not say what its EF21 tracks. Here it is the local displacement, the sum of the local steps. The
+    papers allow any initial g_i, for example C of the first gradient. Here g_i = 0 at first, which
+    is equivalent: a client's first z_i is C of its first displacement, and enters (5) at once. (One
+    public framework makes the first upload dense and does not count it. That is not offered, since
+    the lengths of a round's messages would depend on the participants.) `server_average:
+    participants` is that framework's mean, without its weights: the server recomputes every g_i
+    from the z_i it decodes.
 
     Client state: g_i, zero at first, frozen while absent. Server state: x, and g, or with
     `participants` g_i of all m clients. Upload: see `CompressedUplink`. Download 32 d bits.
@@ -50,8 +52,7 @@ class EF21(CompressedUplink):
         Literal["all", "participants"],
         Field(
             description="whose g_i the mean is over: `all` m clients, absent ones included, or the "
-            "`participants` "
-            "of the round"
+            "`participants` of the round"
         ),
     ] = "all"
     lr: Annotated[Rate, Field(description="server learning rate (gamma)")] = 1.0

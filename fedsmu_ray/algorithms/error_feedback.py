@@ -1,6 +1,4 @@
-"""What methods with biased compressors share: the choice of the compressor, and the client that
-corrects its errors.
-"""
+"""What methods with biased compressors share: the compressor's options, and error feedback."""
 
 from __future__ import annotations
 
@@ -33,8 +31,7 @@ KeptIndex = Annotated[
     IndexCoding,
     Field(
         description="how kept coordinates are written: `index` (ceil(log2 d) bits each), `mask` (d "
-        "bits in all), "
-        "`min`: the smaller of the two, or `index32` (32 bits each)"
+        "bits in all), `min`: the smaller of the two, or `index32` (32 bits each)"
     ),
 ]
 
@@ -59,7 +56,7 @@ class CompressedUplink(Method):
 
 
 class ErrorFeedback(CompressedUplink):
-    """A client that remembers what its compressor left out, and adds it to its next upload z.
+    """A client that adds what its compressor left out to its next upload z.
 
         delta_i = LocalSGD(x) - x                               (1)
         z_i     = C(delta_i + e_i)                              (2)  sent

@@ -15,7 +15,9 @@ from fedsmu_ray.wire.compressors import Scope
 
 @dataclass(frozen=True)
 class FedEF(ErrorFeedback):
-    """Li & Li, "Analysis of Error Feedback in Federated Non-Convex Optimization with Biased
+    """Fed-EF: biased compression with error feedback.
+
+    Li & Li, "Analysis of Error Feedback in Federated Non-Convex Optimization with Biased
     Compression" (ICML 2023, arXiv 2211.14292): Fed-EF-SGD.
 
         delta_i = LocalSGD(x) - x                               (1)
@@ -25,7 +27,7 @@ class FedEF(ErrorFeedback):
 
     Sources: the paper's abstract (displacements, biased compressors, stale residuals of absent
     clients) and a public implementation that a later method was compared with, which agrees in (1)
-    to (3); the paper's own pseudo-code was not at hand. The residual is computed from what the
+    to (3); the paper's own pseudo-code was not available. The residual is computed from what the
     server decodes. An exact zero gets a fair coin for its sign. The FedSMU paper names neither k
     nor the server optimizer: 0.05 and plain SGD are this package's choice (the original also has an
     AMSGrad server).

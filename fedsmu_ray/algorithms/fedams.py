@@ -26,7 +26,9 @@ from fedsmu_ray.wire.codecs import Float32
 
 @dataclass(frozen=True)
 class FedAMS(Method):
-    """Wang, Lin & Chen, "Communication-Efficient Adaptive Federated Learning" (ICML 2022, arXiv
+    """FedAMS: AMSGrad on the server.
+
+    Wang, Lin & Chen, "Communication-Efficient Adaptive Federated Learning" (ICML 2022, arXiv
     2205.02719): FedAMS.
 
         delta_i = LocalSGD(x) - x                               (1)
@@ -36,10 +38,10 @@ class FedAMS(Method):
         nu_hat <- max(nu_hat, nu, eps)                          (4)  or max(nu_hat, nu)
         x      <- x + lr mu / sqrt(nu_hat)                      (5)  or lr mu / (sqrt(nu_hat) + eps)
 
-    Sources: the authors' code (update.py), which corrects the bias, always adds eps to the root,
-    and has the floor as the initial value of nu_hat; without bias correction and without that
-    addition (5) is the paper's pseudo-code as far as it could be established without the paper at
-    hand, and the default. Values: the README's; FedSMU's comparison does not give its own.
+    Sources: the authors' code (update.py) corrects the bias, always adds eps to the root, and uses
+    eps as the initial value of nu_hat. The default has neither: as far as it could be established
+    without the text of the paper, this is its pseudo-code. Values: those of the code's README;
+    FedSMU's comparison does not give its own.
 
     State: none on clients; x, mu, nu, nu_hat (zero at first) on the server. Upload and download 32
     d bits.
@@ -57,8 +59,7 @@ class FedAMS(Method):
         Literal["max", "add"],
         Field(
             description="how eps enters: as a floor of the second moment (`max`), or added to its "
-            "root "
-            "(`add`, FedAMSGrad)"
+            "root (`add`, FedAMSGrad)"
         ),
     ] = "max"
     bias_correction: Annotated[
@@ -98,7 +99,9 @@ class FedAMS(Method):
 
 @dataclass(frozen=True)
 class FedCAMS(ErrorFeedback, FedAMS):
-    """Wang, Lin & Chen, "Communication-Efficient Adaptive Federated Learning" (ICML 2022, arXiv
+    """FedCAMS: FedAMS with compressed uploads and error feedback.
+
+    Wang, Lin & Chen, "Communication-Efficient Adaptive Federated Learning" (ICML 2022, arXiv
     2205.02719): FedCAMS.
 
     FedAMS with error feedback on the uplink; server and its options are FedAMS's, with D =

@@ -10,8 +10,9 @@ from fedsmu_ray.wire.codecs import Float32
 
 
 class FedAvgClient(Method):
-    """FedAvg's client, which many methods with a server of their own share: delta_i = LocalSGD(x) -
-    x, sent in full.
+    """FedAvg's client, for methods that differ in the server.
+
+    It sends its displacement delta_i = LocalSGD(x) - x in full.
     """
 
     def uplink(self, setting: Setting) -> Fields:
@@ -24,7 +25,9 @@ class FedAvgClient(Method):
 
 @dataclass(frozen=True)
 class FedAvg(FedAvgClient):
-    """McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data"
+    """FedAvg: the server averages the clients' displacements.
+
+    McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data"
     (AISTATS 2017).
 
         delta_i = LocalSGD(x) - x                               (1)

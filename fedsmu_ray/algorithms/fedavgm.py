@@ -15,8 +15,10 @@ from fedsmu_ray.algorithms.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class FedAvgM(FedAvg):
-    """Hsu, Qi & Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated
-    Visual Classification" (arXiv 1909.06335).
+    """FedAvgM: FedAvg with momentum on the server.
+
+    Hsu, Qi & Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
+    Classification" (arXiv 1909.06335).
 
     FedAvg with momentum in its server:
 

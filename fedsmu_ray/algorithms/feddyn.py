@@ -16,7 +16,9 @@ from fedsmu_ray.wire.codecs import Float32
 
 @dataclass(frozen=True)
 class FedDyn(Method):
-    """Acar et al., "Federated Learning Based on Dynamic Regularization" (ICLR 2021), Algorithm 1.
+    """FedDyn: a dynamic regularizer that makes the optima of the local objectives agree.
+
+    Acar et al., "Federated Learning Based on Dynamic Regularization" (ICLR 2021), Algorithm 1.
 
         y_i     = LocalSGD(x), every gradient minus g_i plus alpha (y - x)      (1)
         delta_i = y_i - x                                                       (2)
@@ -32,7 +34,7 @@ class FedDyn(Method):
 
     Sources: signs and averages checked against the authors' code, which keeps -g_i / alpha for
     every client and adds their mean over all m to the mean of the participants' models: (4) and
-    (5). The theory minimizes the local objective exactly, the code by SGD, as here. The code
+    (5). The theory minimizes the local objective exactly; the code uses SGD, as here. The code
     divides alpha by the client's share of the data, which is the same for clients of equal size,
     and also reports the plain mean of the participants; here the broadcast model is evaluated.
 

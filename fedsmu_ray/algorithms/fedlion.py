@@ -24,8 +24,10 @@ from fedsmu_ray.wire.codecs import Float32, Integers
 
 @dataclass(frozen=True)
 class FedLion(Method):
-    """Tang & Chang, "FedLion: Faster Adaptive Federated Optimization with Fewer Communication"
-    (ICASSP 2024, arXiv 2402.09941).
+    """FedLion: Lion on the clients, whose displacements are sent as integers.
+
+    Tang & Chang, "FedLion: Faster Adaptive Federated Optimization with Fewer Communication" (ICASSP
+    2024, arXiv 2402.09941).
 
         R_i, mu_i = LocalLion(x, M):                     (1)  K times, from y = x, mu = M, R = 0:
             w = sign(beta1 mu + (1 - beta1) h)                       h the batch gradient at y
@@ -37,11 +39,11 @@ class FedLion(Method):
     |----------|--------|------|
     | local.lr | eta    | local learning rate; (x - y) / eta is the integer R_i, |R_i| <= K |
 
-    The authors' script averages weights and momenta in memory; sending R_i as integers is the
-    paper's point. Hence no weight decay (the script's default): local.weight_decay is not used
-    here, while local.clip_norm is. sign(0) = 0. Batches are the epochs every method here trains on;
-    the original draws them with replacement. R_i is sent in ceil(log2(2 K + 1)) bits, with K of the
-    largest client, as a fixed-length code.
+    The authors' script averages weights and momenta in memory; the contribution of the paper is to
+    send R_i as integers. Therefore there is no weight decay (the script's default):
+    local.weight_decay is not used here, while local.clip_norm is. sign(0) = 0. Batches come from
+    epochs, as for every method here; the original draws them with replacement. R_i is sent as a
+    fixed-length code of ceil(log2(2 K + 1)) bits, with K of the largest client.
 
     Sources: the update, the averages of weights and momenta, M = 0 at first, beta1 = beta2 = 0.9
     and no decay are those of the authors' script (avg_lion_cifar.py). Sending R_i as integers

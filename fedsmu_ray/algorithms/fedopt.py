@@ -15,7 +15,9 @@ from fedsmu_ray.algorithms.fedavg import FedAvgClient
 
 @dataclass(frozen=True)
 class FedAdam(FedAvgClient):
-    """Reddi et al., "Adaptive Federated Optimization" (ICLR 2021), Algorithm 2: FedAdam.
+    """FedAdam: Adam on the server.
+
+    Reddi et al., "Adaptive Federated Optimization" (ICLR 2021), Algorithm 2: FedAdam.
 
         delta_i = LocalSGD(x) - x                               (1)
         D       = mean(delta_i)
@@ -56,7 +58,9 @@ class FedAdam(FedAvgClient):
 
 @dataclass(frozen=True)
 class FedYogi(FedAdam):
-    """Reddi et al., "Adaptive Federated Optimization" (ICLR 2021), Algorithm 2: FedYogi.
+    """FedYogi: Yogi on the server.
+
+    Reddi et al., "Adaptive Federated Optimization" (ICLR 2021), Algorithm 2: FedYogi.
 
     FedAdam, options included, with a second moment that moves toward D^2 by steps of its size:
 

@@ -13,15 +13,17 @@ from fedsmu_ray.algorithms.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class FedProx(FedAvg):
-    """Li et al., "Federated Optimization in Heterogeneous Networks" (MLSys 2020).
+    """FedProx: FedAvg with a proximal term in the local objective.
+
+    Li et al., "Federated Optimization in Heterogeneous Networks" (MLSys 2020).
 
     FedAvg, its server included, with a proximal term mu / 2 ||y - x||^2 in the local objective:
 
         delta_i = LocalSGD(x) - x, every gradient plus mu (y - x)       (1)
         x      <- x + lr * mean(delta_i)                                (2)
 
-    The term enters before clipping, being part of the objective. The original samples clients by
-    data size and lets some do less work; here cohorts and local epochs are those of every other
+    The term is part of the objective, so it is added before clipping. The original samples clients
+    by data size and lets some do less work; here cohorts and local epochs are those of every other
     method. lr is 1 in the original.
 
     State: none on clients, x on the server. Upload and download 32 d bits.

@@ -41,8 +41,10 @@ StepFactor = Annotated[
 
 @dataclass(frozen=True)
 class FedSMU(Method):
-    """Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 1 and its variants of
-    Appendix C.
+    """FedSMU: the Lion optimizer split between clients and server, with 1-bit uploads.
+
+    Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 1 and its variants of Appendix
+    C.
 
     The Lion optimizer split between clients (two-beta momentum, sign) and server (mean of the
     signs, decoupled weight decay). In the order of `client` and `server` below:
@@ -54,15 +56,15 @@ class FedSMU(Method):
         u       = mean(u_i)                                     (5)  or its sign, the majority vote
         x      <- x + gamma (u - gamma2 x)                      (6)  gamma = gamma1 decay^(round-1)
 
-    Decisions where the paper is silent. *sign(0)*: its code uses torch.sign, whose 0 does not fit
+    Decisions that the paper leaves open. *sign(0)*: its code uses torch.sign, whose 0 does not fit
     in one bit; `zero` sends ternary digits instead, `random` is unbiased and fits in one bit.
     *Ties*: the unused helper of its code takes the sign of the sum of signs, so a tie is 0. *bits
     between 2 and 8*: neither paper nor code defines the quantizer; here v_i / max |v_i| (per
     tensor, or `group: model`) goes to the nearest of 2^bits symmetric levels without 0, which
     contains the sign as bits = 1, or with `zero_rule: zero` of 2^bits - 1 levels with 0. The server
     works in units of that maximum, so |u_i| <= 1; with `scaled` the maxima are sent too, and gamma1
-    must be tuned anew. At equal gamma1 more bits also mean a smaller step, since most |v_i| are far
-    below the maximum. Rounding is not defined either; stochastic rounding with one bit sends +1
+    must be tuned again. At equal gamma1 more bits also mean a smaller step, since most |v_i| are
+    far below the maximum. Rounding is not defined either; stochastic rounding with one bit sends +1
     with probability (1 + v_i / max |v_i|) / 2, whatever the zero_rule. *gamma1* of the majority and
     full-precision variants is not given: tune it; with bits = 32, beta1 = gamma2 = 0 and gamma1 = 1
     this is FedAvg.
@@ -114,8 +116,7 @@ class FedSMU(Method):
         Literal["nearest", "stochastic"],
         Field(
             description="of quantized u_i: to the `nearest` level, or `stochastic`: up or down "
-            "such that u_i is v_i over its maximum "
-            "on average"
+            "such that u_i is v_i over its maximum on average"
         ),
     ] = "nearest"
     vote: Annotated[

@@ -31,7 +31,9 @@ from fedsmu_ray.wire.codecs import Float32
 
 @dataclass(frozen=True)
 class FedSMUMC(Method):
-    """Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 2: FedSMUMC, "momentum
+    """FedSMUMC: FedSMU with one global momentum instead of one per client.
+
+    Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 2: FedSMUMC, "momentum
     completed".
 
     One global momentum M instead of one per client, so that it is never stale:
@@ -78,7 +80,9 @@ class FedSMUMC(Method):
 
 @dataclass(frozen=True)
 class FedLocalLion(Method):
-    """Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 3: Fed-LocalLion.
+    """Fed-LocalLion: a whole Lion step on the client.
+
+    Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 3: Fed-LocalLion.
 
     A whole Lion step on the client, once a round after its SGD; the server averages:
 
@@ -103,8 +107,7 @@ class FedLocalLion(Method):
         ZeroRule,
         Field(
             description="sign of an exact zero: 0 (`zero`), as in FedSMU's code (nothing of the "
-            "sign is sent), "
-            "a fair coin (`random`), or +1 (`plus`)"
+            "sign is sent), a fair coin (`random`), or +1 (`plus`)"
         ),
     ] = "zero"
 
@@ -126,7 +129,9 @@ class FedLocalLion(Method):
 
 @dataclass(frozen=True)
 class FedGlobalLion(FedAvgClient):
-    """Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 4: Fed-GlobalLion.
+    """Fed-GlobalLion: a Lion step on the server.
+
+    Lu, Zhang, Li et al., "FedSMU" (ICML 2025, PMLR 267), Algorithm 4: Fed-GlobalLion.
 
     FedAvg's mean displacement as the pseudo-gradient of Lion on the server:
 

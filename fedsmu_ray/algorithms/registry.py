@@ -1,6 +1,4 @@
-"""The methods by name: `METHODS` maps names of the configuration to classes, and `find` also loads
-the user's own.
-"""
+"""The methods by name: those of this package, and the user's own."""
 
 from __future__ import annotations
 
@@ -57,8 +55,7 @@ RESERVED = ("name", "profile")  # keys of the section `algorithm` that are not o
 
 
 def find(name: str) -> type[Method]:
-    """The class of a method: by its name in METHODS, or the user's own by
-    `import:package.module:Class`.
+    """The class of a method: an entry of METHODS, or `import:package.module:Class`.
 
     Raises ConfigError, which names `algorithm.name`, for an unknown name and for a class that is
     not a method.
@@ -98,9 +95,8 @@ def _class_problems(found: object) -> list[str]:
     """What keeps an imported object from being a method's class, with the cure."""
     if not isinstance(found, type) or not issubclass(found, Method):
         return ["is not a subclass of fedsmu_ray.algorithms.Method; derive it from Method"]
-    if "__dataclass_params__" not in vars(
-        found
-    ):  # inherited ones do not know the fields of the class
+    # Inherited parameters of a dataclass do not know the fields of this class.
+    if "__dataclass_params__" not in vars(found):
         return ["is not a dataclass; put @dataclass(frozen=True) above it"]
     problems = []
     if found.__abstractmethods__:

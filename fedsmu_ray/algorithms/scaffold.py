@@ -14,7 +14,9 @@ from fedsmu_ray.wire.codecs import Float32
 
 @dataclass(frozen=True)
 class Scaffold(Method):
-    """Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning" (ICML
+    """SCAFFOLD: control variates against client drift.
+
+    Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning" (ICML
     2020), Option II.
 
         y_i     = LocalSGD(x), every gradient plus c - c_i      (1)
@@ -29,9 +31,9 @@ class Scaffold(Method):
     | round.share | n / m | participants of the round over clients of the federation |
 
     Sources: Option II as in the released codes of FedDyn and FedSMU. c = mean(c_i) over all
-    clients, at all times. The correction enters before clipping and local weight decay, as in those
-    codes, which add <y, c - c_i> to the loss; c_i absorbs what these two do. The number of the
-    round's participants is used in (5); the FedSMU code uses the nominal participation rate.
+    clients, at all times. The correction is added before clipping and local weight decay, as in
+    those codes, which add <y, c - c_i> to the loss; c_i absorbs what these two do. The number of
+    the round's participants is used in (5); the FedSMU code uses the nominal participation rate.
 
     Client state: c_i, zero at first, kept while absent. Server state: x, c. Upload 64 d bits
     (delta_i and gamma_i; one of them would do, since each follows from the other and c), download

@@ -16,7 +16,9 @@ from fedsmu_ray.wire.compressors import Quantizer, Scope, block_sizes
 
 @dataclass(frozen=True)
 class Scallion(Scaffold):
-    """Huang, Li & Li, "Stochastic Controlled Averaging for Federated Learning with Communication
+    """SCALLION: SCAFFOLD with a single, compressed vector per upload.
+
+    Huang, Li & Li, "Stochastic Controlled Averaging for Federated Learning with Communication
     Compression" (ICLR 2024, arXiv 2308.08165).
 
     States and broadcast are SCAFFOLD's:
@@ -33,11 +35,11 @@ class Scallion(Scaffold):
     | local.lr, local.steps | eta, K | local learning rate and number of local steps |
     | round.share | n / m | participants of the round over clients of the federation |
 
-    Q is unbiased: r = max |v| of the block times the stochastically rounded v / r.
+    Q is unbiased: Q(v) is r = max |v| of the block times the stochastically rounded v / r.
 
     Sources: the paper's abstract (SCAFFOLD with one uploaded vector, unbiased compression) and a
-    public implementation that a later method was compared with, which agrees in (1) to (6), but for
-    a server rate that takes in eta K; the paper's own pseudo-code was not at hand. Without
+    public implementation that a later method was compared with, which agrees in (1) to (6), except
+    that its server rate includes eta K; the paper's own pseudo-code was not available. Without
     compression and damping this is exactly SCAFFOLD. c = mean(c_i) over all clients at all times,
     since clients and server add the same decoded q_i. With unequal K the server uses that of the
     largest client. The FedSMU paper does not name its Q and alpha: any unbiased Q fits the

@@ -26,7 +26,9 @@ from fedsmu_ray.wire.base import Fields
 
 @dataclass(frozen=True)
 class SignSGDMV(Method):
-    """Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems" (ICML 2018), and
+    """signSGD with majority vote; with momentum (beta > 0), Signum.
+
+    Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems" (ICML 2018), and
     "signSGD with Majority Vote is Communication Efficient and Fault Tolerant" (ICLR 2019).
 
         h_i     = x - LocalSGD(x)                               (1)
@@ -35,11 +37,11 @@ class SignSGDMV(Method):
         x      <- x - lr (sign(sum(u_i)) + weight_decay x)      (4)
 
     Sources: (2) to (4) are those of the authors' code (Signum_SGD.py): the average of gradients,
-    signs of it packed to one bit, the sign of their sum, weight decay added after the vote and
-    scaled by the rate. It sends the sign of one mini-batch gradient; the local displacement takes
-    its place, which is the same up to a positive factor for one local step. It packs exact zeros
-    and ties into one bit as well; the rules here are options. Its server returns the vote (d bits)
-    to workers that all hold the model; here, where cohorts change, it sends the model.
+    its signs packed to one bit, the sign of their sum, weight decay added after the vote and scaled
+    by the rate. The code sends the sign of one mini-batch gradient; here the local displacement
+    replaces it, which is the same up to a positive factor for one local step. The code packs exact
+    zeros and ties into one bit as well; here the rules are options. Its server returns the vote (d
+    bits) to workers that all hold the model; here cohorts change, so the server sends the model.
 
     Client state: m_i, zero at first, kept while absent; none if beta = 0. Server state: x. Upload d
     bits (8 ceil(d / 5) with `zero_rule: zero`), download 32 d.

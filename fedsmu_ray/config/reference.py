@@ -1,5 +1,4 @@
-"""Tables for the documentation, generated from the classes: methods with their bits and options,
-keys of a configuration.
+"""Tables for the documentation, generated from the classes.
 
 `python -m fedsmu_ray.train --list-methods` prints `methods_table`, which is docs/methods.md.
 """
@@ -50,8 +49,9 @@ _NO_BOUND = (2**31, 2**63)  # upper bounds that only keep integers in their mach
 
 
 def lenet_setting() -> Setting:
-    """The setting that bits are counted for: FedSMU's LeNet on CIFAR-10, 10 of 100 clients, 50
-    local steps.
+    """The setting that bits are counted for: the LeNet of the FedSMU paper on CIFAR-10.
+
+    A cohort has 10 of 100 clients, and a client makes 50 local steps.
     """
     sizes = Layout.of(build("lenet", LeNet(), (3, 32, 32), 10, seed=0)).sizes
     return Setting(sizes, clients=100, cohort=10, steps=50, lr=0.1)
@@ -69,12 +69,10 @@ def methods_table() -> str:
         "# Methods",
         "",
         "Bits per parameter, for one client and round, of the encoded payloads: LeNet with "
-        f"{setting.dim:,} parameters in "
-        f"{len(setting.sizes)} tensors, {setting.cohort} of {setting.clients} clients, "
-        f"{setting.steps} local steps. A header "
-        "adds at most 64 bytes. State is in vectors of the model's size. `algorithm.profile: "
-        "authors`, the default, sets "
-        f"`decay`, where a method has it, to {PROFILES['authors']['algorithm.decay']:g}.",
+        f"{setting.dim:,} parameters in {len(setting.sizes)} tensors, {setting.cohort} of "
+        f"{setting.clients} clients, {setting.steps} local steps. A header adds at most 64 bytes. "
+        "State is in vectors of the model's size. `algorithm.profile: authors`, the default, "
+        f"sets `decay`, where a method has it, to {PROFILES['authors']['algorithm.decay']:g}.",
         "",
         "| `algorithm.name` | options | upload | download | client state | server state |",
         "|---|---|--:|--:|---|---|",
@@ -95,9 +93,7 @@ def methods_table() -> str:
 
 
 def keys_table() -> str:
-    """The keys of a configuration as Markdown, with the defaults of a configuration without any
-    key.
-    """
+    """The keys of a configuration as Markdown, with their defaults."""
     defaults = flatten_keys(parse({}).to_dict())
     lines = ["| key | default | values | meaning |", "|---|---|---|---|"]
     for key, default, values, meaning in [*_named_keys(), *_section_keys(defaults)]:
@@ -106,8 +102,8 @@ def keys_table() -> str:
 
 
 def paper(cls: type) -> str:
-    """The citation that a method's docstring begins with, on one line."""
-    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    """The citation of a method, on one line: the second paragraph of its docstring."""
+    return " ".join((cls.__doc__ or "").split("\n\n")[1].split())
 
 
 def _named_keys() -> Iterator[tuple[str, str, str, str]]:
@@ -141,7 +137,7 @@ def _row(method: Method, setting: Setting) -> str:
     down = bits_per_parameter(method.downlink(setting), setting)
     down += bits_per_parameter(method.feedback(setting), setting)
     x = torch.zeros(1)
-    # What starts as one row that stands for every client becomes a row of each.
+    # A state of two dimensions starts as one row, and will have one for every client.
     state = [
         ", ".join(
             f"{name} (of every client)" if value.dim() == 2 else name
@@ -190,9 +186,7 @@ def _values(hint: Any) -> str:
 
 
 def _type_parts(hint: Any) -> Iterator[Any]:
-    """An annotated type and what it is made of: members of unions, choices of literals,
-    metadata.
-    """
+    """An annotated type and its parts: members of unions, choices of literals, metadata."""
     yield hint
     if _kind(hint) is not Mapping:
         for part in get_args(hint):
