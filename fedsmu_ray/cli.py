@@ -1,5 +1,6 @@
-"""What the commands share: arguments, error messages, exit codes. Imports nothing heavy, so --help
-is fast.
+"""What the commands share: arguments, error messages, exit codes.
+
+Nothing heavy is imported, so --help is fast.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
         action="store_true",
         help="print the results as one JSON object on the last line of stdout",
     )
-    made.add_argument("--quiet", action="store_true", help="no progress display")
+    made.add_argument("--quiet", action="store_true", help="do not show progress")
     return made
 
 
@@ -63,8 +64,7 @@ def main(command: Callable[[], int]) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
     )
-    # Shells start background jobs with SIGINT ignored, and schedulers end jobs with SIGTERM: both
-    # interrupt.
+    # Shells start background jobs with SIGINT ignored, and schedulers end jobs with SIGTERM.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

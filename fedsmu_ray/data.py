@@ -1,5 +1,6 @@
-"""`python -m fedsmu_ray.data [FILE] [key=value ...]`: print the split of the training data before
-anything is trained.
+"""`python -m fedsmu_ray.data [FILE] [key=value ...]`: show how the training data is split.
+
+It trains nothing, so a split can be examined before an experiment.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from fedsmu_ray.datasets.dataset import Dataset
     from fedsmu_ray.datasets.partition import PartitionConfig
 
-MAX_COLUMNS = 20  # classes that get a column each
+MAX_COLUMNS = 20  # classes that have a column each
 MAX_ROWS = 40  # clients shown unless --all
 
 EXAMPLES = """examples:
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--plot", metavar="FILE", help="also draw clients x classes into this .png, .pdf or .svg"
     )
     parser.add_argument(
-        "--all", action="store_true", help=f"every client, not the first {MAX_ROWS}"
+        "--all", action="store_true", help=f"show all clients, not only the first {MAX_ROWS}"
     )
     parser.add_argument(
         "--json",
@@ -84,7 +85,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _describe(partition: PartitionConfig) -> str:
-    """The split in words: its kind and the keys that this kind reads."""
+    """The kind of the split and the keys that this kind reads."""
     keys = {"dirichlet": ("alpha", "sigma"), "quantity_skew": ("alpha",), "shards": ("shards",)}
     values = [f"{key} {getattr(partition, key):g}" for key in keys.get(partition.kind, ())]
     return ", ".join([partition.kind, *values])
@@ -103,9 +104,8 @@ def _print(
     console = stdout()
     console.print(
         f"{config.data.dataset}: {len(dataset.train_y):,} training and {len(dataset.test_y):,} "
-        "test samples "
-        f"{list(dataset.shape)} ({dataset.train_x.dtype}), {dataset.classes} classes; "
-        f"{_describe(config.data.partition)}, seed {config.seed}",
+        f"test samples {list(dataset.shape)} ({dataset.train_x.dtype}), {dataset.classes} "
+        f"classes; {_describe(config.data.partition)}, seed {config.seed}",
         soft_wrap=True,
         markup=False,
     )
@@ -122,8 +122,9 @@ def _print(
 
 
 def _table(counts: NDArray[np.int64], rows: int) -> Table:
-    """The first `rows` clients: counts of every class if there are few, else of the most frequent
-    ones.
+    """The first `rows` clients, with the number of samples of each class.
+
+    With more than MAX_COLUMNS classes, only the most frequent classes of each client.
     """
     from rich.table import Table
 

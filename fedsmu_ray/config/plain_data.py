@@ -1,6 +1,4 @@
-"""Configurations as plain data (what YAML and JSON both hold): checks, copies, dotted keys,
-overrides.
-"""
+"""Configurations as the plain data of YAML and JSON: checks, copies, dotted keys, overrides."""
 
 from __future__ import annotations
 
@@ -65,7 +63,7 @@ def format_value(value: object) -> str:
     try:
         text = repr(value[:MAX_VALUE_LENGTH] if isinstance(value, str) else value)
     except ValueError:  # an integer of thousands of digits
-        return f"a {type(value).__name__} too long to show"
+        return "an integer too long to show"
     return text if len(text) <= MAX_VALUE_LENGTH + 2 else f"{text[:MAX_VALUE_LENGTH]}..."
 
 

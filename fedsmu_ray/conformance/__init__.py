@@ -1,6 +1,6 @@
-"""Checks that every federated method has to pass, and a command that runs them on one of your own.
+"""Checks that every federated method has to pass, and a command that runs them.
 
-With pytest, in a file of your own:
+In a pytest file of your own:
 
     import pytest
     from fedsmu_ray.conformance import CHECKS, Subject

@@ -1,6 +1,4 @@
-"""`python -m fedsmu_ray.conformance METHOD [key=value ...]`: put a method through the conformance
-checks.
-"""
+"""`python -m fedsmu_ray.conformance METHOD [key=value ...]`: check a federated method."""
 
 from __future__ import annotations
 
@@ -21,12 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         prog="python -m fedsmu_ray.conformance",
         description="Check a federated method on a small experiment: it trains, repeats bit for "
-        "bit, "
-        "uploads what its codecs state, and keeps the contract of a method.",
+        "bit, uploads what its codecs state, and keeps the contract of a method.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("method", help="a name, or import:<package.module>:<Class>")
+    p.add_argument("method", help="name of a method, or import:<package.module>:<Class>")
     p.add_argument("options", nargs="*", metavar="option=value", help="options of the method")
     p.add_argument("--lr", type=float, default=0.1, help="local learning rate (default 0.1)")
     p.add_argument(
@@ -46,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.method}: {len(CHECKS)} checks on {subject.problem.dim} parameters")
         failed = 0
         for check in CHECKS:
-            what = (check.__doc__ or check.__name__).splitlines()[0]
+            what = " ".join((check.__doc__ or check.__name__).split("\n\n")[0].split())
             try:
                 check(subject)
                 print(f"  ok      {what}", flush=True)

@@ -1,5 +1,7 @@
-"""The checks. Each takes a `Subject` and raises ConformanceError, which says what the method does
-wrong.
+"""The checks that every method has to pass.
+
+Each takes a `Subject` and raises ConformanceError, which says what the method does wrong. The first
+paragraph of a check's docstring is the line that the command prints for it.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class ConformanceError(AssertionError):
 
 
 def trains_and_repeats(subject: Subject) -> None:
-    """It learns, and the same experiment gives the same bits again."""
+    """Training reaches the accuracy, and a repetition gives the same bits."""
     history, sha256 = run_inline(subject.problem)
     again, sha256_again = run_inline(subject.problem)
     last, problem = history[-1], subject.problem
@@ -56,7 +58,7 @@ def trains_and_repeats(subject: Subject) -> None:
 
 
 def messages_have_the_documented_size(subject: Subject) -> None:
-    """A message is its header and the sizes that its codecs state, whatever the values."""
+    """Messages have the length that their codecs state, whatever the values."""
     problem = subject.problem
     messages = subject.play.train(3, GROUP).messages
     header = message.overhead(problem.uplink)
@@ -73,9 +75,7 @@ def messages_have_the_documented_size(subject: Subject) -> None:
 
 
 def inputs_are_not_modified(subject: Subject) -> None:
-    """Client and server leave broadcast, states and server state as they were; same inputs, same
-    output.
-    """
+    """Client and server change none of their inputs, and return the same when repeated."""
     play = subject.play
     states = play.states_of(GROUP)
     copies = [{k: v.copy() for k, v in s.items()} if s else None for s in states]
@@ -103,9 +103,7 @@ def inputs_are_not_modified(subject: Subject) -> None:
 
 
 def absent_clients_keep_their_state(subject: Subject) -> None:
-    """A client that is not sampled keeps its state (except for what the server's feedback
-    changes).
-    """
+    """Clients that are not sampled keep their states, except for changes by feedback."""
     play = ManualRounds(subject.problem)
     play.round(1, (0, 1, 2, 3, 4))
     held = {i: {k: v.copy() for k, v in state.items()} for i, state in play.states.items()}
@@ -118,7 +116,7 @@ def absent_clients_keep_their_state(subject: Subject) -> None:
 
 
 def the_server_uses_the_participants(subject: Subject) -> None:
-    """Two clients of the cohort are lost: means and shares are those of the three that are left."""
+    """If two clients of the cohort are lost, means and shares are those of the other three."""
     problem, play = subject.problem, subject.play
     three, server, method = (1, 4, 9), play.server, problem.method
     output = play.train(3, three)
@@ -140,9 +138,7 @@ def the_server_uses_the_participants(subject: Subject) -> None:
 
 
 def arrival_order_and_checkpoints_do_not_matter(subject: Subject) -> None:
-    """Tasks in any order, and a run that is stopped and resumed from its checkpoint, give the same
-    bits.
-    """
+    """The order of tasks, and resuming from a checkpoint, do not change the bits."""
     problem = subject.problem_with(
         local={"epochs": 1, "batch_size": 80},
         model={"hidden": [8]},
@@ -160,7 +156,7 @@ def arrival_order_and_checkpoints_do_not_matter(subject: Subject) -> None:
 
 
 def a_group_equals_its_clients_one_by_one(subject: Subject) -> None:
-    """Clients trained together upload and keep what they would alone, up to rounding."""
+    """Clients trained in a group give the same results as alone, up to rounding."""
     problem, play = subject.problem, subject.play
     together = play.train(3, GROUP)
     uploads = message.decode(problem.uplink, together.messages, problem.dim, 3, GROUP)
@@ -180,9 +176,7 @@ def a_group_equals_its_clients_one_by_one(subject: Subject) -> None:
 
 
 def divergence_is_reported(subject: Subject) -> None:
-    """Local training that diverges ends in an error that names the client, not in NaN at the
-    server.
-    """
+    """Diverging local training is reported as an error that names the client."""
     play = ManualRounds(subject.problem_with(local={"lr": 1e30, "clip_norm": None}))
     try:
         play.round(1, GROUP)

@@ -1,5 +1,6 @@
-"""A method under test, on a small experiment: digits, a small network, 10 clients of which 5 take
-part.
+"""A method under test, on a small experiment.
+
+The data set is digits, the model a small network; 5 of 10 clients take part in a round.
 """
 
 from __future__ import annotations
@@ -77,9 +78,7 @@ def run_inline(problem: Problem) -> tuple[list[Record], str]:
 
 
 class ShuffledExecutor(InlineExecutor):
-    """Runs its tasks, and passes their messages on, in any order, like actors that run at the same
-    time.
-    """
+    """Runs its tasks in a random order, as actors that run at the same time finish them."""
 
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """The tasks in an order drawn from the round."""
@@ -91,8 +90,9 @@ State = dict[str, NDArray[Any]]  # of one client: named arrays [P]
 
 
 class ManualRounds:
-    """Rounds with cohorts of the caller's choice; holds every client's state as a client task
-    returned it.
+    """Rounds with cohorts that the caller chooses.
+
+    The state of every client is held as its last task returned it.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -106,7 +106,7 @@ class ManualRounds:
         return self.worker.train(round, clients, broadcast, self.states_of(clients))
 
     def round(self, round: int, clients: Sequence[int]) -> StepStats:
-        """Play a whole round with these clients."""
+        """Run a whole round with these clients."""
         output = self.train(round, clients)
         self.keep(clients, output.shards)
         self.server.receive(0, clients, output.messages)

@@ -1,4 +1,4 @@
-"""How executors are opened, and what a client actor takes of a cluster."""
+"""The protocol by which executors are opened, and the resources of a client actor."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class Backend(Protocol):
         ...
 
     def trial_bundles(self, compute: ComputeConfig) -> list[dict[str, float]]:
-        """Resources of a trial, as the bundles of its placement group; the first is the trial's
-        process.
+        """Resources of a trial, as the bundles of its placement group.
+
+        The first bundle is that of the trial's process.
         """
         ...
 
@@ -41,6 +42,6 @@ class Backend(Protocol):
 
 
 def actor_resources(compute: ComputeConfig) -> dict[str, float]:
-    """Resources of one client actor, as Ray counts them."""
+    """Resources of one client actor, in Ray's terms."""
     gpus = {"GPU": compute.gpus_per_actor} if compute.gpus_per_actor else {}
     return {"CPU": compute.cpus_per_actor, **gpus}

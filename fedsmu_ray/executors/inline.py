@@ -1,5 +1,6 @@
-"""All client tasks in this process, one after another: for debugging, tests, and machines without
-Ray.
+"""The executor that runs all client tasks in this process, one after another.
+
+It is for debugging, tests, and machines without Ray.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class InlineExecutor:
         return self.server.sha256()
 
     def recover(self) -> None:
-        raise NotImplementedError("nothing of this process can be lost without the process")
+        raise NotImplementedError("the inline executor cannot lose anything while its process runs")
 
     def close(self) -> None:
         torch.set_num_threads(self.threads)
@@ -131,7 +132,7 @@ class InlineBackend:
     """Opens inline executors (see `executors.base.Backend`)."""
 
     def check(self, compute: ComputeConfig, address: str | None) -> None:
-        """Nothing to check: this process is there."""
+        """Nothing to check: this process already runs."""
 
     @contextmanager
     def open(self, problem: Problem, address: str | None) -> Iterator[tuple[Executor, str]]:

@@ -61,9 +61,7 @@ class TrainOutcomes(NamedTuple):
 
 
 class GroupMessages(NamedTuple):
-    """Which clients the messages of a call are from: the first cohort position and the clients of a
-    group.
-    """
+    """The senders of a group's messages: cohort position of the first, and all clients."""
 
     position: int
     clients: Sequence[int]
@@ -80,10 +78,10 @@ class ClientActor:
         self.worker = ClientWorker(problem.with_dataset(dataset))
 
     def train_groups(self, groups: list[Group], broadcast: Any, *shards: Arrays) -> tuple[Any, ...]:
-        """Train several groups: TrainOutcomes, the messages of each group, and all new shards in
-        order.
+        """Train several groups.
 
-        The messages and shards of a group that failed are None.
+        Returns TrainOutcomes, the messages of each group, and all new shards in order. The messages
+        and shards of a group that failed are None.
         """
         began = time.perf_counter()
         results: list[TrainReport | TaskFailure] = []
@@ -109,7 +107,7 @@ class ClientActor:
         return self.worker.train(task.round, task.clients, broadcast, group.states(shards))
 
     def apply_feedback(self, group: Group, feedback: Any, *shards: Arrays) -> tuple[Any, ...]:
-        """Give the server's feedback to a group: None, and the new shards in order."""
+        """Give the server's feedback to a group; returns None, and the new shards in order."""
         task, states = group.task, group.states(shards)
         assert isinstance(task, ApplyFeedback)
         return None, *self.worker.apply_feedback(

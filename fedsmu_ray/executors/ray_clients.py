@@ -1,4 +1,4 @@
-"""The client actors of an experiment as a pool: placed, loaded, replaced when they are lost."""
+"""The pool of client actors: places and loads them, and replaces those that are lost."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fedsmu_ray.executors.ray_errors import PROCESS_LOST, first_sentence
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 300.0  # for a first client actor to be placed and to have loaded the experiment
-JOIN_TIMEOUT_S = 20.0  # in addition, for the others; those that take longer join later
-WARN_AFTER_S = 30.0  # without any client actor
+START_TIMEOUT_S = 300.0  # for the first client actor to be placed and to load the experiment
+JOIN_TIMEOUT_S = 20.0  # then for the others; those that take longer join later
+WARN_AFTER_S = 30.0  # if no client actor is ready
 START_RETRIES = 3  # of a client actor that is lost while it loads the experiment
 
 
@@ -32,8 +32,9 @@ class ClientPool:
     def __init__(
         self, compute: ComputeConfig, count: int, placement: PlacementGroup | None = None
     ) -> None:
-        """placement: a trial's placement group, with bundle i for client actor i; None:
-        anywhere.
+        """Start `count` client actors.
+
+        placement: a trial's placement group, with bundle i for client actor i; None: anywhere.
         """
         self.compute, self.placement = compute, placement
         self.actors = [self._start(i) for i in range(count)]
@@ -61,7 +62,7 @@ class ClientPool:
             self.join(ray.wait(refs, num_returns=len(refs), timeout=JOIN_TIMEOUT_S)[0])
         if self.loading:
             log.warning(
-                "%d of %d client actors are not placed yet (free: %s); they join when they are",
+                "%d of %d client actors are not ready yet (free: %s); they join when they are",
                 len(self.loading),
                 len(self.actors),
                 free_resources(),
@@ -73,8 +74,9 @@ class ClientPool:
         return [i for i in range(len(self.actors)) if i not in loading]
 
     def first_loaded(self) -> Any:
-        """Wait for one of the loading actors; warns, and raises ExecutionError after
-        START_TIMEOUT_S.
+        """Wait for one of the loading actors, with a warning if it takes long.
+
+        Raises ExecutionError after START_TIMEOUT_S.
         """
         refs = list(self.loading)
         if not refs:
@@ -90,15 +92,14 @@ class ClientPool:
             raise ExecutionError(
                 f"no client actor was ready after {START_TIMEOUT_S:.0f} s: the cluster has "
                 f"{free_resources()} free; lower compute.cpus_per_actor or compute.gpus_per_actor, "
-                "or "
-                "free some"
+                "or free some"
             )
         return loaded[0]
 
     def join(self, refs: Iterable[Any]) -> list[int]:
-        """The actors whose loading has ended; those that were lost meanwhile are started again.
+        """The actors that have loaded the experiment; those lost meanwhile are started again.
 
-        Raises what loading the experiment raised.
+        refs: calls of `loading` that have ended. Raises what loading the experiment raised.
         """
         joined = []
         for ref in refs:
@@ -135,7 +136,7 @@ class ClientPool:
             self.replace(index)
             return
         log.warning(
-            "client actor %d was lost %d times while it started; continuing without it (%s)",
+            "client actor %d was lost %d times while starting; continuing without it (%s)",
             index,
             self.failed_starts[index],
             first_sentence(error),

@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[str]:
-    """Join the cluster at `address` ("auto", host:port) or $RAY_ADDRESS, or start one on this
-    machine.
+    """Join a Ray cluster, or start one on this machine.
 
-    It is left (or ended) afterwards. In a process that has joined a cluster already, that one is
-    used and kept. Yields a phrase that says which cluster it is, with its resources. Raises
-    ExecutionError for a cluster that cannot be joined.
+    address: "auto" or host:port; default: $RAY_ADDRESS. The cluster is left (or shut down)
+    afterwards. A process that has joined a cluster already keeps it, and uses it here. Yields a
+    phrase that says which cluster it is, with its resources. Raises ExecutionError for a cluster
+    that cannot be joined.
     """
     owned = not ray.is_initialized()
     if owned:
@@ -44,7 +44,7 @@ def _connect(address: str | None) -> None:
     _silence_process_losses()
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.getsignal(number) for number in numbers}
-    # "local", not None: None would also join a cluster whose program ended without stopping it.
+    # Not None, which would also join a cluster whose program has ended without stopping it.
     where = environment.ray_address(address) or "local"
     try:
         ray.init(
@@ -56,12 +56,11 @@ def _connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ExecutionError(
             f"--address {address}: cannot join a Ray cluster there ({error}); check the address, "
-            "that "
-            "~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set"
+            "that ~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set"
         ) from None
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
-            if callable(handler):  # Ray has installed its own, which print stacks
+            if callable(handler):  # Ray has installed its own, which print stack traces
                 signal.signal(number, handler)
 
 
@@ -74,8 +73,9 @@ def _describe(joined: str | None) -> str:
 
 
 def _silence_process_losses() -> None:
-    """Ray reports every lost process in a paragraph on stdout, which is for results; the executor
-    logs them.
+    """Keep Ray's paragraphs about lost processes off stdout, which is for results.
+
+    The executor logs these losses.
     """
     from ray._private import worker
 
@@ -88,7 +88,7 @@ def _silence_process_losses() -> None:
 
 
 def ship_user_modules() -> None:
-    """Have the user's own modules (`import:`) travel with what is sent to other processes.
+    """Send the user's own modules (`import:`) along with what is sent to other processes.
 
     Classes and functions of these modules are pickled by value, so the file in the driver's working
     directory is enough on every node.
@@ -103,9 +103,7 @@ def store(dataset: Dataset) -> list[Any]:
 
 
 def fitting_actors(compute: ComputeConfig) -> int:
-    """How many client actors the cluster has resources for; raises ExecutionError if not even
-    one.
-    """
+    """How many client actors fit the cluster; raises ExecutionError if none does."""
     resources = ray.cluster_resources()
     fitting = resources.get("CPU", 0) // compute.cpus_per_actor
     share = compute.gpus_per_actor
@@ -116,9 +114,8 @@ def fitting_actors(compute: ComputeConfig) -> int:
     if fitting < 1:
         raise ExecutionError(
             f"the cluster has {free_resources()} and one client actor needs "
-            f"{compute.cpus_per_actor:g} "
-            f"CPUs and {compute.gpus_per_actor:g} GPUs; lower compute.cpus_per_actor or "
-            "compute.gpus_per_actor"
+            f"{compute.cpus_per_actor:g} CPUs and {compute.gpus_per_actor:g} GPUs; lower "
+            "compute.cpus_per_actor or compute.gpus_per_actor"
         )
     return int(fitting)
 

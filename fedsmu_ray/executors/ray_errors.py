@@ -17,7 +17,7 @@ from ray.exceptions import (
 
 from fedsmu_ray.errors import LostError
 
-# A process was lost, alone or with its node.
+# Exceptions that report the loss of a process, alone or with its node.
 PROCESS_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
 
 

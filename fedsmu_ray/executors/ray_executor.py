@@ -1,10 +1,9 @@
-"""The executor on Ray: work-conserving scheduling of client tasks on actors, one broadcast object
-per round.
+"""The executor on Ray: work-conserving scheduling of client tasks on actors.
 
-The driver holds references. A round's broadcast goes from the server into the object store once; a
-client task gets it and its clients' states from there without copies, and its messages go on to the
+The driver holds only references. The server puts a round's broadcast into the object store once; a
+client task reads it and its clients' states from there without copies, and its messages go to the
 server, again by reference. The server is an actor of its own, except in a trial of a sweep, whose
-process is one already.
+process is already an actor.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ from fedsmu_ray.federation.tasks import (
 
 log = logging.getLogger(__name__)
 
-CALL_TARGET_S = 0.02  # of training per call: short tasks share calls up to this
+CALL_TARGET_S = 0.02  # of training per call: short tasks share a call up to this time
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 
 
@@ -82,9 +81,10 @@ class RayExecutor:
     def __init__(
         self, compute: ComputeConfig, actors: int, placement: PlacementGroup | None = None
     ) -> None:
-        """placement: the placement group of a trial, with one bundle per client actor, in order.
+        """Start the server and `actors` client actors.
 
-        The server of a trial is in the trial's process; without a placement group it is an actor.
+        placement: the placement group of a trial, with one bundle per client actor, in order. The
+        server of a trial is in the trial's process; without a placement group it is an actor.
         """
         self.placement = placement
         self.server = self._start_server()
@@ -157,8 +157,8 @@ class RayExecutor:
     def _next_tasks(self, todo: deque[tuple[Task, int]], idle: int) -> tuple[list[Task], int]:
         """Take the tasks of the next call: one, or several Train tasks that are short.
 
-        A call costs milliseconds. A client with a time limit, or whose actor was lost, has a call
-        of its own; and no call takes more than its share of the tasks that wait.
+        A call costs milliseconds, so short tasks share one. A task with a time limit, or one whose
+        actor was lost, has a call of its own. No call takes more than its share of the tasks.
         """
         task, losses = todo.popleft()
         tasks = [task]
@@ -181,8 +181,9 @@ class RayExecutor:
     def _retry(
         self, call: _Call, todo: deque[tuple[Task, int]], error: BaseException
     ) -> list[TaskFailure]:
-        """After the loss of a call's actor: put its tasks back, or give them up after TASK_RETRIES
-        losses.
+        """Queue the tasks of a call again after the loss of its actor.
+
+        They fail after TASK_RETRIES losses.
         """
         self.clients.replace(call.actor)
         if call.losses >= TASK_RETRIES:
@@ -190,7 +191,7 @@ class RayExecutor:
             return [_failure(task, why) for task in call.tasks]
         for task in reversed(call.tasks):
             log.warning(
-                "%s: client actor %d was lost; retry %d of %d on another one",
+                "%s: client actor %d was lost; retry %d of %d on another actor",
                 describe_task(task),
                 call.actor,
                 call.losses + 1,
@@ -200,9 +201,7 @@ class RayExecutor:
         return []
 
     def _results(self, call: _Call) -> list[Any] | BaseException:
-        """The result of every task of a call, or the exception that says that its actor was
-        lost.
-        """
+        """The result of every task of a call, or the exception that says its actor was lost."""
         task = call.tasks[0]
         if not ray.wait([call.done], timeout=0)[0]:
             self.clients.replace(call.actor)
@@ -225,8 +224,9 @@ class RayExecutor:
         return [result]
 
     def _raised(self, call: _Call, error: RayTaskError) -> list[TaskFailure]:
-        """Results of a call that raised; raises LostError for a lost input, and what is no client's
-        fault.
+        """Results of a call that raised.
+
+        Raises LostError for a lost input, and any error that was not raised in training.
         """
         task, cause, where = call.tasks[0], error.cause, raising_line(error)
         if isinstance(cause, PROCESS_LOST):  # of the task that should have made the broadcast
@@ -261,7 +261,7 @@ class RayExecutor:
         assert isinstance(task, Train) and limit is not None
         return _failure(
             task,
-            f"no answer within {limit * len(task.clients):g} s "
+            f"no result within {limit * len(task.clients):g} s "
             f"(federation.client_timeout_s = {limit:g} for each client)",
         )
 

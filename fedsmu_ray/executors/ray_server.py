@@ -1,6 +1,4 @@
-"""The server of an experiment on Ray: an actor of its own, or an object in the process of a
-trial.
-"""
+"""The server of an experiment on Ray: an actor, or an object in a trial's process."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ class ServerHandle(Protocol):
     """How the executor calls the server, wherever it is."""
 
     def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
-        """Give the server an experiment. stored: references to the problem without data, and to the
-        data.
+        """Give the server an experiment.
+
+        stored: references to the problem without data, and to the data.
         """
         ...
 
@@ -33,7 +32,7 @@ class ServerHandle(Protocol):
         ...
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """What a method of the server returns, after everything that was sent to it before."""
+        """Call a method of the server, after everything that was sent to it before."""
         ...
 
     def caused(self, error: BaseException) -> bool:
@@ -46,9 +45,7 @@ class ServerHandle(Protocol):
 
 
 class ServerInActor:
-    """The server as an actor on this process's node, so that losing another node does not lose
-    it.
-    """
+    """The server as an actor on this process's node, so that other nodes can be lost."""
 
     def __init__(self) -> None:
         node = ray.get_runtime_context().get_node_id()
@@ -78,7 +75,7 @@ class ServerInActor:
 
 
 class ServerInProcess:
-    """The server in this process: a trial's, which is an actor already and mostly waits."""
+    """The server as an object in this process, which is that of a trial and mostly waits."""
 
     def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
         self.server = Server(problem)

@@ -6,9 +6,7 @@ from fedsmu_ray.executors.base import Backend
 
 
 def backend(name: str) -> Backend:
-    """The backend called `name`; executors are imported when they are used, since Ray takes
-    seconds.
-    """
+    """The backend called `name`, imported when it is used, since importing Ray takes seconds."""
     match name:
         case "inline":
             from fedsmu_ray.executors.inline import InlineBackend

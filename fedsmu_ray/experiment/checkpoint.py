@@ -115,9 +115,7 @@ class Checkpoint:
                 path.unlink()
 
     def load(self) -> Loaded | None:
-        """The checkpoint, or None if none was completed; raises CheckpointError for a damaged
-        one.
-        """
+        """The checkpoint, or None if there is none; raises CheckpointError if it is damaged."""
         path = self.folder / MANIFEST
         if not path.exists():
             return None
@@ -126,9 +124,7 @@ class Checkpoint:
         return Loaded(manifest.progress, server, lambda: self._read_shards(manifest))
 
     def adopt(self, handle: Handle, file: ArrayFile) -> None:
-        """Note that the shard with this handle is in `file`, so that `save` need not write it
-        again.
-        """
+        """Note that the shard with this handle is in `file`, so that `save` does not write it."""
         self._files[handle] = file
 
     def _write_shards(

@@ -1,6 +1,4 @@
-"""Experiments that continue after an interruption: the folder of a run, and its rounds from its
-checkpoint.
-"""
+"""Experiments that survive interruptions: the folder of a run, and rounds from a checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3  # in a row, without a new round between them
 
-# Keys that may differ between a checkpoint and the run that continues from it: the bits do not
+# Keys that may differ between a checkpoint and the run that resumes from it: the result does not
 # depend on them.
 MAY_DIFFER = (
     "name",
@@ -49,8 +47,7 @@ _COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
 
 
 def run_folder(config: Config, resume: str | Path | None) -> Path | None:
-    """The folder of a run that keeps checkpoints, with its config.yaml; None for a run without
-    checkpoints.
+    """The folder of a run with checkpoints, with its config.yaml; None without checkpoints.
 
     resume: the folder of an interrupted run; raises ConfigError if it is not one.
     """
@@ -75,8 +72,8 @@ def resumable(
     """The rounds of an experiment, from the checkpoint in `folder` if there is one.
 
     Yields the evaluated rounds before the checkpoint once more, for readers that have lost them. A
-    new checkpoint is written every `checkpoint.every` rounds; one that cannot be written costs a
-    warning, and the previous one is kept. `progress` is kept up to date. After a LostError (of the
+    new checkpoint is written every `checkpoint.every` rounds; if it cannot be written, a warning is
+    logged and the previous one is kept. `progress` is kept up to date. After a LostError (of the
     server, or of a node with client states) the experiment restarts from the last checkpoint, or
     else from round 1; the rounds it repeats have the same bits and are not yielded again.
 
@@ -150,7 +147,7 @@ def _restore(
         _restore_progress(progress, loaded.progress["progress"], problem.config)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise CheckpointError(
-            f"{folder}: the checkpoint's progress is not what this program writes ({error!r})"
+            f"{folder}: the progress in the checkpoint is not in this program's format ({error!r})"
         ) from None
     _check_state("server", loaded.server, method.server_init(problem.initial()), folder)
     executor.restore_state(loaded.server)
@@ -211,8 +208,9 @@ def _check_state(whose: str, arrays: Arrays, state: Mapping[str, Tensor], folder
 
 
 def _check_config(config: Config, saved: Mapping[str, Any], folder: Path) -> None:
-    """Raise ConfigError if a checkpoint is of another experiment; `saved` is its flat
-    configuration.
+    """Raise ConfigError if a checkpoint belongs to another experiment.
+
+    saved: the flat configuration in the checkpoint.
     """
     now = json.loads(json.dumps(config.flat()))
     changed = sorted(
@@ -221,7 +219,7 @@ def _check_config(config: Config, saved: Mapping[str, Any], folder: Path) -> Non
     if changed:
         raise ConfigError(
             [
-                f"--resume {folder}: its checkpoint is of another experiment (differs in "
+                f"--resume {folder}: its checkpoint belongs to another experiment (differs in "
                 f"{', '.join(changed)}); give the same configuration, or start a new run"
             ]
         )

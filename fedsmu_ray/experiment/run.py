@@ -1,5 +1,6 @@
-"""One experiment from its configuration to its result: wires executor, rounds, tracking and
-display.
+"""One experiment from its configuration to its result.
+
+It connects executor, rounds, tracking and display.
 """
 
 from __future__ import annotations
@@ -54,15 +55,16 @@ def run(
     """Run one experiment to its end.
 
     address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted run
-    of the same configuration; it continues from its last checkpoint (or round 1) to the same bits,
-    in the same tracked run. display: show progress on stderr. An interrupt or error ends the
-    tracked run as KILLED or FAILED and is raised again.
+    of the same configuration; it continues from its last checkpoint (or round 1) in the same
+    tracked run, and gives the same bits. display: show progress on stderr. An interrupt or error
+    ends the tracked run as KILLED or FAILED and is raised again.
     """
     began = time.perf_counter()
     problem = Problem.of(config)
     folder = run_folder(config, resume)
     executors = backend(config.compute.executor)
-    with ThreadPoolExecutor() as background:  # MLflow and Ray take seconds to start: both at once
+    # MLflow and Ray take seconds to start, so both start at once.
+    with ThreadPoolExecutor() as background:
         opening = background.submit(
             open_tracker,
             config.tracking.uri,
@@ -73,7 +75,7 @@ def run(
             executors.open(problem, address) as (executor, where),
             RunProgress(config, problem.dim, where, display) as shown,
         ):
-            problem = executor.problem  # on Ray it shares the data with the actors; frees our copy
+            problem = executor.problem  # on Ray its data is in the store, so ours can be freed
             tracker = opening.result()
             run_id = _begin(tracker, config, folder)
             try:

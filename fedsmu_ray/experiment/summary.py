@@ -1,6 +1,4 @@
-"""What an experiment gives to trackers and tables: its run to be created, and the summary of its
-results.
-"""
+"""What an experiment gives to trackers and tables: a new run, and the summary of its results."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class GroupOutput(NamedTuple):
 
 
 class ClientWorker:
-    """Runs client tasks and evaluations.
+    """Runs the tasks of client groups, and evaluations.
 
     Tasks are pure: the result depends on the arguments and the problem only.
     """
@@ -150,8 +150,9 @@ class ClientWorker:
 
 
 def _prepare_gpu(share: float, precision: str) -> None:
-    """Limit this process to its share of the GPU's memory, which Ray only accounts for; repeatable
-    sums.
+    """Limit this process to its share of the GPU's memory, and make sums on it repeatable.
+
+    Ray only accounts for the share.
     """
     environment.set_deterministic_cublas()
     if share < 1:

@@ -15,9 +15,7 @@ def sample_cohort(seed: int, round: int, clients: int, cohort: int) -> list[int]
 
 
 def drop_out(seed: int, round: int, cohort: list[int], dropout: float) -> list[int]:
-    """The cohort without the clients that drop out, each with probability `dropout`,
-    independently.
-    """
+    """The cohort without the clients that drop out, each with probability `dropout`."""
     if not dropout:
         return cohort
     keys = streams.keys(seed, "dropout", round, torch.tensor(cohort))

@@ -26,9 +26,7 @@ LocalStep = Callable[[slice, Tensor, Tensor, Tensor | None], None]
 
 
 def channels_last(inputs: Tensor) -> Tensor:
-    """Images [B, C, H, W] in the memory order in which convolutions are fastest; anything else as
-    it is.
-    """
+    """Images [B, C, H, W] in the memory order that suits convolutions; other inputs unchanged."""
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
@@ -45,10 +43,10 @@ class Trainer:
         augment: bool = False,
         precision: str = "float32",
     ) -> None:
-        """augment: whether training images are flipped and cropped. precision: of the model's
-        products.
+        """Take what all rounds share.
 
-        Weights, gradients and everything that is sent stay float32.
+        augment: whether training images are flipped and cropped. precision: of matrix products and
+        convolutions; weights, gradients and everything that is sent stay float32.
         """
         self.module, self.data, self.partition, self.local = module, data, partition, local
         self.seed, self.augment = seed, augment
@@ -58,12 +56,11 @@ class Trainer:
         self.batched = batches_clients(module, data.test_batch(0, 2)[0])
 
     def batches(self, round: int, clients: Tensor) -> tuple[Tensor, Tensor]:
-        """Training batches of the round: data set indices [C, K, B] and how many of the B are real,
-        [C, K].
+        """Training batches of the round: indices [C, K, B], and batch sizes [C, K].
 
-        Every epoch is a fresh permutation of the client's samples, cut into batches; the short last
-        batch is kept and padded with index 0. A client with fewer batches than the longest of its
-        group has empty ones (0 real samples).
+        The indices refer to the training set. Every epoch is a fresh permutation of the client's
+        samples, cut into batches; the short last batch is kept and padded with index 0. A client
+        with fewer batches than the longest of its group has empty ones (of size 0).
         """
         size, epochs = self.local.batch_size, self.local.epochs
         sizes, starts = self.partition.sizes[clients], self.partition.starts[clients]
@@ -88,10 +85,9 @@ class Trainer:
         return together
 
     def losses(self, y: Tensor, inputs: Tensor, targets: Tensor, real: Tensor) -> Tensor:
-        """Mean cross-entropy [C] of C models y [C, P] over the first `real` [C] samples of their
-        batches.
+        """Mean cross-entropy [C] of C models y [C, P] on their batches.
 
-        inputs: [C, B, ...]; targets: [C, B].
+        inputs: [C, B, ...]; targets: [C, B]; real: [C], how many samples of each batch count.
         """
         with self.autocast:
             outputs = self.forward(y, inputs)
@@ -108,9 +104,7 @@ class GroupSolver:
     """The local solvers of one client group in one round (see `algorithms.base.LocalSolver`)."""
 
     def __init__(self, trainer: Trainer, round: int, clients: Tensor, setting: Setting) -> None:
-        """clients: int64 [C]. setting: what methods may know; the solvers themselves do not use
-        it.
-        """
+        """Take the clients of the group, int64 [C], and the setting, for the method."""
         self.trainer, self.round, self.clients, self.setting = trainer, round, clients, setting
         self.lr = trainer.local.lr
         self.losses = torch.zeros(len(clients))  # mean training loss of each client over its steps
@@ -124,8 +118,9 @@ class GroupSolver:
         return steps.to(self.trainer.data.device)
 
     def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
-        """Local SGD from x, for `epochs` epochs of mini-batches (a fresh optimizer every round, no
-        momentum).
+        """Local SGD from x, for `epochs` epochs of mini-batches.
+
+        The optimizer has no momentum and is new in every round:
 
             h <- gradient of the mean cross-entropy over the batch at y
             h <- h + correction + prox (y - x)               terms of the local objective
@@ -159,8 +154,9 @@ class GroupSolver:
     def lion(
         self, x: Tensor, momentum: Tensor, beta1: float, beta2: float
     ) -> tuple[Tensor, Tensor]:
-        """Local Lion from x and a momentum (both [P] or [C, P]), on the batches of `sgd`, with h as
-        there.
+        """Local Lion from x and a momentum, both [P] or [C, P].
+
+        The batches and the gradient h are those of `sgd`:
 
             w <- sign(beta1 mu + (1 - beta1) h)              torch's sign: 0 at 0
             mu <- beta2 mu + (1 - beta2) h
@@ -204,10 +200,9 @@ class GroupSolver:
         return u, new
 
     def sign(self, v: Tensor, zero_rule: ZeroRule) -> Tensor:
-        """Signs of v [C, P] as int8; an exact zero by `zero_rule`, its coin from the client's
-        stream.
+        """Signs of v [C, P] as int8, with exact zeros by `zero_rule`.
 
-        Raises ClientError for NaN.
+        A coin is drawn from the client's stream. Raises ClientError for NaN.
         """
         u = torch.sign(v).to(torch.int8)
         if not u.abs().amin():
@@ -242,8 +237,7 @@ class GroupSolver:
             if not is_finite(row):
                 raise ClientError(
                     f"round {self.round}, client {client}: local training diverged (its model "
-                    "holds NaN "
-                    f"or Inf); lower local.lr (now {self.lr}) or set local.clip_norm"
+                    f"holds NaN or Inf); lower local.lr (now {self.lr}) or set local.clip_norm"
                 )
 
     def _descend(self, y: Tensor, step: LocalStep) -> None:
@@ -265,18 +259,15 @@ class GroupSolver:
         """
         trainer, clients = self.trainer, self.clients[rows]
         augmentation = streams.keys(trainer.seed, "augmentation", self.round, clients)
-        if (
-            not trainer.batched
-        ):  # what the model itself draws (dropout) belongs to this client and round
+        if not trainer.batched:
+            # The model's own draws (dropout) are a function of the client and the round.
             torch.manual_seed(int(streams.keys(trainer.seed, "model", self.round, clients)[0]))
         y.requires_grad_()
         total = torch.zeros(len(y), device=y.device)
         for k in range(index.shape[1]):
             n = real[:, k]
             longest = int(n.max())
-            if (
-                not longest
-            ):  # a client trained alone has fewer batches than the longest of its group
+            if not longest:  # the longest client of its group has more batches than this one
                 continue
             inputs, targets = trainer.data.batch(index[:, k, :longest])
             if trainer.augment:
@@ -293,16 +284,16 @@ class GroupSolver:
     def _resolve_zeros(
         self, u: Tensor, values: Callable[[tuple[Tensor, ...]], Tensor], zero_rule: ZeroRule
     ) -> None:
-        """Apply `zero_rule` to the zeros among the signs u [C, P]; `values` looks up what they are
-        signs of.
+        """Apply `zero_rule` to the zeros among the signs u [C, P].
+
+        values: looks up the values, at given positions, whose signs u holds.
         """
         row, column = at = (u == 0).nonzero(as_tuple=True)
         nan = row[values(at) != 0]
         if len(nan):
             raise ClientError(
                 f"round {self.round}, client {int(self.clients[int(nan[0])])}: the update holds "
-                "NaN; "
-                f"lower local.lr (now {self.lr}) or set local.clip_norm"
+                f"NaN; lower local.lr (now {self.lr}) or set local.clip_norm"
             )
         self.zeros += len(row)
         if zero_rule == "plus":

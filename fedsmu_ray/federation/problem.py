@@ -1,6 +1,4 @@
-"""What an experiment trains, as every process of it sees it: configuration, data, split, and what
-follows.
-"""
+"""What an experiment trains, as every process of it sees it: configuration, data and split."""
 
 from __future__ import annotations
 
@@ -32,8 +30,9 @@ GROUPS_PER_ROUND = 4  # that keep several actors busy
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything that is fixed before round 1. Plain data: it travels to the actors once per
-    experiment.
+    """Everything that is fixed before round 1.
+
+    It is plain data, which is sent to the actors once per experiment.
     """
 
     config: Config
@@ -42,8 +41,9 @@ class Problem:
 
     @staticmethod
     def of(config: Config, dataset: Dataset | None = None) -> Problem:
-        """Load the data (unless given), split it, and check model and method; raises
-        ConfigError.
+        """Load the data (unless given), split it, and check model and method.
+
+        Raises ConfigError.
         """
         data = config.data
         if dataset is None:
@@ -66,8 +66,9 @@ class Problem:
         return problem
 
     def with_dataset(self, dataset: Dataset | None) -> Problem:
-        """The same problem on another copy of the data set, or (None) without it, to be sent beside
-        it.
+        """The same problem with another copy of the data set, or without it (None).
+
+        Without it, the data set is sent separately.
         """
         return replace(self, dataset=cast(Dataset, dataset))
 
@@ -120,7 +121,7 @@ class Problem:
 
     @cached_property
     def has_feedback(self) -> bool:
-        """Whether clients of this method get the outcome of a round."""
+        """Whether the server sends clients of this method feedback after its step."""
         return bool(self.method.feedback(self.setting))
 
     def feedback_fields(self, participants: int) -> Fields:

@@ -1,4 +1,4 @@
-"""What a round leaves behind, and where an experiment stands between two rounds."""
+"""Records of rounds, and the progress of an experiment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Record:
     downlink_bytes: int  # cumulative, of all clients
     seconds: float  # wall time of this round
     zero_fraction: float  # of the uploaded signs, the share that stands for exact zeros
-    dropped: int = 0  # cumulative: sampled clients without a usable answer
+    dropped: int = 0  # cumulative: sampled clients without a usable upload
     uniformity: float | None = None  # magnitude uniformity; None in rounds that are not evaluated
     test_accuracy: float | None = None  # 0 to 1, likewise
     test_loss: float | None = None  # mean cross-entropy, likewise
@@ -26,14 +26,14 @@ class Record:
 
 @dataclass
 class Progress:
-    """Where an experiment stands between two rounds: with the server state, all that a checkpoint
-    holds.
+    """Where an experiment stands between two rounds.
+
+    With the server state, this is all that a checkpoint holds.
     """
 
     round: int = 0  # completed rounds
-    states: dict[int, StateRef] = field(
-        default_factory=dict
-    )  # latest state of each client that has one
+    # The latest state of each client that has one.
+    states: dict[int, StateRef] = field(default_factory=dict)
     waiting: Record | None = None  # the last round, while its evaluation is still to be done
     evaluated: list[Record] = field(default_factory=list)  # the evaluated rounds so far
     uplink_bytes: int = 0

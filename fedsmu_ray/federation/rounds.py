@@ -1,5 +1,6 @@
-"""The rounds of an experiment, as a generator of records. Knows methods and executors, neither Ray
-nor trackers.
+"""The rounds of an experiment, as a generator of records.
+
+They know methods and executors, but neither Ray nor trackers.
 """
 
 from __future__ import annotations
@@ -43,8 +44,11 @@ def rounds(
     """Train round after round; yields every round's record, in order.
 
     progress: where to continue from; it is kept up to date, and is the state between two rounds at
-    every yield. Raises what a client raised, if `federation.on_client_failure` says so, and
-    ClientError for a round with too few participants.
+    every yield. Raises ClientError for a round with too few participants, and what a client raised
+    if `federation.on_client_failure` is `fail`.
+
+    Evaluation tasks share the broadcast (which is the model to evaluate) and the actors of the next
+    round, so an evaluated record is yielded one round late.
 
     The evaluation of a round is work like any other: it shares the next round's broadcast (which is
     the model to evaluate) and its actors, so an evaluated record is yielded one round late.
@@ -52,7 +56,7 @@ def rounds(
     progress = progress or Progress()
     last = problem.config.federation.rounds
     for t in range(progress.round + 1, last + 1):
-        yield from _play_round(problem, executor, progress, t)
+        yield from _run_round(problem, executor, progress, t)
     if progress.waiting:
         t = progress.round + 1
         broadcast = executor.open_round(t, False)
@@ -60,10 +64,8 @@ def rounds(
         yield _complete_record(progress, problem, _evaluate(problem, executor, t, sent))
 
 
-def _play_round(problem: Problem, executor: Executor, progress: Progress, t: int) -> list[Record]:
-    """Play round t and bring `progress` up to date; returns the records that are complete after
-    it.
-    """
+def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int) -> list[Record]:
+    """Run round t and bring `progress` up to date; returns the records that are complete now."""
     began = time.perf_counter()
     config, seed = problem.config.federation, problem.config.seed
     evaluated = t % config.eval_every == 0 or t == config.rounds
@@ -107,7 +109,7 @@ def _play_round(problem: Problem, executor: Executor, progress: Progress, t: int
 
 @dataclass
 class _Trained:
-    """What the tasks of a round returned, and the server's step on it."""
+    """What the tasks of a round returned, and the statistics of the server's step."""
 
     stats: StepStats
     results: dict[int, tuple[Train, TrainResult]]  # by cohort position
@@ -160,9 +162,7 @@ def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[
 
 @dataclass
 class _Retries:
-    """What follows the failures of one round: retries, then one client at a time, then the
-    policy.
-    """
+    """Handles the failures of one round: retries, then one client at a time, then the policy."""
 
     config: FederationConfig
     tasks: InitVar[list[Task]]
@@ -261,8 +261,9 @@ def _evaluation_tasks(problem: Problem, round: int) -> list[Task]:
 
 
 def _complete_record(progress: Progress, problem: Problem, scores: Scores) -> Record:
-    """The waiting record with its evaluation; slices are added in order, so the loss is always
-    rounded alike.
+    """The waiting record with its evaluation.
+
+    Slices are added in order, so that the loss is always rounded alike.
     """
     assert progress.waiting is not None
     total = len(problem.dataset.test_y)

@@ -31,8 +31,9 @@ class _Decoded:
 
 
 class Server:
-    """Owns the server state. The driver never sees the messages' bytes, nor the model before it
-    asks for it.
+    """Owns the server state.
+
+    The driver never sees the bytes of messages, and the model only when it asks for it.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -48,9 +49,8 @@ class Server:
             name: codec.accumulator(self.problem.dim, uniformity)
             for name, codec in self.problem.uplink.items()
         }
-        self.early: dict[
-            int, _Decoded
-        ] = {}  # by cohort position: groups before which others are missing
+        # Groups that wait for those before them, by cohort position.
+        self.early: dict[int, _Decoded] = {}
         self.rejected: dict[int, MessageError] = {}
         self.next = self.uplink_bytes = 0
         self.participants: list[int] = []  # clients whose messages were added up, in cohort order
@@ -63,8 +63,7 @@ class Server:
         """Take the messages of the clients at cohort positions `position`, `position` + 1, ...
 
         Groups arrive in any order and are added up in cohort order, so that float sums are always
-        rounded alike. Messages that are not what these clients should have sent are rejected;
-        `step` reports them.
+        rounded alike. Invalid messages are rejected; `step` reports them.
         """
         try:
             values = self._decode(clients, messages)
@@ -75,7 +74,7 @@ class Server:
         self._add_up()
 
     def step(self, missing: Sequence[int] = ()) -> StepStats | RejectedMessages:
-        """Make the method's server step on what was received, or none if messages were rejected.
+        """Make the method's server step on what was received; no step if messages were rejected.
 
         missing: cohort positions from which nothing will arrive. Raises DivergenceError if the
         model is no longer finite.
@@ -118,9 +117,7 @@ class Server:
         return self._encode(self.problem.feedback_fields(len(self.participants)), self.state)
 
     def model_message(self) -> NDArray[np.uint8]:
-        """The model as a message, uint8 [1, bytes], to evaluate where the broadcast does not hold
-        it.
-        """
+        """The model as a message, uint8 [1, bytes], to evaluate if the broadcast lacks it."""
         return self._encode(self.problem.model_fields, self.state)
 
     def export_state(self) -> dict[str, NDArray[np.float32]]:

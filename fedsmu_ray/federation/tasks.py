@@ -1,8 +1,9 @@
-"""Client tasks as plain data, their results, and the Executor protocol: whoever runs them.
+"""Client tasks as plain data, their results, and the protocol of the executors that run them.
 
 The federation hands tasks to an executor and gets their results in the order in which they finish.
-Bulky objects (broadcasts, client states) are handles that only the executor can look into: objects
-of this process for the inline executor, references into Ray's object store for the executor on Ray.
+Large objects (broadcasts, client states) are passed as handles that only the executor can read:
+objects of this process for the inline executor, references into Ray's object store for the executor
+on Ray.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from fedsmu_ray.errors import ClientError, ExperimentError, MessageError
 if TYPE_CHECKING:
     from fedsmu_ray.federation.problem import Problem
 
-Handle = (
-    Any  # of a message or a shard of client states; only the executor that made it can look into it
-)
+Handle = Any  # a message or a shard of client states, readable only by its executor
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -91,8 +90,9 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """Result of a Train task that failed: its clients raised, timed out, or their actor was
-    lost.
+    """Result of a Train task that failed.
+
+    Its clients raised or timed out, or their actor was lost.
     """
 
     error: ExperimentError  # names round, clients and cause
@@ -117,7 +117,7 @@ class RejectedMessages:
 
 
 class Executor(Protocol):
-    """Where client tasks run: a server and at least one client worker, wherever they live."""
+    """Where client tasks run: a server and at least one client worker."""
 
     @property
     def problem(self) -> Problem:
@@ -125,7 +125,7 @@ class Executor(Protocol):
         ...
 
     def load(self, problem: Problem, dataset: Handle | None = None) -> None:
-        """Replace everything the executor knows by this experiment, at round 1.
+        """Replace the loaded experiment, if there is one, by this one, at round 1.
 
         dataset: reference to the problem's data set, where it is in the object store already.
         Raises ExecutionError if the resources for it do not exist.
@@ -133,8 +133,9 @@ class Executor(Protocol):
         ...
 
     def open_round(self, round: int, uniformity: bool) -> Handle:
-        """Begin a round on the server; returns the broadcast. `uniformity`: whether to measure
-        it.
+        """Begin a round on the server; returns the broadcast.
+
+        uniformity: whether to measure the magnitude uniformity of the uploads.
         """
         ...
 
@@ -158,7 +159,7 @@ class Executor(Protocol):
         ...
 
     def model_message(self) -> Handle:
-        """The server's model as a message, to evaluate where the broadcast does not hold it."""
+        """The server's model as a message, to evaluate if the broadcast lacks it."""
         ...
 
     def export_state(self) -> dict[str, NDArray[np.float32]]:
@@ -186,7 +187,7 @@ class Executor(Protocol):
         ...
 
     def recover(self) -> None:
-        """After a LostError: replace what was lost. `restore_state` or round 1 follows."""
+        """Replace what a LostError says was lost; `restore_state` or round 1 must follow."""
         ...
 
     def close(self) -> None:
@@ -197,8 +198,9 @@ class Executor(Protocol):
 def state_refs(
     clients: Sequence[int], shards: Sequence[Handle], rows: int | None
 ) -> dict[int, StateRef]:
-    """Where the new states of a group are: in `shards` of `rows` clients each; None: stateless
-    clients.
+    """Where the new states of a group are.
+
+    shards: the states of `rows` clients each. rows: None for stateless clients.
     """
     if not rows:
         return {}
@@ -227,8 +229,9 @@ def task_failure(task: Task, error: Exception) -> TaskFailure:
 
 
 def client_error(task: Task, error: Exception, where: str) -> ExperimentError:
-    """An exception of client code as an error that names the clients; `where` is the file:line that
-    raised.
+    """An exception of client code as an error that names the clients.
+
+    where: the file:line that raised.
     """
     if isinstance(error, ExperimentError):
         return error

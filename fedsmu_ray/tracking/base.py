@@ -1,5 +1,6 @@
-"""What a tracker is. Trackers know neither configurations nor federations: runs reach them as plain
-data.
+"""The protocol of a tracker, and what it records.
+
+Trackers know neither configurations nor federations: runs reach them as plain data.
 """
 
 from __future__ import annotations
@@ -100,9 +101,7 @@ class NoTracker:
 
 
 def absolute_uri(uri: str) -> str:
-    """The URI with a relative SQLite path made absolute, so that it is valid in any working
-    directory.
-    """
+    """The URI with a relative SQLite path made absolute, so that it is valid in any folder."""
     if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/") and ":memory:" not in uri:
         return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri

@@ -81,7 +81,7 @@ METRICS = (
         "clients/dropped",
         "dropped",
         "clients",
-        "sampled clients without a usable answer so far",
+        "sampled clients without a usable upload so far",
         omit_zero=True,
     ),
 )

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FLUSH_INTERVAL_S = (
-    2.0  # metrics wait about this long at most: a write for every round would be slow
-)
+FLUSH_INTERVAL_S = 2.0  # between writes of metrics, since one for every round would be slow
 MAX_RETRY_INTERVAL_S = 60.0  # between attempts to reach a server that does not respond
 FINAL_FLUSH_TIMEOUT_S = 60.0  # for an unreachable server when the last run has finished
 ABORTED_FLUSH_TIMEOUT_S = 5.0  # the same after an interrupt or a failure
@@ -33,10 +31,10 @@ class MLflowTracker:
     """Writes runs through one MlflowClient, metrics in batches.
 
     Every write is queued, run by run, and leaves the queue when the store has confirmed it. A
-    server that does not respond never stops training: it costs a warning and an attempt now and
-    then. What is queued is written when the server responds again, or else to a file at the end. A
-    run that is started in the meantime gets a local id, which its tag `fedsmu.id` keeps. A round
-    that a run already has is ignored.
+    server that does not respond never stops training: it costs one warning, and repeated attempts
+    to reach it. What is queued is written when the server responds again, or else to a file at the
+    end. A run that is started while the server is unreachable gets a local id, which its tag
+    `fedsmu.id` keeps. A round that a run already has is ignored.
     """
 
     def __init__(self, uri: str, experiment: str, folder: str | Path = ".") -> None:
@@ -53,12 +51,11 @@ class MLflowTracker:
             raise ConfigError(
                 [
                     f"tracking.uri = {uri!r}: cannot be opened ({_first_line(error)}); correct it, "
-                    "or turn "
-                    "tracking off with tracking.uri=null"
+                    "or turn tracking off with tracking.uri=null"
                 ]
             ) from None
         self.next_flush = 0.0  # time.monotonic() seconds
-        self._runs: dict[str, PendingRun] = {}  # by the id that the caller has
+        self._runs: dict[str, PendingRun] = {}  # by the id that `start` has returned
         self._rejected: list[Mapping[str, Any]] = []  # writes that the store has rejected
         self._is_unreachable = False
         self._writers: dict[str, Callable[[PendingRun, Any], None]] = {
@@ -71,8 +68,9 @@ class MLflowTracker:
         }
 
     def start(self, run: NewRun) -> str:
-        """Create a run and return its id; a local id, valid here and in `resume`, if the server is
-        unreachable.
+        """Create a run and return its id.
+
+        If the server is unreachable this is a local id, which `resume` accepts too.
         """
         local_id = LOCAL_ID_PREFIX + uuid.uuid4().hex
         pending = self._runs[local_id] = PendingRun(local_id, is_open=True)
@@ -129,8 +127,8 @@ class MLflowTracker:
     def flush(self) -> None:
         """Write everything that is queued.
 
-        A server that does not respond is warned about once, and not asked again for nine times as
-        long as the attempt took: nine tenths of the time are left for training.
+        If the server does not respond, a warning is logged once, and the next attempt is made after
+        nine times as long as this one took: nine tenths of the time are left for training.
         """
         began = time.monotonic()
         if self._is_unreachable and began < self.next_flush:
@@ -139,8 +137,7 @@ class MLflowTracker:
         if failure and not self._is_unreachable:
             log.warning(
                 "MLflow at %s does not respond (%s); the run continues, and everything is kept "
-                "until it "
-                "can be written",
+                "until it can be written",
                 self.uri,
                 _first_line(failure),
             )
@@ -175,8 +172,9 @@ class MLflowTracker:
         return failure
 
     def _write_run(self, run: PendingRun) -> None:
-        """Write what is queued of one run; raises what the client raises if the server does not
-        respond.
+        """Write what is queued of one run.
+
+        Raises what the client raises if the server does not respond.
         """
         while run.writes:
             write = run.writes[0]
@@ -255,15 +253,13 @@ class MLflowTracker:
     def _end(self, run: PendingRun, values: dict[str, Any]) -> None:
         self.client.set_terminated(run.run_id, **values)
 
-    # The end of everything
+    # The final flush
 
     def _final_flush(self, timeout: float) -> None:
-        """Retry for `timeout` seconds, then write what is still queued or was rejected to a
-        file.
-        """
+        """Retry for `timeout` seconds, then write what is left or was rejected to a file."""
         if self.has_pending_writes():
             log.warning(
-                "MLflow at %s still does not respond; retrying for up to %d s more",
+                "MLflow at %s still does not respond; retrying for up to %d s",
                 self.uri,
                 timeout,
             )
@@ -292,7 +288,7 @@ def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
 
 
 def _artifact_location(uri: str) -> str | None:
-    """Beside a local database, in whatever working directory; None lets a server decide."""
+    """The folder mlruns beside a local database; None lets a server decide."""
     if uri.startswith(SQLITE + "/"):
         return (Path(uri.removeprefix(SQLITE)).parent / "mlruns").as_uri()
     return None
@@ -308,9 +304,7 @@ def _now() -> int:
 
 
 def _is_rejection(error: Exception) -> bool:
-    """Whether the store responded that it will never accept a write: repeating it would not
-    help.
-    """
+    """Whether the store has rejected a write for good, so that repeating it would not help."""
     from mlflow.exceptions import MlflowException
 
     if not isinstance(error, MlflowException):

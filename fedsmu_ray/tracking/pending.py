@@ -1,6 +1,4 @@
-"""Writes of a run that the tracking server has not confirmed yet, in the order in which they have
-to be made.
-"""
+"""Writes of a run that the tracking server has not confirmed yet, in the required order."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ class PendingRun:
         self.writes[-1].values.append(point)
 
     def new_points(self, points: list[Point]) -> list[Point]:
-        """Those of `points` that the store does not have: final metrics, and each new round
-        once.
-        """
+        """Those of `points` that the store lacks: final metrics, and each new round once."""
         cursor, new = RoundCursor(self.cursor.last), []
         for point in points:
             if point.step == 0 or cursor.is_new(point.step):
@@ -80,16 +76,15 @@ class PendingRun:
 
 
 def leave_file(folder: Path, uri: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write to a file, one JSON object a line, what could not be written to the store at `uri`."""
+    """Write to a file what could not be written to the store at `uri`, one JSON object per line."""
     path = folder / f"not-in-mlflow-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
         log.warning(
-            "MLflow at %s did not accept everything, and what is missing there is lost: %s cannot "
-            "be "
-            "written (%s)",
+            "MLflow at %s did not accept everything, and what is missing there is lost: %s "
+            "cannot be written (%s)",
             uri,
             path,
             error.strerror,

@@ -129,7 +129,7 @@ def test_any_arguments(arguments):
         ("[" * 2000, "nested too deeply"),
         ("seed: " + "9" * 4000, "seed = .*fewer digits"),
         ("seed: " + "9" * 5000, "not valid YAML"),
-        ("seed: 0x" + "f" * 5000, "seed = a int too long to show: must have fewer digits"),
+        ("seed: 0x" + "f" * 5000, "seed = an integer too long to show: must have fewer digits"),
         ("!!map [1]", "expected a mapping"),
         ("a: !!int ''", "not valid YAML"),
         ("a: !!timestamp x", "not valid YAML"),

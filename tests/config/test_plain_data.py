@@ -58,4 +58,4 @@ def test_unsupported_values_are_named(value, words):
 def test_values_in_messages_are_short():
     assert format_value("a" * 500) == f"'{'a' * 120}'"
     assert len(format_value(list(range(500)))) == 123
-    assert format_value(10**5000) == "a int too long to show"
+    assert format_value(10**5000) == "an integer too long to show"

@@ -135,7 +135,7 @@ def altered(result):
     "what, said",
     [
         (dies, "client actor 0 was lost; retry 1 of 3"),
-        (hangs, "no answer within 8 s"),
+        (hangs, "no result within 8 s"),
         (raises, "OSError: a bad moment"),
         (altered, "checksum mismatch"),
     ],
@@ -169,7 +169,7 @@ def test_a_client_that_always_hangs_is_dropped_and_reported(started, caplog):
     history, _ = outcome(problem, started(problem, 2, Hanging))
     assert history[-1][-1] == 1 and "client 4 is dropped" in caplog.text
     with pytest.raises(
-        ClientError, match="no answer within 4 s .federation.client_timeout_s = 2 for each client"
+        ClientError, match="no result within 4 s .federation.client_timeout_s = 2 for each client"
     ):
         outcome(problem_of(**options), started(problem_of(**options), 1, Hanging))
 
@@ -207,7 +207,7 @@ def test_a_server_that_is_lost_repeatedly_ends_the_run(started, monkeypatch, cap
     os.kill(pid_of(executor.server.actor), signal.SIGKILL)
     with pytest.raises(LostError, match="round 1.*: the server actor was lost"):
         outcome(problem, executor)
-    assert "3 of at most 3 times in a row" in caplog.text
+    assert "restart 3 of at most 3 in a row" in caplog.text
 
 
 def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):

@@ -123,13 +123,22 @@ def test_a_damaged_checkpoint_is_never_trained_on(tmp_path):
 @pytest.mark.parametrize(
     "forge, match",
     [
-        (lambda p, a: p["progress"].update(round="4"), "progress is not what this program writes"),
-        (lambda p, a: p["progress"].pop("dropped"), "progress is not what this program writes"),
+        (
+            lambda p, a: p["progress"].update(round="4"),
+            "progress in the checkpoint is not in this program's format",
+        ),
+        (
+            lambda p, a: p["progress"].pop("dropped"),
+            "progress in the checkpoint is not in this program's format",
+        ),
         (
             lambda p, a: p["progress"]["evaluated"][0].update(test_loss="low"),
-            "progress is not what this program writes",
+            "progress in the checkpoint is not in this program's format",
         ),
-        (lambda p, a: p.update(config=None), "progress is not what this program writes"),
+        (
+            lambda p, a: p.update(config=None),
+            "progress in the checkpoint is not in this program's format",
+        ),
         (
             lambda p, a: a.update(y=a.pop("x")),
             r"state of the server does not fit this method and model .'x' is missing",
