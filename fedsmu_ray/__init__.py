@@ -1,4 +1,4 @@
-"""fedsmu_ray: federated learning experiments with 1-bit uploads, over Ray and MLflow.
+"""Federated learning experiments with 1-bit uploads, over Ray and MLflow.
 
 from fedsmu_ray import load_config, run, sweep
 

@@ -1,6 +1,6 @@
-"""Every environment variable that this package reads or sets; no other module touches `os.environ`.
+"""Every environment variable that this package reads or sets; others do not use `os.environ`.
 
-What is set here is a default: a variable that the user has set stays as it is.
+The values set here are defaults: a variable that the user has set keeps its value.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# Ray and Tune read these when they are imported, so the package sets them when it is imported
-# itself.
+# Ray and Tune read these when they are imported, so this package sets them when it is imported.
 RAY_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # nobody reads the results of a round that was abandoned
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # results of an abandoned round are never read
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future behavior of Ray; silences its warning
     # The sweep has a progress display, tracked runs and an interrupt handler of its own.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -32,51 +31,49 @@ MLFLOW_DEFAULTS = {
 
 
 def set_ray_defaults() -> None:
-    """Defaults for Ray and Ray Tune; must run before either is imported."""
+    """Set the defaults for Ray and Ray Tune; must run before either is imported."""
     _set_defaults(RAY_DEFAULTS)
 
 
 def set_mlflow_defaults() -> None:
-    """Defaults for MLflow's client."""
+    """Set the defaults for MLflow's client."""
     _set_defaults(MLFLOW_DEFAULTS)
 
 
 def set_deterministic_cublas() -> None:
-    """A fixed cuBLAS workspace, without which PyTorch refuses deterministic matrix products."""
+    """Fix the cuBLAS workspace, without which PyTorch refuses deterministic matrix products."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def use_cluster_token(address: str | None) -> None:
-    """Authenticate with the token in ~/.ray/auth_token when a cluster is joined; before Ray is
-    imported.
+    """Authenticate with the token in ~/.ray/auth_token if a cluster is joined.
+
+    Must run before Ray is imported.
     """
     if ray_address(address) and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def ray_address(address: str | None = None) -> str | None:
-    """The address of the cluster to join: the one given, else $RAY_ADDRESS, else None (start a
-    local Ray).
+    """The address of the cluster to join: the one given, else $RAY_ADDRESS.
+
+    None if there is neither: Ray is then started on this machine.
     """
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
 def limit_pending_trials(count: int) -> None:
-    """How many trials Tune keeps waiting for resources at once."""
+    """Set how many trials Tune keeps waiting for resources at once."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
 
 
 def data_root() -> Path:
-    """Where data sets are looked for unless `data.root` says otherwise: $FEDSMU_DATA, else the
-    user's cache.
-    """
+    """The default folder of data sets: $FEDSMU_DATA, else ~/.cache/fedsmu_ray."""
     return Path(os.environ.get("FEDSMU_DATA") or "~/.cache/fedsmu_ray").expanduser()
 
 
 def cache_folder() -> Path:
-    """Where decoded images are cached: $FEDSMU_CACHE, else fedsmu_ray in the user's cache
-    folder.
-    """
+    """The folder of the cache of decoded images: $FEDSMU_CACHE, else the user's cache folder."""
     own = os.environ.get("FEDSMU_CACHE")
     return Path(own) if own else _user_cache() / "fedsmu_ray"
 

@@ -1,6 +1,6 @@
-"""Errors that a user can fix. Their message says what is wrong, where, and what to try.
+"""Errors that a user can fix.
 
-Commands print the message of these errors without a traceback.
+Their messages say what is wrong, where, and what to try. Commands print them without a traceback.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ class ExperimentError(Exception):
 
 
 class ConfigError(ExperimentError, ValueError):
-    """One or more problems in a configuration or in what it points to; the message lists them
-    all.
-    """
+    """Problems in a configuration or in what it refers to; the message lists all of them."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)

@@ -1,6 +1,4 @@
-"""Values of a configuration that are valid by themselves and impossible together or on this
-machine.
-"""
+"""Checks of values that are valid by themselves but not together, or not on this machine."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ from fedsmu_ray.config.schema import EXECUTORS, ComputeConfig, DataConfig, Feder
 
 
 def check(values: Mapping[str, Any]) -> list[str]:
-    """The problems of the sections together; values: fields of `Config` by name, `name` and `seed`
-    if valid.
+    """The problems of the sections together.
+
+    values: fields of `Config` by name; `name` and `seed` only if they are valid.
     """
     data, federation, compute = values["data"], values["federation"], values["compute"]
     return [
@@ -32,8 +31,7 @@ def _unusable_name(name: str) -> Iterator[str]:
     if not re.fullmatch(r"\w[\w .,=+()@-]{0,99}", name):
         yield (
             f"name = {format_value(name)}: must begin with a letter or digit and hold up to 100 "
-            "letters, digits, "
-            "spaces and .,=+()@_-, since folders are named after it"
+            "letters, digits, spaces and .,=+()@_-, since folders are named after it"
         )
 
 
@@ -86,6 +84,5 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
     if compute.precision == "tf32" and not gpus:
         yield (
             "compute.precision = tf32: only GPUs have it, and compute.gpus_per_actor = 0; set "
-            "gpus_per_actor, or "
-            "use float32 or bfloat16"
+            "gpus_per_actor, or use float32 or bfloat16"
         )

@@ -28,8 +28,9 @@ def load_config(
 
 
 def quickstart() -> Path:
-    """The file tune_configs/quickstart.yaml: inside an installed package, beside the package in the
-    repository.
+    """The file tune_configs/quickstart.yaml.
+
+    It is inside the package if that is installed, and beside it in the repository.
     """
     installed = PACKAGE / "tune_configs" / "quickstart.yaml"
     return installed if installed.exists() else PACKAGE.parent / "tune_configs" / "quickstart.yaml"

@@ -266,9 +266,7 @@ class Config:
     source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The nested mapping that `parse` turns into this configuration again, with every default
-        written out.
-        """
+        """The nested mapping, with all defaults, that `parse` turns into this configuration."""
         sections = {name: asdict(getattr(self, name)) for name in SECTIONS}
         method = {"name": self.method_name, "profile": self.profile, **asdict(self.algorithm)}
         plain: dict[str, Any] = deep_copy(
@@ -288,15 +286,16 @@ class Config:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def flat(self) -> dict[str, Any]:
-        """The settings that identify a run, by dotted key: all but those of `tune` and
-        `tracking`.
+        """The settings that identify a run, by dotted key.
+
+        They are all but those of `tune` and `tracking`.
         """
         flat = flatten_keys(self.to_dict())
         return {k: v for k, v in flat.items() if k.split(".")[0] not in ("tune", "tracking")}
 
 
 def subsection(f: DataclassField[Any]) -> type | None:
-    """The class of a field that is a section itself; None for a key."""
+    """The class of a field that is itself a section; None for a key."""
     factory: Any = f.default_factory
     return factory if isinstance(factory, type) and is_dataclass(factory) else None
 
@@ -306,9 +305,7 @@ SECTIONS = {f.name: cls for f in fields(Config) if (cls := subsection(f))}
 
 
 def declared_keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and annotated type of every key that a section's class declares, subsections
-    included.
-    """
+    """Dotted key and annotated type of every key of a section's class and its subsections."""
     hints = get_type_hints(cls, include_extras=True)
     for f in fields(cls):
         if inner := subsection(f):

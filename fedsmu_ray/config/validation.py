@@ -1,5 +1,6 @@
-"""From plain data to a typed configuration. Every problem names its key, its value and the cure,
-and all are listed.
+"""From plain data to a typed configuration.
+
+All problems are listed, each with its key, its value and the cure.
 """
 
 from __future__ import annotations
@@ -53,9 +54,7 @@ def parse(plain: Mapping[str, Any]) -> Config:
 
 
 def known_keys(method: type[Method] | None = None) -> list[str]:
-    """Every dotted key that a configuration can have, with the options of `method` (default:
-    FedSMU).
-    """
+    """Every dotted key of a configuration, with the options of `method` (default: FedSMU)."""
     method = method or methods.METHODS[DEFAULT_METHOD]
     return [
         *_SINGLE_KEYS,
@@ -78,9 +77,7 @@ def model_options() -> dict[str, list[str]]:
 
 
 def _mapping(key: str, given: object, problems: list[str]) -> dict[str, Any]:
-    """A copy of a section as written; empty if the section is left out or (which is a problem) not
-    a mapping.
-    """
+    """A copy of a section as written; empty if it is left out or (a problem) not a mapping."""
     if isinstance(given, Mapping):
         return dict(given)
     if given is not None:
@@ -130,7 +127,7 @@ def _section(
 def _method(
     name: Any, given: Mapping[str, Any], defaults: Mapping[str, Any], problems: list[str]
 ) -> Method | None:
-    """The method with its options; None if its class or an instance cannot be had."""
+    """The method with its options; None if its class or an instance cannot be created."""
     if not check_choice("algorithm.name", name, problems):
         return None
     try:
@@ -148,9 +145,7 @@ def _method(
 
 
 def _model(name: Any, given: Mapping[str, Any], problems: list[str]) -> Model | None:
-    """The model with its options, of which null stands for the default; None for an unknown
-    name.
-    """
+    """The model with its options, where null stands for the default; None for an unknown name."""
     users = model_options()
     problems += [unknown_key(f"model.{key}", known_keys()) for key in given if key not in users]
     if not check_choice("model.name", name, problems):
@@ -161,8 +156,7 @@ def _model(name: Any, given: Mapping[str, Any], problems: list[str]) -> Model | 
     own = {f.name for f in fields(cls)}
     problems += [
         f"model.{key} = {format_value(tuple(value) if isinstance(value, list) else value)}: {name} "
-        "does not read it "
-        f"(only {', '.join(users[key])}); remove it"
+        f"does not read it (only {', '.join(users[key])}); remove it"
         for key, value in given.items()
         if key not in own
     ]

@@ -1,6 +1,4 @@
-"""Single keys and values of a configuration: whether they are valid, and the messages for those
-that are not.
-"""
+"""Checks of single keys and values of a configuration, and their messages."""
 
 from __future__ import annotations
 
@@ -38,8 +36,9 @@ CHOICES: dict[str, Mapping[str, object]] = {
 
 
 def check_value(cls: type, name: str, key: str, value: object, problems: list[str]) -> Any:
-    """The value of the field `name` of a section's class, e.g. a list as a tuple; a problem is
-    added to `problems`.
+    """Check the value of field `name` of a section's class; returns it, a list as a tuple.
+
+    Problems are added to `problems`.
     """
     if key in CHOICES:
         check_choice(key, value, problems)
@@ -66,7 +65,7 @@ def _adapter(cls: type, name: str) -> TypeAdapter[Any]:
 
 
 def check_choice(key: str, value: object, problems: list[str]) -> bool:
-    """Whether a value is one of the names in CHOICES; a problem is added to `problems`."""
+    """Whether a value is one of the names in CHOICES; if not, a problem is added to `problems`."""
     try:
         plugins.lookup(key, value, CHOICES[key])
     except ConfigError as error:
@@ -76,8 +75,9 @@ def check_choice(key: str, value: object, problems: list[str]) -> bool:
 
 
 def unknown_key(key: str, known: Iterable[str], more: str = "") -> str:
-    """The message for an unknown key, with the nearest valid one: by the whole key, else by its
-    last part.
+    """The message for an unknown key, with the nearest valid one.
+
+    That is the nearest by the whole key, else by its last part.
     """
     known, key = list(known), key[:MAX_VALUE_LENGTH]
     close = difflib.get_close_matches(key, known, n=1)

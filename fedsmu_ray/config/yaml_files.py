@@ -16,8 +16,9 @@ MAX_FILE_BYTES = 200_000
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The nested mapping of a YAML file; raises ConfigError if it cannot be read or holds something
-    else.
+    """The nested mapping of a YAML file.
+
+    Raises ConfigError if it cannot be read or holds something else.
     """
     try:
         with open(path, "rb") as file:
@@ -39,8 +40,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """['local.lr=0.1', ...] -> {'local.lr': 0.1}; values are YAML. Raises ConfigError that lists
-    all problems.
+    """Parse overrides: ['local.lr=0.1', ...] gives {'local.lr': 0.1}.
+
+    Values are YAML. Raises ConfigError that lists all problems.
     """
     overrides, problems = {}, []
     for argument in arguments:

@@ -1,6 +1,4 @@
-"""A data set from arrays, whoever made them: .npz files, the user's own function, Hugging Face
-`datasets`.
-"""
+"""A data set from arrays: of an .npz file, the user's own function, or Hugging Face `datasets`."""
 
 from __future__ import annotations
 
@@ -18,8 +16,7 @@ OPTIONAL = ("classes", "clients", "symbols", "mean", "std")
 
 
 def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
-    """A data set from train_x, train_y, test_x, test_y and, if given, classes, clients, symbols,
-    mean and std.
+    """A data set from arrays by name: those in REQUIRED, and any of those in OPTIONAL.
 
     uint8 [N, C, H, W] or [N, H, W] are images, normalized by the training set's moments unless mean
     and std are given; other whole numbers are tokens; floats are used as they are. Labels and
@@ -68,8 +65,7 @@ def _samples(values: Any, where: str) -> NDArray[Any]:
         raise ConfigError(
             [
                 f"{where}: samples {list(x.shape)} of type {x.dtype}: expected [samples, ...] of "
-                "uint8 (images), "
-                "whole numbers (tokens) or floats"
+                "uint8 (images), whole numbers (tokens) or floats"
             ]
         )
     return x.astype(np.float32 if x.dtype.kind == "f" else np.int64, copy=False)
@@ -97,8 +93,7 @@ def _moments(
         raise ConfigError(
             [
                 f"{where}: mean {mean} and std {std} need a number for each of the {channels} "
-                "channels, and std "
-                "must be positive"
+                "channels, and std must be positive"
             ]
         )
     return mean, std

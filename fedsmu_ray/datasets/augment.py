@@ -1,6 +1,4 @@
-"""Training augmentation of FedDyn and FedSMU: random flips, and crops of images padded with
-zeros.
-"""
+"""Training augmentation of FedDyn and FedSMU: random flips and zero-padded crops."""
 
 from __future__ import annotations
 
@@ -11,14 +9,13 @@ from fedsmu_ray.numerics import streams
 
 
 def flip_and_crop(x: Tensor, key: Tensor, step: int) -> Tensor:
-    """Augmented copies of normalized images x [C, B, channels, H, W]; key: int64 [C], one stream
-    per client.
+    """Augmented copies of normalized images x [C, B, channels, H, W].
 
-    With probability 1/2 an image is mirrored; with probability 1/2 it is then padded by p zeros on
-    every side (after normalization, so by the mean color) and cropped to H x W at offsets uniform
-    in 0..2p; p = 4, or 8 from 64 pixels. What happens to sample b in local step `step` is word
-    (step << 32) + b of its client's stream, so it does not depend on which other clients are in the
-    group.
+    key: int64 [C], the random stream of each client. With probability 1/2 an image is mirrored;
+    with probability 1/2 it is then padded by p zeros on every side (after normalization, so by the
+    mean color) and cropped to H x W at offsets uniform in 0..2p; p = 4, or 8 from 64 pixels. What
+    happens to sample b in local step `step` follows from word (step << 32) + b of its client's
+    stream, so it does not depend on the other clients of the group.
     """
     height, width = x.shape[-2:]
     pad = 8 if min(height, width) >= 64 else 4
@@ -29,8 +26,7 @@ def flip_and_crop(x: Tensor, key: Tensor, step: int) -> Tensor:
         torch.where(crop, ((word >> shift & 0xFFFFFF) * (2 * pad + 1) >> 24) - pad, 0)
         for shift in (2, 26)
     )
-    # Row and column that every output pixel comes from; a pixel of the border is read anywhere and
-    # set to zero.
+    # Row and column that every output pixel comes from; pixels of the border are set to zero below.
     row = torch.arange(height, device=x.device) + down[:, None]
     column = torch.arange(width, device=x.device) + right[:, None]
     row_inside, column_inside = (row >= 0) & (row < height), (column >= 0) & (column < width)

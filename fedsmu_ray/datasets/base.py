@@ -1,6 +1,4 @@
-"""The contract of a data set: a frozen dataclass whose fields are its options, and a method that
-loads it.
-"""
+"""The base class of data sets: a frozen dataclass whose fields are its options."""
 
 from __future__ import annotations
 

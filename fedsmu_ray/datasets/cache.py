@@ -1,5 +1,4 @@
-"""Decoded images on disk, so that 110,000 JPEGs are decoded once per machine and not once per
-trial.
+"""A cache of decoded images, so that each is decoded once per machine and not once per trial.
 
 An entry is a folder of .npy files and meta.json. It appears by one rename, so it is complete or
 does not exist. It holds the fingerprint of the files it was made from (their sizes and modification
@@ -74,8 +73,7 @@ def cached(
         raise ConfigError(
             [
                 f"the cache of decoded images {entry} cannot be written: {error}; set "
-                "$FEDSMU_CACHE to a folder "
-                "with enough space"
+                "$FEDSMU_CACHE to a folder with enough space"
             ]
         ) from error
 
@@ -85,14 +83,14 @@ class _UnusableError(Exception):
 
 
 def _make(entry: Path, mark: str, nbytes: int, make: Callable[[Path], dict[str, Any]]) -> None:
-    """Make the entry, in place of the old one if there is one; raises OSError if the disk has no
-    space for it.
+    """Make the entry, in place of the old one if there is one.
+
+    Raises OSError if the disk does not have enough space.
     """
     folder().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder()).free
-    if (
-        free < nbytes
-    ):  # writing to a mapped file on a full disk would end the process without a message
+    # Writing to a mapped file on a full disk would end the process without a message.
+    if free < nbytes:
         raise OSError(f"{nbytes / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free")
     with tempfile.TemporaryDirectory(prefix=f".{entry.name}.", dir=folder()) as temporary:
         new = Path(temporary) / "entry"
@@ -107,8 +105,9 @@ def _make(entry: Path, mark: str, nbytes: int, make: Callable[[Path], dict[str, 
 
 
 def _load(entry: Path, mark: str) -> tuple[Arrays, dict[str, Any]]:
-    """Raises FileNotFoundError for no entry and _UnusableError for one that is out of date or
-    damaged.
+    """Read the entry.
+
+    Raises FileNotFoundError if there is none, and _UnusableError if it is out of date or damaged.
     """
     if not entry.is_dir():
         raise FileNotFoundError(entry)

@@ -15,8 +15,7 @@ BLOCK = 1000  # images whose moments are computed at once
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test samples as they are stored; images are normalized only when a batch is
-    drawn.
+    """Training and test samples as they are stored; batches of images are normalized when drawn.
 
     train_x, test_x: images uint8 [N, channels, height, width]; tokens uint8 or int64 [N, length];
     or float32 [N, ...]. train_y, test_y: int64 [N] in range(classes). mean, std: per channel, of
@@ -49,8 +48,9 @@ class Dataset:
 
 
 def moments(x: NDArray[Any], scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of every channel of images [N, C, H, W] / scale, in blocks to
-    spare memory.
+    """Mean and standard deviation of every channel of images [N, C, H, W] / scale.
+
+    They are computed in blocks to save memory.
     """
     count = x.size / x.shape[1]
     total = np.zeros(x.shape[1])
@@ -65,9 +65,7 @@ def moments(x: NDArray[Any], scale: float) -> tuple[tuple[float, ...], tuple[flo
 
 
 def checked(dataset: Dataset, where: str) -> Dataset:
-    """The data set, if its arrays are valid and fit together; raises ConfigError that names
-    `where`.
-    """
+    """The data set, if its arrays are valid and match; raises ConfigError that names `where`."""
     problems = []
     splits = ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
     for split, x, y in splits:
@@ -96,8 +94,7 @@ def _label_problems(x: NDArray[Any], y: NDArray[Any], classes: int, split: str) 
     if y.ndim != 1 or y.dtype != np.int64 or len(x) != len(y) or not len(y):
         return [
             f"{split}_x {list(x.shape)} and {split}_y {list(y.shape)} ({y.dtype}) must hold the "
-            "same number of "
-            "samples, at least one, and labels must be whole numbers"
+            "same number of samples, at least one, and labels must be whole numbers"
         ]
     wrong = np.flatnonzero((y < 0) | (y >= classes))
     if len(wrong):

@@ -10,9 +10,7 @@ from fedsmu_ray.numerics.parameters import as_tensor
 
 
 class DeviceData:
-    """A data set resident on the device that trains; on the CPU it shares the memory of the
-    arrays.
-    """
+    """A data set on the device that trains; on the CPU it shares the memory of the arrays."""
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self.device = device
@@ -28,14 +26,15 @@ class DeviceData:
             self.offset = (mean / std)[:, None, None]
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Training samples as the model takes them, and labels: index [C, B] gives [C, B, ...] and
-        [C, B].
+        """Training samples in the form the model takes, and their labels.
+
+        index [C, B] gives samples [C, B, ...] and labels [C, B].
         """
         index = index.to(self.device)
         return self._prepared(self.train_x[index]), self.train_y[index]
 
     def test_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Test samples start..stop-1 as the model takes them, [stop - start, ...], and labels."""
+        """Test samples start..stop-1 in the form the model takes, and their labels."""
         return self._prepared(self.test_x[start:stop]), self.test_y[start:stop]
 
     def _prepared(self, x: Tensor) -> Tensor:

@@ -15,9 +15,7 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class Digits(DatasetSource):
-    """1,797 images of 8x8 pixels with 16 gray levels. There is no test split: every fifth sample is
-    a test sample.
-    """
+    """1,797 images of 8x8 pixels with 16 gray levels; every fifth one is a test sample."""
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read the file in the installed package of scikit-learn."""

@@ -82,11 +82,11 @@ def _package(where: str) -> Any:
 def _load_splits(
     datasets: Any, path: str, config: str | None, download: bool, where: str
 ) -> Mapping[str, Any]:
-    """The splits by name: of a folder written by save_to_disk, of any other local folder, or of the
-    hub.
+    """The splits by name.
 
-    The hub is asked only if downloads are allowed; otherwise its data sets come from the package's
-    own cache.
+    They come from a folder written by save_to_disk, any other local folder, or the hub. The hub is
+    contacted only if downloads are allowed; otherwise its data sets are read from the package's
+    cache.
     """
     try:
         if (Path(path) / "dataset_dict.json").is_file():
@@ -96,12 +96,11 @@ def _load_splits(
             loaded = datasets.load_dataset(path, config, download_config=local)
         else:
             loaded = datasets.load_dataset(path, config)
-    except Exception as error:  # of half a dozen types, depending on what is missing
+    except Exception as error:  # of several types, depending on what is missing
         raise ConfigError(
             [
                 f"{where}: cannot be loaded ({type(error).__name__}: {error}); give a folder that "
-                "exists, or allow "
-                "the download with data.download=true"
+                "exists, or allow the download with data.download=true"
             ]
         ) from error
     return cast(Mapping[str, Any], loaded)
@@ -131,8 +130,7 @@ def _images(split: Any, column: str, where: str) -> NDArray[np.uint8]:
             raise ConfigError(
                 [
                     f"{where}: image {i} is {list(pixels.shape)} [channels, height, width], the "
-                    "others are "
-                    f"{list(images.shape[1:])}; resize all images to one size"
+                    f"others are {list(images.shape[1:])}; resize all images to one size"
                 ]
             )
         images[i] = pixels

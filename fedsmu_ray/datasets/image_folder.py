@@ -14,8 +14,9 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class ImageFolder(DatasetSource):
-    """<root>/{train,test}/<class>/*: images of one size, read as RGB; classes are the folder names,
-    sorted.
+    """Images of one size in <root>/{train,test}/<class>/*.
+
+    They are read as RGB. Classes are the folder names, sorted.
     """
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
@@ -25,8 +26,7 @@ class ImageFolder(DatasetSource):
             raise ConfigError(
                 [
                     f"data.dataset = {name}: {root}/train has no class folders; set data.root to a "
-                    "folder that has "
-                    "train/<class>/*.jpg and test/<class>/*.jpg"
+                    "folder that has train/<class>/*.jpg and test/<class>/*.jpg"
                 ]
             )
         if not (root / "test").is_dir():

@@ -20,7 +20,7 @@ from fedsmu_ray.errors import ConfigError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 CHUNK = 256  # images decoded between two updates of the progress display
-SILENT = 2000  # images that decode too quickly to show progress
+SILENT = 2000  # no progress display for so few images
 LINE_EVERY_S = 10.0  # between progress lines of a display that is not a terminal
 
 
@@ -33,9 +33,7 @@ class ImageList:
 
 
 def list_images(folders: list[Path]) -> ImageList:
-    """The image files of one folder per class, sorted by name; a folder that is missing has
-    none.
-    """
+    """The image files of one folder per class, sorted by name; a missing folder has none."""
     files: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
@@ -82,9 +80,7 @@ def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: i
 
 
 def _decode(files: list[str], x: NDArray[np.uint8], advance: Callable[[int], None]) -> None:
-    """Decode the files into x [N, 3, H, W], on all cores: Pillow decodes outside the interpreter
-    lock.
-    """
+    """Decode the files into x [N, 3, H, W], on all cores: Pillow releases the interpreter lock."""
 
     def decode_chunk(start: int) -> int:
         stop = min(start + CHUNK, len(files))
@@ -94,8 +90,7 @@ def _decode(files: list[str], x: NDArray[np.uint8], advance: Callable[[int], Non
                 raise ConfigError(
                     [
                         f"data.root: {files[i]} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
-                        "others are "
-                        f"{x.shape[3]}x{x.shape[2]}; resize all images to one size"
+                        f"others are {x.shape[3]}x{x.shape[2]}; resize all images to one size"
                     ]
                 )
             x[i] = pixels.transpose(2, 0, 1)

@@ -18,10 +18,10 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class Imported(DatasetSource):
-    """A function of the user's: function(root, **data.options) -> mapping of arrays as in
-    `from_arrays`, or a Dataset.
+    """A data set that the user's function returns.
 
-    All of `data.options` are arguments of the function, so none is checked here.
+    It is called as function(root, **data.options) and returns a mapping of arrays as in
+    `from_arrays`, or a Dataset. All of `data.options` are its arguments, so none is checked here.
     """
 
     options: Annotated[
@@ -44,8 +44,7 @@ class Imported(DatasetSource):
             raise ConfigError(
                 [
                     f"{where}: it returned a {type(loaded).__name__}; it must return a mapping "
-                    "with "
-                    f"{', '.join(REQUIRED)}"
+                    f"with {', '.join(REQUIRED)}"
                 ]
             )
         return from_arrays(name, loaded, where)

@@ -1,10 +1,10 @@
 """LEAF's JSON format (Caldas et al., 2018): users with their samples, in a train and a test folder.
 
-    <root>/{train,test}/*.json: {"users": [...], "num_samples": [...], "user_data": {user: {"x":
-    [...], "y": [...]}}}
+    <root>/{train,test}/*.json:
+        {"users": [...], "num_samples": [...], "user_data": {user: {"x": [...], "y": [...]}}}
 
-x is a list of windows of characters (Shakespeare) or of lists of numbers (FEMNIST, synthetic); y
-the next characters or whole numbers.
+x is a list of windows of characters (Shakespeare) or of lists of numbers (FEMNIST, synthetic); y is
+a list of the next characters or of whole numbers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ALPHABET = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklm
 
 @dataclass(frozen=True)
 class Leaf(DatasetSource):
-    """A data set in LEAF's format; natural clients are the training users, the test set pools those
-    of all users.
+    """A data set in LEAF's format.
 
-    Text becomes tokens uint8 (int64 if there are more than 256 symbols) [N, length], numbers
+    The natural clients are the users of the training set; the test set pools the samples of all
+    users. Text becomes tokens uint8 (int64 if there are more than 256 symbols) [N, length], numbers
     float32.
     """
 
@@ -55,8 +55,9 @@ class Shakespeare(DatasetSource):
 
 @dataclass(frozen=True)
 class _Split:
-    """Samples [N, ...], labels and natural clients int64 [N], clients numbered in the order of the
-    users.
+    """Samples [N, ...], labels and natural clients int64 [N].
+
+    Clients are numbered in the order of the users.
     """
 
     x: NDArray[Any]
@@ -65,8 +66,9 @@ class _Split:
 
 
 def _load(name: str, root: Path, alphabet: str) -> Dataset:
-    """The data set in <root>/<name> or <root>; raises ConfigError that names file, user and what is
-    wrong.
+    """Read the data set in <root>/<name> or <root>.
+
+    Raises ConfigError that names the file, the user and the problem.
     """
     places = [root / name, root]
     place = next((p for p in places if (p / "train").is_dir()), None)
@@ -75,8 +77,7 @@ def _load(name: str, root: Path, alphabet: str) -> Dataset:
             [
                 f"data.dataset = {name}: no folder train/ with LEAF's JSON files in "
                 f"{' or '.join(map(str, places))}; set data.root (or $FEDSMU_DATA) to the folder "
-                "that holds "
-                "train/ and test/"
+                "that holds train/ and test/"
             ]
         )
     train, test = (_read_split(place / split, alphabet) for split in ("train", "test"))
@@ -163,8 +164,7 @@ def _users(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
             raise ConfigError(
                 [
                     f"data.root: {file}, user {user}: {x} samples and {y} labels, but num_samples "
-                    f"says {number}; "
-                    "fetch or generate the file again"
+                    f"says {number}; fetch or generate the file again"
                 ]
             )
     return [(user, samples) for user, samples in found if samples["x"]]

@@ -16,9 +16,7 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class Npz(DatasetSource):
-    """A file written by numpy.savez(path, train_x=..., train_y=..., test_x=..., test_y=...); `root`
-    is the file.
-    """
+    """The file `root`, written by numpy.savez with the arrays of `from_arrays`."""
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read the file `root`."""
@@ -36,8 +34,7 @@ class Npz(DatasetSource):
             raise ConfigError(
                 [
                     f"data.root: {root} cannot be read ({error}); it must be a complete file "
-                    "written by numpy.savez, "
-                    "without Python objects"
+                    "written by numpy.savez, without Python objects"
                 ]
             ) from None
         return from_arrays(name, arrays, f"data.root: {root}")

@@ -1,5 +1,6 @@
-"""Split the training samples over the clients: pure functions of labels (or natural clients) and
-seed.
+"""Splits of the training samples over the clients.
+
+They are pure functions of the labels (or the natural clients) and the seed.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ class PartitionConfig:
         Literal["dirichlet", "iid", "shards", "natural", "quantity_skew"],
         Field(
             description="label skew (dirichlet, shards), size skew (quantity_skew), no skew (iid), "
-            "or the data set's "
-            "own clients (natural)"
+            "or the data set's own clients (natural)"
         ),
     ] = "dirichlet"
     alpha: Annotated[
@@ -54,8 +54,9 @@ class PartitionConfig:
 
 @dataclass(frozen=True)
 class Partition:
-    """Client c has the samples indices[starts[c] : starts[c] + sizes[c]] of the training set (all
-    int64).
+    """The training samples of every client, all int64.
+
+    Client c has the samples indices[starts[c] : starts[c] + sizes[c]] of the training set.
     """
 
     indices: Tensor
@@ -63,9 +64,7 @@ class Partition:
     sizes: Tensor
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as arrays, which the processes of a node share; tensors would be copied into each
-        of them.
-        """
+        """Pickle as arrays, which the processes of a node share; tensors would be copied."""
         return _from_arrays, tuple(t.numpy() for t in (self.indices, self.starts, self.sizes))
 
     def of(self, client: int) -> Tensor:
@@ -98,8 +97,7 @@ def partition(
     seed: int,
     natural_clients: NDArray[np.int64] | None = None,
 ) -> Partition:
-    """Assign the training samples to clients; every client gets at least one, and no sample goes to
-    two.
+    """Assign training samples to clients: at least one to each, and none to two.
 
     natural_clients: the natural client of each sample, for kind `natural`. Kinds of equal sizes
     leave the remainder of len(labels) / clients unused (FedDyn's rule). Raises ConfigError for more
@@ -132,9 +130,7 @@ def partition(
 def _natural(
     natural_clients: NDArray[np.int64] | None, clients: int, generator: np.random.Generator
 ) -> list[Indices]:
-    """Every natural client keeps its samples, in their order; if there are more than `clients`, a
-    random choice.
-    """
+    """The samples of each natural client, in order; of a random choice of `clients` if needed."""
     if natural_clients is None:
         raise ConfigError(
             [
@@ -148,8 +144,7 @@ def _natural(
         raise ConfigError(
             [
                 f"data.clients = {clients}: the data set has {len(ids)} natural clients with "
-                "training samples; use "
-                f"data.clients={len(ids)} or fewer"
+                f"training samples; use data.clients={len(ids)} or fewer"
             ]
         )
     chosen = ids if clients == len(ids) else np.sort(generator.choice(ids, clients, replace=False))
@@ -190,8 +185,7 @@ def _shards(
         raise ConfigError(
             [
                 f"data.partition.shards = {shards}: {clients} clients x {shards} shards are more "
-                "than the "
-                f"{len(labels)} training samples; use fewer of either"
+                f"than the {len(labels)} training samples; use fewer of either"
             ]
         )
     order = generator.permutation(len(labels))
@@ -203,8 +197,9 @@ def _shards(
 def _quantity_skew(
     labels: NDArray[np.int64], clients: int, alpha: float, generator: np.random.Generator
 ) -> list[Indices]:
-    """The same class distribution everywhere, sizes in proportion to Dirichlet(alpha) (Li et al.,
-    ICDE 2022).
+    """The same class distribution everywhere, sizes in proportion to Dirichlet(alpha).
+
+    Source: Li et al., ICDE 2022.
     """
     order = generator.permutation(len(labels))
     free = len(labels) - clients  # beside the one sample that every client gets
@@ -245,10 +240,10 @@ def _dirichlet(
     draws a class from its priors and takes the last unused sample of that class. order: a random
     permutation of the samples.
 
-    Its two rejections are replaced by draws of the same law that cannot loop: the client is drawn
-    among those not yet full, and an exhausted class is removed from the priors (a client whose
-    priors have no mass left draws in proportion to the remaining samples). Samples fill a client
-    from its last slot down.
+    FedDyn's two rejection loops are replaced by draws from the same distribution that always end:
+    the client is drawn among those not yet full, and an exhausted class is removed from the priors
+    (a client whose priors have no mass left draws in proportion to the remaining samples). A
+    client's slots are filled from the last one down.
     """
     pools = [order[labels[order] == c] for c in range(classes)]
     priors = generator.dirichlet(np.full(classes, alpha), size=len(sizes))
@@ -259,8 +254,9 @@ def _dirichlet(
 
 
 def _turns(sizes: Indices, generator: np.random.Generator) -> tuple[Indices, NDArray[np.float64]]:
-    """The client of each turn, drawn among those not yet full, and a uniform number for its draw of
-    a class.
+    """The client of each turn, drawn among those not yet full, and a uniform draw in [0, 1).
+
+    The uniform draw decides the class.
     """
     free, open_clients = sizes.tolist(), list(range(len(sizes)))
     turns, chance = np.empty(int(sizes.sum()), np.int64), np.empty(int(sizes.sum()))
@@ -278,11 +274,10 @@ def _turns(sizes: Indices, generator: np.random.Generator) -> tuple[Indices, NDA
 def _draw_samples(
     pools: list[Indices], priors: NDArray[np.float64], turns: Indices, chance: NDArray[np.float64]
 ) -> Indices:
-    """The sample that the client of each turn takes; pools: samples of each class; priors:
-    [clients, classes].
+    """The sample that the client of each turn takes.
 
-    A block of turns is drawn at once, cut where a class is exhausted, because the following draws
-    depend on that.
+    pools: the samples of each class. priors: [clients, classes]. A block of turns is drawn at once,
+    up to the turn that exhausts a class, since the following draws depend on it.
     """
     left = np.array([len(pool) for pool in pools])
     left_at_cut = left.copy()  # the samples left when a class was last exhausted

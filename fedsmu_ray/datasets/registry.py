@@ -45,8 +45,9 @@ _LONGEST = 120  # characters of a name in a message
 
 
 def find(name: str) -> type[DatasetSource]:
-    """The class of a data set; raises ConfigError that names `data.dataset` and lists the valid
-    names.
+    """The class of a data set.
+
+    Raises ConfigError that names `data.dataset` and lists the valid names.
     """
     for pattern, source in _FORMS.items():
         if re.fullmatch(pattern, name):

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 
 def covering(counts: NDArray[np.int64], share: float = 0.8) -> NDArray[np.int64]:
-    """How many of a client's most frequent classes hold `share` of its samples, [clients]; counts
-    [clients, classes].
+    """How many of its most frequent classes hold `share` of a client's samples, [clients].
+
+    counts: [clients, classes].
     """
     shares = -np.sort(-counts, axis=1).cumsum(1) / counts.sum(1, keepdims=True)
     below = (shares < share - 1e-12).sum(1)
@@ -16,7 +17,7 @@ def covering(counts: NDArray[np.int64], share: float = 0.8) -> NDArray[np.int64]
 
 
 def statistics(counts: NDArray[np.int64]) -> dict[str, int | float]:
-    """The split in a few numbers, from counts [clients, classes]."""
+    """Figures that describe the split, from counts [clients, classes]."""
     sizes, cover = counts.sum(1), covering(counts)
     return {
         "clients": len(counts),

@@ -1,6 +1,4 @@
-"""Synthetic samples of any shape and number, for benchmarks and tests: Gaussian classes of known
-overlap.
-"""
+"""Synthetic samples of any shape and number: Gaussian classes with a known overlap."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ GRAY, CONTRAST = 128, 32  # pixel value of 0, and the step from it to the value 
 
 @dataclass(frozen=True)
 class Synthetic(DatasetSource):
-    """Samples that are a pure function of the options: uint8 images for shapes [C, H, W], float32
-    for all others.
+    """Samples drawn from Gaussian classes, a pure function of the options.
+
+    Samples of shape [C, H, W] are uint8 images, all others float32.
 
     A sample is the mean of its class plus standard normal noise. A class mean has a random
     direction and length `separation`, so two classes are about 1.4 separation standard deviations

@@ -16,10 +16,10 @@ from fedsmu_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class TinyImageNet(DatasetSource):
-    """wnids.txt, train/<wnid>/images/*, and as the test set the validation images with
-    val/val_annotations.txt.
+    """Tiny-ImageNet-200: wnids.txt, train/<wnid>/images/* and val/images/*.
 
-    Classes are in the order of wnids.txt. The folder tiny-imagenet-200 is `root` or in `root`.
+    The test set is the validation images, labeled by val/val_annotations.txt. Classes are in the
+    order of wnids.txt. The folder tiny-imagenet-200 is `root` or in `root`.
     """
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
@@ -49,9 +49,8 @@ def _training_images(folder: Path, wnids: list[str]) -> ImageList:
         raise ConfigError(
             [
                 f"data.root: {folder} is not complete: {len(short)} of {len(wnids)} classes have "
-                "too few images "
-                f"({wnids[short[0]]} has {counts[short[0]]}, others {counts.max(initial=0)}); "
-                "unpack it again"
+                f"too few images ({wnids[short[0]]} has {counts[short[0]]}, others "
+                f"{counts.max(initial=0)}); unpack it again"
             ]
         )
     return images
@@ -83,8 +82,7 @@ def _validation_images(folder: Path, wnids: list[str]) -> ImageList:
             raise ConfigError(
                 [
                     f"data.root: {images / name} is missing (line {number} of "
-                    "val_annotations.txt); unpack the "
-                    "archive again"
+                    "val_annotations.txt); unpack the archive again"
                 ]
             )
         files.append(os.path.join(images, name))

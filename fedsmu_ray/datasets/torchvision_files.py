@@ -29,8 +29,9 @@ _CIFAR = {
 
 @dataclass(frozen=True)
 class MNIST(DatasetSource):
-    """MNIST or Fashion-MNIST: IDX files, plain or gzipped, in <root>/<torchvision class>/raw or
-    <root> itself.
+    """MNIST or Fashion-MNIST in IDX files, plain or gzipped.
+
+    They are in <root>/<torchvision class>/raw or <root> itself.
     """
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
@@ -131,8 +132,7 @@ def _download(name: str, kind: str, root: Path) -> None:
         raise ConfigError(
             [
                 f"data.dataset = {name}: the download to {root} failed ({error}); fetch it "
-                "elsewhere and set "
-                "data.root to its folder"
+                "elsewhere and set data.root to its folder"
             ]
         ) from error
 
@@ -141,7 +141,6 @@ def _not_found(name: str, wanted: str) -> ConfigError:
     return ConfigError(
         [
             f"data.dataset = {name}: not found: looked for {wanted}; set data.root (or "
-            "$FEDSMU_DATA) to its "
-            "folder, or allow the download with data.download=true"
+            "$FEDSMU_DATA) to its folder, or allow the download with data.download=true"
         ]
     )

@@ -1,1 +1,1 @@
-"""What a person sees: progress on stderr, results on stdout."""
+"""What is displayed: progress on stderr, results on stdout."""

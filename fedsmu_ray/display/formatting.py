@@ -12,9 +12,7 @@ SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def stdout() -> Console:
-    """The console for results: as wide as the terminal, or wide enough for any table if it is
-    piped.
-    """
+    """The console for results: as wide as the terminal, or PIPED_WIDTH columns if it is piped."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
@@ -31,7 +29,7 @@ def percent(share: float | None) -> str:
 
 
 def dropped_note(dropped: int) -> str:
-    """The end of a line about uploads: how many sampled clients were dropped; empty if none was."""
+    """The end of a line about uploads: how many were dropped; empty if none was."""
     return f", {dropped} upload{'s' * (dropped > 1)} missing" if dropped else ""
 
 

@@ -1,6 +1,4 @@
-"""Progress displays on stderr: live bars on a terminal, a line now and then where stderr is
-piped.
-"""
+"""Progress displays on stderr: bars on a terminal, a line at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -79,10 +77,8 @@ class RunProgress(_Display):
         self.rounds, self.note = config.federation.rounds, ""
         self.print_line(
             f"{config.name}: {config.method_name} on {config.data.dataset}, {config.model_name} "
-            "with "
-            f"{dim:,} parameters, {config.data.clients} clients, {config.federation.cohort} per "
-            "round, "
-            f"{self.rounds} rounds; {where}"
+            f"with {dim:,} parameters, {config.data.clients} clients, {config.federation.cohort} "
+            f"per round, {self.rounds} rounds; {where}"
         )
         self.task = self.progress.add_task("round", total=self.rounds, note="")
 

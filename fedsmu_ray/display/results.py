@@ -33,9 +33,7 @@ def print_run(summary: Mapping[str, Any], uri: str | None) -> None:
 
 
 def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
-    """Print the `limit` best trials of a sweep, best first, the failed ones, and where the runs
-    are.
-    """
+    """Print the `limit` best trials of a sweep, the failed ones, and where the runs are."""
     console = stdout()
     trials = sorted(outcome["trials"], key=lambda t: t["score"], reverse=outcome["mode"] == "max")
     if trials:

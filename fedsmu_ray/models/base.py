@@ -1,5 +1,6 @@
-"""The base class of all models: what the configuration section `model` and the rest of the program
-know of one.
+"""The base class of all models.
+
+It is all that the configuration section `model` and the rest of the program know of a model.
 """
 
 from __future__ import annotations
@@ -17,18 +18,15 @@ Shape = tuple[int, ...]  # of one sample
 
 @dataclass(frozen=True)
 class Model(ABC):
-    """A model with its options: the fields of a subclass are keys of the configuration section
-    `model`.
-    """
+    """A model with its options: its fields are keys of the configuration section `model`."""
 
     # Whether its inputs are tokens (int64) or numbers (float); None: both are possible.
     takes_tokens: ClassVar[bool | None] = False
 
     def load(self, name: str) -> None:
-        """Import the code that `name` (`model.name`) refers to, so that it is pickled with the
-        model.
+        """Import the code that `name` (`model.name`) refers to, so that it is part of the pickle.
 
-        Nothing by default. Raises ConfigError if it cannot be imported.
+        By default there is none to import. Raises ConfigError if it cannot be imported.
         """
         return
 

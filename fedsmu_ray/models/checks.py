@@ -1,5 +1,6 @@
-"""Checks of a module on a few samples: whether it fits the data, and whether clients can be trained
-in a batch.
+"""Checks of a module on a few samples.
+
+They find out whether it fits the data, and whether clients can be trained in a batch.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from fedsmu_ray.errors import ConfigError
 
 
 def check(module: nn.Module, inputs: Tensor, classes: int, name: str) -> None:
-    """Try the model on a few samples: one output per class, and no buffer that training would
-    change.
+    """Check on a few samples that there is one output per class and no buffer changes in training.
 
     inputs: samples as the model gets them, [B, ...]; name: `model.name`, for the message. Raises
     ConfigError. Buffers are not part of the vector that clients and server exchange, so what
@@ -33,10 +33,8 @@ def check(module: nn.Module, inputs: Tensor, classes: int, name: str) -> None:
         raise ConfigError(
             [
                 f"{where}: training changes its buffers ({', '.join(changed[:3])}), which are not "
-                "parameters and "
-                "would be lost between rounds; use layers without running statistics, such as "
-                "GroupNorm or "
-                "LayerNorm"
+                "parameters and would be lost between rounds; use layers without running "
+                "statistics, such as GroupNorm or LayerNorm"
             ]
         )
     if not any(p.requires_grad for p in module.parameters()):
@@ -51,10 +49,8 @@ def _outputs(module: nn.Module, inputs: Tensor, where: str) -> object:
             raise ConfigError(
                 [
                     f"{where}: it cannot take inputs {list(inputs.shape)} ({inputs.dtype}): "
-                    f"{type(error).__name__}: "
-                    f"{error}; change the model or the data (torchvision's models for large "
-                    "images: "
-                    "model.image_size)"
+                    f"{type(error).__name__}: {error}; change the model or the data (torchvision's "
+                    "models for large images: model.image_size)"
                 ]
             ) from error
 
@@ -73,20 +69,19 @@ def _check_outputs(outputs: object, samples: int, classes: int, where: str) -> N
         raise ConfigError(
             [
                 f"{where}: it returns {list(outputs.shape)} for {samples} samples; the data has "
-                f"{classes} "
-                f"classes, so it must return logits [{samples}, {classes}]"
+                f"{classes} classes, so it must return logits [{samples}, {classes}]"
             ]
         )
 
 
 def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
-    """Whether several clients are trained in one batched computation (torch.func.vmap), on batches
-    like `inputs`.
+    """Whether to train several clients in one batched computation (torch.func.vmap).
 
-    On a GPU whenever it is possible. On a CPU it pays for small matrices, where the overhead of a
-    single client dominates; a convolution already keeps a core busy with one client, and its
-    batched form (grouped convolution) is slower there. It is impossible for LSTMs, for control flow
-    that depends on values, and for dropout, whose random numbers would depend on the grouping.
+    inputs: a batch as the model gets it. It is done on a GPU whenever it is possible. On a CPU it
+    pays for small matrices, where the overhead of a single client dominates; a convolution already
+    keeps a core busy with one client, and its batched form (grouped convolution) is slower there.
+    It is impossible for LSTMs, for control flow that depends on values, and for dropout, whose
+    random numbers would depend on the grouping.
     """
     if any(isinstance(m, nn.RNNBase) for m in module.modules()):
         return False

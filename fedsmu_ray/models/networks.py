@@ -1,7 +1,6 @@
-"""The networks of the FedSMU paper and two small ones, for samples of a given shape. No buffers
-that training changes.
+"""The networks of the FedSMU paper and two small ones, for samples of a given shape.
 
-Sizes in the docstrings are numbers of trainable parameters.
+No buffer changes in training. Sizes in the docstrings are numbers of trainable parameters.
 """
 
 # ruff: noqa: D102 - `build` is documented in base.py
@@ -36,8 +35,9 @@ class Linear(Model):
 
 @dataclass(frozen=True)
 class MLP(Model):
-    """Fully connected ReLU network. The default widths (200, 200) are McMahan et al.'s "2NN"
-    (AISTATS 2017).
+    """Fully connected ReLU network.
+
+    The default widths (200, 200) are McMahan et al.'s "2NN" (AISTATS 2017).
     """
 
     hidden: Annotated[tuple[Positive, ...], Field(description="widths of the hidden layers")] = (
@@ -55,8 +55,10 @@ class MLP(Model):
 
 @dataclass(frozen=True)
 class LeNet(Model):
-    """The FedDyn / FedSMU CIFAR network: two 5x5 convolutions of `filters` filters, then 384, 192,
-    classes.
+    """The CIFAR network of FedDyn and FedSMU.
+
+    Two 5x5 convolutions of `filters` filters, then fully connected layers of 384, 192 and
+    `classes`.
 
     For 3x32x32 images and 64 filters 797,962 (10 classes), 815,332 (100 classes); with 128 filters
     1,724,490 (10 classes). Other image sizes change only the first fully connected layer.
@@ -86,8 +88,9 @@ class LeNet(Model):
 
 @dataclass(frozen=True)
 class ResNet18GN(Model):
-    """ResNet18 with every batch norm replaced by GroupNorm (Hsieh et al., ICML 2020), as in
-    FedSMU's code.
+    """ResNet18 with GroupNorm in place of every batch norm, as in FedSMU's code.
+
+    The replacement is that of Hsieh et al., ICML 2020.
 
     11,181,642 (10 classes), 11,227,812 (100), 11,279,112 (200) with the 7x7 stem; 11,173,962 (10)
     with `stem=cifar`, a 3x3 stride-1 convolution without max-pool, which keeps the resolution of
@@ -123,8 +126,9 @@ class ResNet18GN(Model):
 
 @dataclass(frozen=True)
 class ViTS(Model):
-    """ViT-S (width 384, 12 layers, 6 heads, MLP 1536, class token, learned positions, pre-norm),
-    from scratch.
+    """ViT-S, trained from scratch.
+
+    Width 384, 12 layers, 6 heads, MLP 1536, class token, learned positions, pre-norm.
 
     21,342,346 for patches of 4 on 32x32 and 10 classes; 21,669,514 for patches of 16 on 224x224.
     """
@@ -148,24 +152,23 @@ class ViTS(Model):
         return RGBInput(net, channels, self.image_size)
 
     def _side(self, height: int, width: int) -> int:
-        """Side of the images that the network sees; raises ConfigError if they cannot be divided
-        into patches.
+        """Side of the images that the network sees.
+
+        Raises ConfigError if they cannot be divided into patches.
         """
         side, patch = self.image_size or height, self.patch
         if not self.image_size and height != width:
             raise ConfigError(
                 [
                     f"model.name = vit_s: the images are {height}x{width}, not square; set "
-                    "model.image_size to "
-                    "resize them"
+                    "model.image_size to resize them"
                 ]
             )
         if side % patch:
             raise ConfigError(
                 [
                     f"model.patch = {patch}: images of {side}x{side} pixels cannot be divided into "
-                    "patches of "
-                    f"{patch}; use a divisor of {side}, or set model.image_size"
+                    f"patches of {patch}; use a divisor of {side}, or set model.image_size"
                 ]
             )
         return side
@@ -173,8 +176,9 @@ class ViTS(Model):
 
 @dataclass(frozen=True)
 class CharLSTM(Model):
-    """Next character after a window (McMahan et al., AISTATS 2017, in LEAF's size): see
-    `NextCharacter`.
+    """The next character after a window of text, predicted by `NextCharacter`.
+
+    Source: McMahan et al., AISTATS 2017, in the size of LEAF.
     """
 
     takes_tokens: ClassVar[bool | None] = True
@@ -231,15 +235,15 @@ class RGBInput(nn.Module):
 
 
 def image_shape(shape: Shape, name: str, least: int) -> Shape:
-    """Channels, height and width of image data; raises ConfigError for other data and for smaller
-    images.
+    """Channels, height and width of image data.
+
+    Raises ConfigError for other data and for images smaller than `least` pixels.
     """
     if len(shape) != 3 or min(shape[1:]) < least:
         raise ConfigError(
             [
                 f"model.name: {name} needs images [channels, height, width] of at least "
-                f"{least}x{least} pixels, but "
-                f"the data has {list(shape)}; use model.name=mlp"
+                f"{least}x{least} pixels, but the data has {list(shape)}; use model.name=mlp"
             ]
         )
     return shape

@@ -26,8 +26,9 @@ MODELS: dict[str, type[Model]] = {
 
 
 def find(name: str) -> type[Model]:
-    """The class of the model that `model.name` stands for; raises ConfigError for an unknown
-    name.
+    """The class of the model that `model.name` stands for.
+
+    Raises ConfigError for an unknown name.
     """
     return plugins.lookup("model.name", name, MODELS)
 
@@ -40,8 +41,7 @@ def build(
     seed: int,
     symbols: int | None = None,
 ) -> nn.Module:
-    """The module for samples of `shape`, in PyTorch's or its own default initialization drawn from
-    `seed`.
+    """The module for samples of `shape`, initialized from `seed`.
 
     symbols: number of different tokens, for data of tokens. PyTorch initializes from its global
     generator, which is seeded here, on the CPU, and restored afterwards, so the result depends on

@@ -39,8 +39,7 @@ class TorchvisionModel(Model):
             raise ConfigError(
                 [
                     f"model.name = {name}: torchvision has no classification model {function}; it "
-                    "has "
-                    f"{', '.join(known)}"
+                    f"has {', '.join(known)}"
                 ]
             )
         channels = image_shape(shape, name, least=1)[0]
@@ -69,10 +68,8 @@ def _replace_batch_norm(net: nn.Module, groups: int, name: str) -> None:
                 raise ConfigError(
                     [
                         f"model.name = {name}: its layer {key} has {child.num_features} channels, "
-                        "which do not form "
-                        f"{groups} groups, so its batch norm cannot become a group norm; set "
-                        "model.groups to "
-                        "a divisor"
+                        f"which do not form {groups} groups, so its batch norm cannot become a "
+                        "group norm; set model.groups to a divisor"
                     ]
                 )
             setattr(parent, key, nn.GroupNorm(groups, child.num_features, child.eps))

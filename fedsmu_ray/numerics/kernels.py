@@ -1,9 +1,9 @@
 """Elementwise passes and vote counts compiled by Numba, so that memory is read and written once.
 
 Loading the compiler takes 0.3 s per process, so only `passes` and the vote counter of large models
-import this module, on CPUs; everything else uses the same formulas in NumPy or torch. Without
-fast-math every operation is rounded by itself, as there: tests/numerics/test_passes.py compares the
-bits of both.
+import this module, on CPUs; everything else uses the same formulas in NumPy or torch. Fast-math is
+off, so every operation is rounded by itself, as in those formulas: tests/numerics/test_passes.py
+compares the bits of both.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def decayed_step(x: Floats, u: Floats, rate: np.float32, decay: np.float32, new:
         new[i] = x[i] + rate * (u[i] - decay * x[i])
 
 
-CHUNK_BYTES = 1 << 14  # of every row that is processed at a time: stays in the second-level cache
-# Numba widens integers to 64 bits unless every step is cast. One instruction handles eight times as
-# many bytes as 64-bit words.
+CHUNK_BYTES = 1 << 14  # of each row, processed at a time so that they stay in the L2 cache
+# Every step is cast, since Numba would widen bytes to 64-bit words, of which a vector instruction
+# handles eight times fewer.
 U8 = np.uint8
 
 
@@ -129,8 +129,8 @@ def add_votes(planes: Bits, rows: tuple[Bits, ...], count: int) -> None:
                 add_carry(planes[k, start:stop], one)
 
 
-# Byte -> a word of eight bytes, one for each of its bits. An argument of the kernel: as a global
-# variable it made the kernel a fifth slower.
+# Byte -> a word of eight bytes, one for each of its bits. It is an argument of the kernel because
+# as a global variable it made the kernel 20 % slower.
 SPREAD: NDArray[np.uint64] = (
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     .view(np.uint64)[:, 0]
@@ -140,7 +140,10 @@ SPREAD: NDArray[np.uint64] = (
 
 @compiled
 def mean_of_votes(planes: Bits, count: int, spread: NDArray[np.uint64], mean: Floats) -> None:
-    """Write the mean of `count` signs into mean [P], from bit-sliced counts [4 K, B] of the +1."""
+    """Write the mean [P] of `count` signs into `mean`.
+
+    planes: bit-sliced counts [4 K, B] of the +1. spread: SPREAD.
+    """
     words = np.empty(512, np.uint64)
     digits = words.view(np.uint8)
     votes = np.empty(8 * 512, np.int32)

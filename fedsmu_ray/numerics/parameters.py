@@ -1,4 +1,4 @@
-"""A model's trainable parameters as one flat vector: the only owner of their names and offsets.
+"""A model's trainable parameters as one flat vector, with their names and offsets.
 
 The vector holds the trainable parameters in registration order, each flattened row-major. Buffers
 are not part of it, so a module whose training changes buffers (batch-norm statistics) is refused.
@@ -94,10 +94,9 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
 
 @cache
 def _skip_read_only_warning() -> None:
-    """Use up PyTorch's warning about read-only arrays, which it gives once per process.
+    """Trigger PyTorch's warning about read-only arrays unseen; it is given once per process.
 
-    To silence it at every call would take longer than everything else that is done for a tiny
-    client.
+    Suppressing it in every call would take longer than all other work for a tiny client.
     """
     array = np.zeros(1)
     array.flags.writeable = False

@@ -1,7 +1,7 @@
-"""Elementwise passes over all parameters that every message costs, compiled where that pays.
+"""Elementwise passes over all parameters, compiled where that is faster.
 
-Only `is_compiled` decides between the compiled kernels and the same formulas in torch. Both give
-the same bits: neither fuses a product and a sum.
+`is_compiled` alone decides between the compiled kernels and the same formulas in torch. Both give
+the same bits, since neither fuses a product and a sum.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from fedsmu_ray.numerics.parameters import empty
 
-COMPILED_FROM = (
-    1 << 16
-)  # parameters from which compiled passes save more than loading the compiler costs
+# Number of parameters from which compiled passes save more time than loading the compiler takes.
+COMPILED_FROM = 1 << 16
 
 
 def is_compiled(dim: int, x: Tensor | None = None) -> bool:

@@ -53,7 +53,7 @@ def words(key: Tensor, index: Tensor) -> Tensor:
 
 
 def permutations(key: Tensor, epochs: int, sizes: Tensor) -> Tensor:
-    """A permutation of range(sizes[c]) for every stream c of [C] and every epoch.
+    """A permutation of range(sizes[c]) for every epoch and every stream c of `key` [C].
 
     Returns int64 [C, epochs, max(sizes)]; entry j is meaningful for j < sizes[c]. The sort key of
     sample j is word (epoch << 32) + j of the stream, so the permutations of a client do not depend

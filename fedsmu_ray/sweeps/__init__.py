@@ -1,3 +1,4 @@
-"""Sweeps: Ray Tune schedules the trials; the tracker gets a parent run with one child run per
-trial.
+"""Sweeps: Ray Tune schedules the trials, and the tracker records them.
+
+A sweep is a parent run in the tracker, with a child run for every trial.
 """

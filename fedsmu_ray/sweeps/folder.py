@@ -1,10 +1,10 @@
-"""The folder of a sweep, `<tune.storage>/<name>-<time>/`, and what it says about its trials.
+"""The folder of a sweep, `<tune.storage>/<name>-<time>/`, and what it records.
 
     sweep.yaml      the configuration of the sweep
     trials.jsonl    one line per event: the sweep or a trial has started, a trial has ended
     ray/            files of Ray Tune
 
-A sweep is resumed from the first two. Nothing is unpickled, so it can be resumed however it ended.
+A sweep is resumed from the first two, however it ended; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def find_folder(config: Config, resume: str | None) -> Path:
         raise ConfigError(
             [
                 f"--resume {resume}: no sweep to resume in {resume or storage} (the folder of a "
-                "sweep "
-                "has a file sweep.yaml)"
+                "sweep has a file sweep.yaml)"
             ]
         )
     _check_same(config, found[-1])
@@ -88,8 +87,7 @@ class SweepFolder:
             path.mkdir(parents=True)
             (path / "sweep.yaml").write_text(config.to_yaml(), encoding="utf-8")
         for event in self.events():
-            # A failed trial counts as unfinished for those who resume: it is run again in the same
-            # run.
+            # A failed trial counts as unfinished here: it is repeated, in the same tracked run.
             if event.get("status") != FAILED:
                 self._apply(event)
 
@@ -108,8 +106,9 @@ class SweepFolder:
         self._record({"event": "start", "index": index, "params": params, "run_id": run_id})
 
     def trial_ended(self, index: int, name: str, outcome: Mapping[str, Any]) -> None:
-        """Record the outcome of a started trial: its `status`, and its summary and score or its
-        `error`.
+        """Record the outcome of a started trial.
+
+        outcome: its `status`, and its summary and score, or its `error`.
         """
         self._record(
             {

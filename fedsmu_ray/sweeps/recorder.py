@@ -1,6 +1,4 @@
-"""Records a sweep: its folder and its tracked runs, one for the sweep and a child for every
-trial.
-"""
+"""Records a sweep in its folder and in the tracker: a run of the sweep, a child for each trial."""
 
 from __future__ import annotations
 
@@ -33,7 +31,10 @@ class SweepRecorder:
             folder.sweep_started(self.parent)
 
     def start(self, spec: TrialSpec) -> None:
-        """A trial starts, or starts again after an interruption or the loss of its process."""
+        """Record that a trial starts, or starts again.
+
+        It starts again after an interruption or the loss of its process.
+        """
         if spec.index in self.folder.unfinished:
             self.tracker.resume(self.folder.run_ids[spec.index])
             return
@@ -42,13 +43,13 @@ class SweepRecorder:
         self.folder.trial_started(spec.index, spec.params, run_id)
 
     def log(self, spec: TrialSpec, round: int, metrics: Mapping[str, float]) -> None:
-        """A trial has evaluated a round."""
+        """Record that a trial has evaluated a round."""
         self.tracker.log(self.folder.run_ids[spec.index], metrics, round)
 
     def complete(
         self, spec: TrialSpec, summary: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> str:
-        """A trial has ended without an error; returns its status, COMPLETED or STOPPED.
+        """Record that a trial has ended without an error; returns its status, COMPLETED or STOPPED.
 
         summary: of all its rounds. metrics: of the last one.
         """
@@ -64,7 +65,7 @@ class SweepRecorder:
         return status
 
     def fail(self, spec: TrialSpec, error: str) -> None:
-        """A trial has ended with an error."""
+        """Record that a trial has ended with an error."""
         if spec.index not in self.folder.run_ids:  # it failed before it started
             self.start(spec)
         tags = {"fedsmu.status": FAILED, "fedsmu.error": error[:MAX_ERROR_LENGTH]}
@@ -72,8 +73,9 @@ class SweepRecorder:
         self.folder.trial_ended(spec.index, spec.name, {"status": FAILED, "error": error})
 
     def close(self, status: RunStatus, seconds: float) -> dict[str, Any]:
-        """End the runs that are still open; returns the outcome of the sweep, which took
-        `seconds`.
+        """End the runs that are still open; returns the outcome of the sweep.
+
+        seconds: wall time of the sweep.
         """
         for index in self.folder.unfinished:
             self.tracker.finish(self.folder.run_ids[index], status)

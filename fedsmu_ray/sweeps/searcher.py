@@ -102,8 +102,9 @@ class OptunaStudy:
         return index, self.asked[trial_id].params
 
     def tell(self, trial_id: str, score: float | None) -> None:
-        """The score of a trial, or None if it failed. Trials that were not asked for are
-        ignored.
+        """Report the score of a trial, or None if it failed.
+
+        Trials that were not asked for are ignored.
         """
         from optuna.trial import TrialState
 

@@ -1,11 +1,13 @@
-"""What a sweep tries: a pure function of its configuration.
+"""The trials of a sweep, as a pure function of its configuration.
 
-A search space (`tune.space`) maps dotted keys to one of
+A search space (`tune.space`) maps dotted keys to one of:
+
     {grid: [a, b]}               every value, in combination with all other grids
     {choice: [a, b]}             one of them, at random
     {uniform: [low, high]}       a random float
     {loguniform: [low, high]}    a random float, uniform in its logarithm
     a plain value                fixed for the sweep
+
 Several keys that share one value are written together: "algorithm.beta1, algorithm.beta2".
 """
 
@@ -44,8 +46,9 @@ class Dimension(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class TrialSpec:
-    """One trial of a sweep. Parsed once; Ray Tune hands it to everything that deals with the
-    trial.
+    """One trial of a sweep, with its configuration.
+
+    It is parsed once; Ray Tune passes it to all code that deals with the trial.
     """
 
     index: int  # in the sweep, from 0
@@ -76,7 +79,7 @@ class TrialSpec:
         return f"trial {self.index:03d}"  # Tune makes tags of it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrialSpec:
-        return self  # it never changes, and Tune copies it several times
+        return self  # it is immutable, and Tune copies it several times
 
 
 def check(config: Config) -> None:
@@ -109,8 +112,7 @@ def _candidates(config: Config) -> list[Params]:
             raise ConfigError(
                 [
                     f"tune.space: {count:,} trials, more than the {MAX_TRIALS:,} that a sweep may "
-                    "have; "
-                    "shorten its grids, lower tune.samples, or draw from the grids with "
+                    "have; shorten its grids, lower tune.samples, or draw from the grids with "
                     "tune.search=random"
                 ]
             )

@@ -32,7 +32,7 @@ def sweep(
     began = time.perf_counter()
     space.check(config)
     path = find_folder(config, resume)
-    # Loads the data and raises, before anything starts, if the model does not fit it.
+    # Loads the data, and raises before anything starts if the model does not fit it.
     dataset = Problem.of(config).dataset
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are displayed already
     # Opening MLflow, importing Tune and starting Ray take seconds each, so all happen at once.

@@ -1,6 +1,4 @@
-"""One trial of a sweep, in a process of its own, and what it reports to the process of the
-sweep.
-"""
+"""One trial of a sweep, in its own process, and what it reports to the sweep's process."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ ROUND, DONE, REPORT = "round", "done", "report"
 
 @dataclass(frozen=True)
 class TrialReport:
-    """A trial has evaluated a round."""
+    """Report of a trial that has evaluated a round."""
 
     round: int
     metrics: Mapping[str, float]  # as they are tracked
@@ -38,7 +36,7 @@ class TrialReport:
 
 @dataclass(frozen=True)
 class TrialFailure:
-    """A trial has failed by a fault of its own; its process can run the next one."""
+    """Report of a trial that failed with an ExperimentError; its process can run the next one."""
 
     error: str
 
@@ -56,7 +54,7 @@ class Trial(tune.Trainable):
     replaces everything they know of an experiment.
     """
 
-    # `tune.with_parameters` passes what follows the configuration.
+    # `tune.with_parameters` passes the arguments after `config`.
     def setup(  # type: ignore[override]
         self, config: dict[str, Any], data: DataConfig, dataset: list[Any], folder: str
     ) -> None:
@@ -67,8 +65,7 @@ class Trial(tune.Trainable):
         """
         spec = TrialSpec.from_tune(config)
         self.data, (self.dataset,), self.folder = data, dataset, Path(folder)
-        # Tune reuses this process for trials with the same resources only, so the executor fits
-        # them all.
+        # Tune reuses this process only for trials with the same resources: one executor fits all.
         compute = spec.config.compute
         self.executor = backend(compute.executor).open_in_trial(compute)
         self._prepare(spec)
@@ -87,7 +84,7 @@ class Trial(tune.Trainable):
         last = self.problem.config.federation.rounds
         try:
             record = next(r for r in self.rounds if r.test_accuracy is not None)
-            # Before the last record, the server is already a round ahead of it.
+            # Except for the last record, the server is already one round further.
             sha256 = self.executor.sha256() if record.round == last else None
         except ExperimentError as error:
             return {DONE: True, REPORT: TrialFailure(f"{type(error).__name__}: {error}")}

@@ -1,4 +1,4 @@
-"""Ray Tune at work: runs the remaining trials of a sweep."""
+"""Runs the remaining trials of a sweep with Ray Tune."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fedsmu_ray.sweeps.searcher import TrialSearcher, trial_searcher
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import ROUND, Trial, TrialFailure, report_of, resources
 
-# Of a trial whose process was lost; it resumes from its checkpoint, or starts again without one.
+# Of a trial whose process was lost: it resumes from its checkpoint, or starts again if it has none.
 TRIAL_RETRIES = 2
-# Trials that wait for resources at once. All for which a cluster may have room (its autoscaler sees
-# them too); few for Optuna, whose suggestions should know as many results as possible.
+# Trials that wait for resources at once: as many as a cluster may have room for, since its
+# autoscaler counts them; few for Optuna, whose suggestions improve with the number of results.
 PENDING_TRIALS, PENDING_TRIALS_OPTUNA = 32, 2
 # ASHA: of the trials at a rung, one in three is continued; the first rung is at a ninth of the
 # rounds.
@@ -94,8 +94,9 @@ def _scheduler(settings: TuneConfig, rounds: int) -> TrialScheduler:
 
 
 class TrialsASHA(ASHAScheduler):
-    """ASHA (Li et al., MLSys 2020) that never stops the baselines: a comparison needs all their
-    rounds.
+    """ASHA (Li et al., MLSys 2020) that never stops the baselines.
+
+    A comparison needs all their rounds.
     """
 
     def __init__(self, baselines: int, **options: Any) -> None:
@@ -126,7 +127,7 @@ class TrialEvents(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        """A trial starts, or starts again after the loss of its process."""
+        """Record that a trial starts, or starts again after the loss of its process."""
         spec = TrialSpec.from_tune(trial.config)
         self.recorder.start(spec)
         self.progress.start(spec.name)
@@ -139,7 +140,7 @@ class TrialEvents(tune.Callback):
         result: dict[str, Any],
         **info: object,
     ) -> None:
-        """A trial has evaluated a round; failures are handled when the trial has ended."""
+        """Record an evaluated round; a failure is recorded when the trial ends."""
         spec, report = TrialSpec.from_tune(trial.config), report_of(result)
         if isinstance(report, TrialFailure):
             return
@@ -149,7 +150,7 @@ class TrialEvents(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        """A trial has ended: it was completed or stopped, or it failed by a fault of its own."""
+        """Record the end of a trial: it was completed or stopped, or it reported a failure."""
         spec, report = TrialSpec.from_tune(trial.config), report_of(trial.last_result)
         if isinstance(report, TrialFailure):
             self._fail(spec, " ".join(report.error.split()))
@@ -169,8 +170,9 @@ class TrialEvents(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        """A trial has failed by an unexpected exception or the loss of its process, after all
-        retries.
+        """Record a trial that failed for good.
+
+        It raised an unexpected exception, or its process was lost, in every retry.
         """
         self._fail(TrialSpec.from_tune(trial.config), _cause(trial))
 

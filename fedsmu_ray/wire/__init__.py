@@ -1,1 +1,1 @@
-"""What crosses between clients and server: messages, codecs, and the sums of what was received."""
+"""What clients and server exchange: messages, codecs, and accumulators of received messages."""

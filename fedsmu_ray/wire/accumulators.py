@@ -1,4 +1,4 @@
-"""Sums of encoded rows: votes as integers, exact in any order, and floats in client order."""
+"""Accumulators of encoded rows: integer counts, exact in any order, and float sums in row order."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class VoteCounter(_Votes):
 class BitSlicedVoteCounter(_Votes):
     """Bit-sliced counts, from messages that are not unpacked: for large models.
 
-    Bit j of `planes[k]`, laid out like a message, is bit k of the count of coordinate j. Rows wait
-    by reference until ROWS of them can be added together.
+    Bit j of `planes[k]`, laid out like a message, is bit k of the count of coordinate j. Rows are
+    kept by reference until ROWS of them can be added together.
     """
 
     ROWS = 28  # added in one call: a multiple of the seven that are summed first
@@ -142,7 +142,7 @@ class BitSlicedVoteCounter(_Votes):
         rows, self.waiting = self.waiting[: self.ROWS], self.waiting[self.ROWS :]
         count = -(-len(rows) // 7) * 7
         rows += [np.zeros(self.planes.shape[1], np.uint8)] * (self.ROWS - len(rows))
-        for row in rows:  # what Ray stores is read-only; the compiled kernel takes rows of one type
+        for row in rows:  # the kernel takes rows of one type, and those from Ray are read-only
             row.flags.writeable = False
         kernels.add_votes(self.planes, tuple(rows), count)
 

@@ -1,4 +1,4 @@
-"""The protocols of the wire: what a codec and an accumulator are.
+"""The protocols of the wire format: codecs, and accumulators of what was received.
 
 A codec encodes the rows of a [C, P] tensor (one row per client) into uint8 [C, size(P)]; decoding
 is the exact inverse on the values it can carry. `compress` turns any tensor into such values: they

@@ -1,4 +1,4 @@
-"""Lossless codecs. Lossy ones, which are codecs too, are in `compressors`.
+"""Codecs that lose nothing of the values they are made for; lossy ones are in `compressors`.
 
 Bits for d coordinates, rounded up to whole bytes: Float32 32 d, Sign d, Trit 8 ceil(d / 5),
 Integers d ceil(log2(values)).

@@ -1,14 +1,17 @@
-"""Lossy codecs: top-k, scaled signs, quantizers. `compress` gives the value the server will decode.
+"""Lossy codecs: top-k, scaled signs, quantizers.
 
-Compressors work on blocks of coordinates: each parameter tensor (`sizes` of the setting) or the
-whole model (`(d,)`). With k kept coordinates out of d in L blocks, the bits are the following,
-rounded up to whole bytes per section (values, scales, codes, indices):
+`compress` gives the value that the server will decode. Compressors work on blocks of coordinates:
+each parameter tensor (`sizes` of the setting) or the whole model (`(d,)`). With k kept coordinates
+out of d in L blocks, the bits are the following, rounded up to whole bytes per section (values,
+scales, codes, indices):
 
-    TopK        32 k + min(k ceil(log2 d), d)            HeavySign  k + 32 L + min(k ceil(log2 d),
-    d) BlockSign   d + 32 L                                 Quantizer  b d, and 32 L if scaled
+    TopK        32 k + min(k ceil(log2 d), d)
+    HeavySign   k + 32 L + min(k ceil(log2 d), d)
+    BlockSign   d + 32 L
+    Quantizer   b d, and 32 L if scaled
 
 Kept coordinates are written as indices or as a mask of d bits, whichever is smaller for the
-configuration: the length of a message does not depend on its values.
+configuration, so the length of a message does not depend on its values.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ __all__ = [
 Scope = Literal["tensor", "model"]
 CompressorName = Literal["topk", "sign", "heavy_sign", "none"]
 SignRule = Literal["random", "plus"]  # the sign of an exact zero: a fair coin, or +1
-# The smallest scale of a quantizer: below, float32 is too coarse to keep all levels apart.
+# The smallest scale of a quantizer: float32 cannot tell all levels of a smaller one apart.
 SMALLEST_SCALE = 2.0**-110
 
 
@@ -78,7 +81,7 @@ class TopK(Averaged):
         kept = Float32().decode(values, self.support.total)
         at = torch.from_numpy(self.support.decode(indices))
         value = torch.zeros(len(rows), dim).scatter_(-1, at, kept)
-        if not kept.all():  # of several zeros, the encoder keeps certain ones
+        if not kept.all():  # the encoder decides which zeros are kept
             _check_canonical(self, value, rows)
         return value
 
@@ -115,7 +118,7 @@ class HeavySign(Averaged):
         at = torch.from_numpy(self.support.decode(indices))
         value = torch.zeros(len(rows), dim)
         value.scatter_(-1, at, torch.from_numpy(kept.astype(np.float32)))
-        if not scales.all():  # zeros have no sign, and the encoder keeps certain ones
+        if not scales.all():  # zeros have no sign, and the encoder decides which are kept
             _check_canonical(self, value, rows)
         return value
 

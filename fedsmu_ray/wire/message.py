@@ -1,14 +1,16 @@
-"""The wire format: what crosses between a client and the server, byte for byte.
+"""The wire format: the messages between clients and server, byte for byte.
 
 A message is a header and the payloads of its fields, one after another, little-endian throughout:
 
-    magic "FSMU" | version u8 | fields u8 | round u32 | client u32 | check u32          18 bytes per
-    field:  name 5 bytes, zero padded | codec u8 | elements u32 | length u32        14 bytes each
+    start:      magic "FSMU" | version u8 | fields u8 | round u32 | client u32 | check u32
+    per field:  name 5 bytes, zero padded | codec u8 | elements u32 | length u32
 
-The check is the low half of the XXH3-64 of everything but itself, which takes a tenth of the time
-of a CRC-32. With up to three fields a header takes at most 60 bytes; FedSMU's takes 32. The
-messages of a client group are one uint8 array [C, length], so that a thousand tiny clients cost one
-object and not a thousand. There are no pickles: decoding cannot run code, and it allocates only
+The start has 18 bytes and the entry of a field 14. With up to three fields a header takes at most
+60 bytes; FedSMU's takes 32. The check is the low half of the XXH3-64 of everything but itself,
+which takes a tenth of the time of a CRC-32.
+
+The messages of a client group are one uint8 array [C, length], so that a thousand tiny clients cost
+one object and not a thousand. Nothing is pickled: decoding cannot run code, and it allocates only
 what the receiver's own configuration asks for.
 """
 

@@ -88,7 +88,10 @@ class Support:
         return np.packbits(mask, axis=-1, bitorder="little")
 
     def decode(self, rows: Bytes) -> NDArray[np.int64]:
-        """uint8 [C, nbytes] to positions [C, k]; raises MessageError for any no encoder writes."""
+        """uint8 [C, nbytes] to positions [C, k].
+
+        Raises MessageError for bytes that no encoder produces.
+        """
         if self.index_bits:
             positions = unpack(rows, self.total, self.index_bits)
         else:
