@@ -124,11 +124,10 @@ def main() -> None:
         own, shared, mapped = (a - b for a, b in zip(full["training"], bare["training"]))
         print(
             f"{actors:6}   {size / 1e9:7.2f} | {own / 1e9:47.2f} {shared / 1e9:7.2f} "
-            f"{mapped / 1e9:13.2f} "
-            f"{(own + shared + mapped) / 1e9:5.2f} {(own + shared + mapped) / size:7.2f} | "
+            f"{mapped / 1e9:13.2f} {(own + shared + mapped) / 1e9:5.2f} "
+            f"{(own + shared + mapped) / size:7.2f} | "
             f"{(full['peak'] - bare['peak']) / size:11.2f}   (without data: "
-            f"{sum(bare['training']) / 1e9:.2f} GB; "
-            f"{full['samples']} readings)",
+            f"{sum(bare['training']) / 1e9:.2f} GB; {full['samples']} readings)",
             flush=True,
         )
 

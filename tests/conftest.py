@@ -9,9 +9,7 @@ from hypothesis import settings
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-settings.register_profile(
-    "default", deadline=None
-)  # the first example of a test also imports modules
+settings.register_profile("default", deadline=None)  # the first example also imports modules
 settings.load_profile("default")
 
 

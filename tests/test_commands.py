@@ -83,15 +83,6 @@ def tracked(folder):
         return client, client.search_runs([client.get_experiment_by_name("fedsmu").experiment_id])
 
 
-def points(uri, run_id, metric):
-    """The history of a metric, with MLflow's own warnings suppressed."""
-    from mlflow import MlflowClient
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return MlflowClient(uri).get_metric_history(run_id, metric)
-
-
 def test_sweep_end_to_end(folder, home):
     space = "tune.space={local.lr: {grid: [0.2, 1.0e+30]}}"
     out, err = command(folder, home, "tune", "small.yaml", "--json", space, code=1)
@@ -155,6 +146,7 @@ def test_sweep_end_to_end(folder, home):
     assert {by_id[f["run_id"]].info.status for f in result["failed"]} == {"FAILED"}
 
 
+@pytest.mark.slow
 def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, home):
     sweep = ["tune", "small.yaml", "federation.rounds=60", "tune.concurrent=1"]
     process = start(folder, home, *sweep)

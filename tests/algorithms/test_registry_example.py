@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsmu_ray import load_config, run
 from fedsmu_ray.algorithms.checks import check_method
 from fedsmu_ray.algorithms.registry import find
 from tests.helpers.quadratics import (
@@ -44,24 +45,22 @@ def test_the_example_is_a_method_whose_server_holds_the_mean_shift(folder, monke
     same([server["h"] for server in trace.servers], mean_over_clients(trace, "h"), atol=1e-12)
 
 
-def train(folder, *overrides):
-    """Train the example with the command, in the folder of its files; returns the summary."""
+def test_the_example_trains_over_ray_and_inline_to_the_same_bits(folder, monkeypatch):
+    """The command as the page has it; then the same experiment inline."""
     command = [sys.executable, "-m", "fedsmu_ray.train", "--json", "my_method.yaml"]
     path = os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [*command, "tracking.uri=null", *overrides],
+        [*command, "tracking.uri=null"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_the_example_trains_over_ray_and_inline_to_the_same_bits(folder):
-    summary = train(folder)  # unchanged: over Ray
+    summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["method"] == "import:my_method:Diana"
     assert summary["test_accuracy"] > 0.7  # chance is 0.1
-    inline = train(folder, "compute.executor=inline")
-    assert inline["model_sha256"] == summary["model_sha256"]
+    monkeypatch.syspath_prepend(folder)
+    overrides = {"compute.executor": "inline", "tracking.uri": None}
+    inline = run(load_config(folder / "my_method.yaml", overrides))
+    assert inline.summary["model_sha256"] == summary["model_sha256"]

@@ -5,7 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
     """Ray writes the address of the latest cluster to a file, which stays after a crash."""
     note = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"

@@ -13,39 +13,37 @@ from tests.helpers.experiments import inline, outcome, problem_of
 METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name": "fedavg"}]
 
 
-@pytest.fixture(scope="module")
-def executors(ray_cluster):
-    """Executors of 1, 2 and 4 client actors, which are loaded with one experiment after another."""
+@pytest.fixture(
+    scope="module", params=[2, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 4))]
+)
+def executor(ray_cluster, request):
+    """An executor of so many client actors, loaded with one experiment after another."""
     from fedsmu_ray.executors.ray_executor import RayExecutor
 
-    made = [
-        RayExecutor(problem_of({"name": "fedavg"}).config.compute, actors) for actors in (1, 2, 4)
-    ]
-    yield made
-    for executor in made:
-        executor.close()
+    executor = RayExecutor(problem_of({"name": "fedavg"}).config.compute, request.param)
+    yield executor
+    executor.close()
 
 
 @pytest.mark.parametrize("algorithm", METHODS, ids=str)
-def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executors):
+def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
     problem = problem_of(algorithm)
     history, sha256, params = inline(problem)
     assert (
         inline(problem)[1] == sha256 == hashlib.sha256(params.astype("<f4").tobytes()).hexdigest()
     )
     assert inline(problem_of(algorithm, seed=1))[1] != sha256
-    for executor in executors:
-        executor.load(problem)
-        got, got_sha256, _ = outcome(problem, executor)
-        assert got_sha256 == sha256
-        for a, b in zip(got, history):
-            assert (a.cohort, a.train_loss, a.test_accuracy, a.test_loss, a.uplink_bytes) == (
-                b.cohort,
-                b.train_loss,
-                b.test_accuracy,
-                b.test_loss,
-                b.uplink_bytes,
-            )
+    executor.load(problem)
+    got, got_sha256, _ = outcome(problem, executor)
+    assert got_sha256 == sha256
+    for a, b in zip(got, history):
+        assert (a.cohort, a.train_loss, a.test_accuracy, a.test_loss, a.uplink_bytes) == (
+            b.cohort,
+            b.train_loss,
+            b.test_accuracy,
+            b.test_loss,
+            b.uplink_bytes,
+        )
 
 
 def test_actors_loaded_with_another_experiment_keep_nothing_of_the_first(ray_cluster):

@@ -18,6 +18,7 @@ from fedsmu_ray.experiment.checkpoint import Checkpoint
 from fedsmu_ray.experiment.resume import MAX_RESTARTS, resumable, run_folder
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
+from tests.helpers.tracked import points
 
 PLAIN = {
     "data": {"clients": 20},
@@ -308,8 +309,6 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
     assert {k: v for k, v in result.items() if k not in ("seconds", "run_id")} == {
         k: v for k, v in undisturbed.items() if k not in ("seconds", "run_id")
     }
-    from test_commands import points
-
     assert [
         m.step for m in points(f"sqlite:///{tmp_path}/mlflow.db", result["run_id"], "test/accuracy")
     ] == list(range(2, 121, 2))
@@ -319,7 +318,6 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
 def test_a_killed_trial_process_changes_neither_the_result_nor_the_points(tmp_path, home):
     """Kill the process of a trial (SIGKILL): Tune restarts it from its checkpoint."""
     import psutil
-    from test_commands import points
 
     plain = {
         **PLAIN,

@@ -4,6 +4,8 @@ import json
 import sys
 from textwrap import dedent
 
+import pytest
+
 from fedsmu_ray import load_config, run, sweep
 
 OWN_METHOD = '''
@@ -43,6 +45,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_a_users_method_is_swept_and_resumed(ray_cluster, tmp_path, monkeypatch):
     """The trials' processes cannot import the user's module: its classes are pickled by value."""
     (tmp_path / "own_constant.py").write_text("SCALE = 0.5\n")
