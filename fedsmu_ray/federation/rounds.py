@@ -47,9 +47,6 @@ def rounds(
     every yield. Raises ClientError for a round with too few participants, and what a client raised
     if `federation.on_client_failure` is `fail`.
 
-    Evaluation tasks share the broadcast (which is the model to evaluate) and the actors of the next
-    round, so an evaluated record is yielded one round late.
-
     The evaluation of a round is work like any other: it shares the next round's broadcast (which is
     the model to evaluate) and its actors, so an evaluated record is yielded one round late.
     """
