@@ -266,6 +266,7 @@ def test_what_a_user_can_fix_is_one_message_and_exit_code_2(
     assert not (folder / "fedsmu_runs").exists()
 
 
+@pytest.mark.slow
 def test_actors_that_never_fit_are_refused_at_once(folder, home):
     overrides = ["compute.actors=500", "compute.cpus_per_actor=1"]
     _, err = command(folder, home, "train", "small.yaml", *overrides, code=1)

@@ -150,6 +150,7 @@ def test_short_tasks_share_a_call():
     assert next_call(fresh, idle=1, client_timeout_s=5.0) == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_raises_does_not_affect_the_others_of_its_call(
     ray_cluster, monkeypatch, caplog
 ):
