@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         from fedsmu_ray.config.yaml_files import parse_overrides
         from fedsmu_ray.conformance import CHECKS, ConformanceError, Subject
+        from fedsmu_ray.errors import ExperimentError
 
         options = parse_overrides(arguments.options)
         subject = Subject(arguments.method, options, arguments.lr, arguments.accuracy)
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 check(subject)
                 print(f"  ok      {what}", flush=True)
-            except ConformanceError as error:
+            except (ConformanceError, ExperimentError) as error:
                 failed += 1
                 print(f"  FAILED  {what}\n          {error}", flush=True)
         print(f"{len(CHECKS) - failed} passed, {failed} failed")

@@ -171,13 +171,15 @@ class _Retries:
 
     def after(self, task: Train, error: ExperimentError) -> list[Task]:
         """The tasks to run because of this failure; raises it if the configuration says so."""
+        if isinstance(error, MethodError):  # a mistake in the method, the same for every client
+            raise error
         config, clients = self.config, task.clients
         self.failures[clients] += 1
         if self.failures[clients] <= config.client_retries:
             count = self.failures[clients]
             log.warning("%s; retry %d of %d", error, count, config.client_retries)
             return [task]
-        if config.on_client_failure == "fail" or isinstance(error, MethodError):
+        if config.on_client_failure == "fail":
             raise error
         if len(clients) > 1:
             log.warning("%s; retrying its %d clients one by one", error, len(clients))

@@ -197,3 +197,17 @@ def test_the_command(capsys):
     assert "FAILED  Training reaches the accuracy" in capsys.readouterr().out
     assert main(["fedavgg"]) == 2
     assert "did you mean fedavg?" in capsys.readouterr().err
+
+
+def test_the_command_goes_through_all_checks_when_the_method_raises(capsys, monkeypatch):
+    from fedsmu_ray.conformance.__main__ import main
+
+    def returns_another_field(self, received, state, local):
+        return {"u": local.sgd(received["x"])}, {}
+
+    monkeypatch.setattr(METHODS["fedavg"], "client", returns_another_field)
+    assert main(["fedavg"]) == 1
+    out = capsys.readouterr().out
+    assert "FedAvg.client (uploads) returned u; it has to return delta" in out
+    # Only in the check of divergence the client raises before it can return the wrong field.
+    assert f"1 passed, {len(CHECKS) - 1} failed" in out
