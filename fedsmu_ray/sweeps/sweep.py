@@ -43,7 +43,6 @@ def sweep(
         )
         importing = background.submit(_import_tuner)
         with ray_cluster.cluster(address) as where:
-            ray_cluster.ship_user_modules()
             backend(config.compute.executor).check(config.compute, address)
             stored = ray_cluster.store(dataset)
             del dataset  # one copy on this node is enough

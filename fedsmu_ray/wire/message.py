@@ -58,8 +58,8 @@ def length(fields: Fields, dim: int) -> int:
 
 def checksum(message: NDArray[np.uint8]) -> int:
     """Checksum of one message, uint8 [length], over all but the bytes of the checksum itself."""
-    state = xxhash.xxh3_64(message[: CHECK.start].data)
-    state.update(message[CHECK.stop :].data)
+    state = xxhash.xxh3_64(message[: CHECK.start])  # type: ignore[arg-type]
+    state.update(message[CHECK.stop :])  # type: ignore[arg-type]
     return state.intdigest() & 0xFFFFFFFF
 
 
