@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedsmu_ray import plugins
 from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.digits import Digits
@@ -19,7 +18,6 @@ from fedsmu_ray.datasets.npz import Npz
 from fedsmu_ray.datasets.synthetic import Synthetic
 from fedsmu_ray.datasets.tiny_imagenet import TinyImageNet
 from fedsmu_ray.datasets.torchvision_files import CIFAR, MNIST
-from fedsmu_ray.errors import ConfigError
 
 # Values of `data.dataset`: names, and forms that hold a name of the user's.
 DATASETS: dict[str, type[DatasetSource]] = {
@@ -37,11 +35,6 @@ DATASETS: dict[str, type[DatasetSource]] = {
     "hf:<name or path>": HuggingFace,
     "import:<package.module>:<function>": Imported,
 }
-_FORMS: dict[str, type[DatasetSource]] = {
-    r"hf:.+": HuggingFace,
-    r"import:\w+(\.\w+)*:\w+": Imported,
-}
-_LONGEST = 120  # characters of a name in a message
 
 
 def find(name: str) -> type[DatasetSource]:
@@ -49,15 +42,7 @@ def find(name: str) -> type[DatasetSource]:
 
     Raises ConfigError that names `data.dataset` and lists the valid names.
     """
-    for pattern, source in _FORMS.items():
-        if re.fullmatch(pattern, name):
-            return source
-    if name in DATASETS:
-        return DATASETS[name]
-    shown = repr(name[:_LONGEST])
-    close = difflib.get_close_matches(shown, DATASETS, n=1, cutoff=0.4)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigError([f"data.dataset = {shown}: must be one of {', '.join(DATASETS)}{meant}"])
+    return plugins.lookup("data.dataset", name, DATASETS)
 
 
 def load_dataset(name: str, options: Mapping[str, Any], root: Path, download: bool) -> Dataset:
