@@ -65,3 +65,7 @@ class LostError(ExecutionError):
 
 class CheckpointError(ExperimentError, RuntimeError):
     """A checkpoint is damaged or belongs to another experiment; names the file and the problem."""
+
+
+class LockedError(ExperimentError, RuntimeError):
+    """What is to be written is in use by another process; names the process and its host."""

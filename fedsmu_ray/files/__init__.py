@@ -1,0 +1,1 @@
+"""Files that outlast a process: locks, private folders, and what must not be written to them."""
