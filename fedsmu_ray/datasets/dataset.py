@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from fedsmu_ray.errors import ConfigError
 
 BLOCK = 1000  # images whose moments are computed at once
+HASHED_BYTES = 1 << 24  # of an array, hashed at once
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,25 @@ class Dataset:
     def is_image(self) -> bool:
         """Whether samples are images, which can be augmented."""
         return self.train_x.ndim == 4 and self.mean is not None
+
+    def digest(self) -> str:
+        """A hash of all that training and evaluation read: 32 hexadecimal digits (128-bit xxHash).
+
+        Equal values have equal digests, whatever their layout in memory. The name does not count.
+        """
+        symbols = -1 if self.symbols is None else self.symbols
+        moments = (*(self.mean or ()), *(self.std or ()))
+        facts = np.array([self.classes, symbols, self.scale, *moments], np.float64)
+        clients = np.empty(0, np.int64) if self.clients is None else self.clients
+        hasher = xxhash.xxh3_128()
+        for array in (facts, self.train_x, self.train_y, self.test_x, self.test_y, clients):
+            little_endian = array.dtype.newbyteorder("<")
+            hasher.update(f"{little_endian.str}{array.shape}".encode())
+            rows = max(1, HASHED_BYTES * len(array) // max(1, array.nbytes))
+            for start in range(0, len(array), rows):
+                block = array[start : start + rows].astype(little_endian, copy=False)
+                hasher.update(np.ascontiguousarray(block))  # type: ignore[arg-type]
+        return hasher.hexdigest()
 
 
 def moments(x: NDArray[Any], scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
