@@ -39,13 +39,18 @@ class PartitionConfig:
         float,
         Field(
             gt=0,
+            le=1e12,  # the gamma variates that make up a Dirichlet draw overflow far above it
             description="Dirichlet concentration (dirichlet, quantity_skew); smaller is more "
             "skewed",
         ),
     ] = 0.25
     sigma: Annotated[
         float,
-        Field(ge=0, description="spread of log-normal client sizes (dirichlet); 0: equal sizes"),
+        Field(
+            ge=0,
+            le=50,  # log-normal draws overflow far above it
+            description="spread of log-normal client sizes (dirichlet); 0: equal sizes",
+        ),
     ] = 0.0
     shards: Annotated[
         int, Field(ge=1, lt=2**31, description="label-sorted shards of each client (shards)")
@@ -124,7 +129,18 @@ def partition(
             order = generator.permutation(len(labels))
             sizes = _sizes(len(labels), clients, config.sigma, generator)
             lists = _dirichlet(labels, order, classes, sizes, config.alpha, generator)
-    return Partition.from_lists(lists)
+    split = Partition.from_lists(lists)
+    _check(split, len(labels), clients)
+    return split
+
+
+def _check(split: Partition, samples: int, clients: int) -> None:
+    """What every kind of split promises; anything else is a bug of this module."""
+    sizes, indices = split.sizes.numpy(), split.indices.numpy()
+    assert len(sizes) == clients and sizes.min() >= 1, "a client without samples"
+    assert sizes.sum() == len(indices), "sizes that do not add up"
+    assert indices.min() >= 0 and indices.max() < samples, "samples that do not exist"
+    assert np.bincount(indices).max() == 1, "a sample at two clients"
 
 
 def _natural(
@@ -203,26 +219,34 @@ def _quantity_skew(
     """
     order = generator.permutation(len(labels))
     free = len(labels) - clients  # beside the one sample that every client gets
-    shares = generator.dirichlet(np.full(clients, alpha))
-    cuts = (np.cumsum(shares) * free).astype(np.int64)[:-1]
-    return np.split(order, cuts + np.arange(1, clients))
+    sizes = 1 + _rounded(generator.dirichlet(np.full(clients, alpha)), free)
+    return np.split(order, np.cumsum(sizes)[:-1])
+
+
+def _rounded(shares: NDArray[np.float64], total: int) -> Indices:
+    """Whole numbers in proportion to the shares, which sum to 1, that add up to `total`."""
+    cuts = (np.cumsum(shares) * total).astype(np.int64)
+    cuts[-1] = total
+    return np.diff(cuts, prepend=0)
 
 
 def _sizes(samples: int, clients: int, sigma: float, generator: np.random.Generator) -> Indices:
     """Client sizes by FedDyn's rule: equal, or log-normal of spread sigma, rescaled and truncated.
 
     The rounding difference goes to the first client that can take it. A client that truncation left
-    empty gets one sample.
+    empty gets one sample; if these are more than any client can spare, every client gets its first
+    sample beforehand, and only the rest is log-normal.
     """
     size = samples // clients
     if not sigma:
         return np.full(clients, size)
     drawn = generator.lognormal(np.log(size), sigma, clients)
-    sizes: Indices = np.maximum((drawn / drawn.sum() * samples).astype(np.int64), 1)
+    shares = drawn / drawn.sum()
+    sizes: Indices = np.maximum((shares * samples).astype(np.int64), 1)
     excess = int(sizes.sum()) - samples
-    if excess:
-        can_take = np.flatnonzero(sizes > excess)
-        sizes[can_take[0] if len(can_take) else sizes.argmax()] -= excess
+    if excess >= sizes.max():
+        return 1 + _rounded(shares, samples - clients)
+    sizes[np.flatnonzero(sizes > excess)[0]] -= excess
     return sizes
 
 

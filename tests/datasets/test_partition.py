@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedsmu_ray.datasets.partition import PartitionConfig, partition
 from fedsmu_ray.errors import ConfigError
@@ -92,6 +94,50 @@ def test_every_split_is_disjoint_and_a_function_of_labels_and_seed(config, clien
     assert (one.counts(Y, 10).sum(0) <= np.bincount(Y, minlength=10)).all()
 
 
+@given(
+    kind=st.sampled_from(["dirichlet", "iid", "shards", "natural", "quantity_skew"]),
+    samples=st.integers(1, 400),
+    clients=st.integers(1, 400),
+    classes=st.sampled_from([1, 2, 10, 120]),
+    alpha=st.sampled_from([1e-300, 0.01, 0.25, 1.0, 1e12]),
+    sigma=st.sampled_from([0.0, 0.1, 1.0, 2.0, 4.0, 50.0]),
+    shards=st.integers(1, 5),
+    seed=st.integers(0, 2**16),
+)
+@settings(deadline=None, max_examples=300)
+def test_no_size_or_skew_breaks_a_split(
+    kind, samples, clients, classes, alpha, sigma, shards, seed
+):
+    rng = np.random.default_rng(seed)
+    y, natural = rng.integers(classes, size=samples), rng.integers(-9, 50, size=samples)
+    config = PartitionConfig(kind, alpha, sigma, shards)
+    most = {"natural": len(np.unique(natural)), "shards": samples // shards}.get(kind, samples)
+    if clients > most:
+        with pytest.raises(ConfigError, match=r"data\.(clients|partition\.shards) = \d+: "):
+            partition(config, y, classes, clients, seed, natural)
+        return
+    split = partition(config, y, classes, clients, seed, natural)
+    used = split.indices.numpy()
+    assert len(split.sizes) == clients and int(split.sizes.min()) >= 1
+    assert len(np.unique(used)) == len(used) == int(split.sizes.sum())
+    assert used.min() >= 0 and used.max() < samples
+    if kind == "quantity_skew" or kind == "dirichlet" and sigma:
+        assert len(used) == samples  # nothing is left over
+    assert split.counts(y, classes).sum() == len(used)
+
+
+def test_many_clients_of_very_different_sizes():
+    """More clients of one sample than the others can make up for."""
+    y = labels(1437)
+
+    def sizes(clients, sigma):
+        return partition(PartitionConfig("dirichlet", 0.25, sigma), y, 10, clients, 0).sizes.numpy()
+
+    for clients, sigma in [(1000, 1.0), (1000, 2.0), (1436, 3.0), (1437, 2.0)]:
+        assert sizes(clients, sigma).sum() == 1437 and sizes(clients, sigma).min() == 1
+    assert 5 < sizes(1000, 1.0).max() < sizes(1000, 2.0).max() < sizes(1000, 4.0).max() < 438
+
+
 def turn_by_turn(labels, classes, clients, alpha, seed):
     """FedDyn's procedure as published, one sample at a time, with the same random numbers."""
     generator = host_generator(seed, "partition")
@@ -131,6 +177,25 @@ def test_a_split_travels_as_arrays():
     again = pickle.loads(packed, buffers=outside)
     for name in ("indices", "starts", "sizes"):
         assert torch.equal(getattr(split, name), getattr(again, name))
+
+
+def test_splits_keep_their_bits():
+    """Sums of index * position, as they were when the experiments of the documentation ran."""
+    bits = {}
+    for config in [*EQUAL, *KINDS]:
+        used = partition(config, Y, 10, 40, 1, NATURAL).indices.numpy()
+        bits[str(config)] = int((used * np.arange(len(used))).sum())
+    assert list(bits.values()) == [
+        31421789152,
+        31296271804,
+        31314502026,
+        31199795765,
+        30673379998,
+        31329284876,
+        31442633837,
+        31314502026,
+        31314502026,
+    ]
 
 
 def test_log_normal_sizes():
