@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from safetensors.numpy import load, save
 
 from fedsmu_ray.errors import CheckpointError
 from fedsmu_ray.federation.tasks import Arrays, Handle, StateRef
+from fedsmu_ray.files.folders import write
 
 VERSION = 2
 MANIFEST = "checkpoint.json"
@@ -98,7 +98,7 @@ class Checkpoint:
         that are not in the previous checkpoint. Raises OSError, and keeps the previous checkpoint,
         if that fails.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         new: list[str] = []  # files written for this checkpoint
         try:
             shards = self._write_shards(round, states, get_shard, new)
@@ -150,7 +150,7 @@ class Checkpoint:
     def _write_arrays(self, name: str, arrays: Arrays, new: list[str]) -> ArrayFile:
         raw = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
         new.append(name)
-        self._replace(name, raw)
+        write(self.folder / name, raw)
         return ArrayFile(name, _sha256(raw))
 
     def _write_manifest(
@@ -174,25 +174,7 @@ class Checkpoint:
         }
         text = json.dumps(manifest)
         signed = json.dumps({"sha256": _sha256(text.encode()), "manifest": text})
-        self._replace(MANIFEST, signed.encode())
-
-    def _replace(self, name: str, raw: bytes) -> None:
-        """Write a file so that it exists whole or not at all, even after a power failure."""
-        part = self.folder / f"{name}.part"
-        try:
-            with open(part, "wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.folder / name)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        directory = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write(self.folder / MANIFEST, signed)
 
     def _read_shards(self, manifest: _Manifest) -> Iterator[SavedShard]:
         for shard in manifest.shards:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,10 +25,13 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.rounds import rounds
 from fedsmu_ray.federation.tasks import Arrays, Executor, StateRef
+from fedsmu_ray.files.folders import private_folder, write
+from fedsmu_ray.files.locks import folder_lock
 from fedsmu_ray.tracking.base import RoundCursor
 
 log = logging.getLogger(__name__)
 
+TRIAL_TIMEOUT_S = 60.0  # for the process of a lost trial to end
 MAX_RESTARTS = 3  # in a row, without a new round between them
 
 # Keys that may differ between a checkpoint and the run that resumes from it: the result does not
@@ -46,24 +50,45 @@ _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 _COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
 
 
-def run_folder(config: Config, resume: str | Path | None) -> Path | None:
-    """The folder of a run with checkpoints, with its config.yaml; None without checkpoints.
-
-    resume: the folder of an interrupted run; raises ConfigError if it is not one.
-    """
-    if resume is not None:
-        if not (Path(resume) / CONFIG_FILE).is_file():
-            raise ConfigError(
-                [f"--resume {resume}: not the folder of a run (no {CONFIG_FILE} in it)"]
-            )
-        return Path(resume)
+@contextmanager
+def new_folder(config: Config) -> Iterator[Path | None]:
+    """A new, private folder for a run, locked until the run has ended; None without checkpoints."""
     if config.checkpoint.every is None:
-        return None
+        yield None
+        return
     name = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    folder = Path(config.checkpoint.folder) / name
-    folder.mkdir(parents=True)
-    (folder / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
-    return folder
+    folder = private_folder(Path(config.checkpoint.folder) / name)
+    with folder_lock(folder, f"the run in {folder}"):
+        write(folder / CONFIG_FILE, config.to_yaml())
+        yield folder
+
+
+@contextmanager
+def old_folder(folder: Path) -> Iterator[Path]:
+    """The folder of an interrupted run, locked until the run has ended.
+
+    Raises ConfigError if it is not the folder of a run, and LockedError, before anything in it is
+    read or written, if its run is still alive.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise ConfigError([f"--resume {folder}: not the folder of a run (no {CONFIG_FILE} in it)"])
+    with folder_lock(folder, f"the run in {folder}"):
+        yield folder
+
+
+@contextmanager
+def trial_folder(folder: Path | None) -> Iterator[None]:
+    """Make or find the folder of a trial's checkpoints, and lock it until the trial has ended.
+
+    Waits for the process of a trial that Tune has started again: it may still be ending. folder:
+    None without checkpoints.
+    """
+    if folder is None:
+        yield
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with folder_lock(folder, f"the trial in {folder}", TRIAL_TIMEOUT_S):
+        yield
 
 
 def resumable(

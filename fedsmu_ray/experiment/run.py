@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from torch import nn
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
-from fedsmu_ray.experiment.resume import resumable, run_folder
+from fedsmu_ray.experiment.resume import new_folder, old_folder, resumable
 from fedsmu_ray.experiment.summary import new_run, summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
+from fedsmu_ray.files.folders import write
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.tracking.base import Tracker
 from fedsmu_ray.tracking.metrics import final_metrics, tracked
@@ -57,11 +59,23 @@ def run(
     address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted run
     of the same configuration; it continues from its last checkpoint (or round 1) in the same
     tracked run, and gives the same bits. display: show progress on stderr. An interrupt or error
-    ends the tracked run as KILLED or FAILED and is raised again.
+    ends the tracked run as KILLED or FAILED and is raised again. The folder of the run is locked
+    until then: LockedError, which names the process, is raised for a run that is still alive.
     """
     began = time.perf_counter()
-    problem = Problem.of(config)
-    folder = run_folder(config, resume)
+    with ExitStack() as held:  # the folder of the run
+        folder = held.enter_context(old_folder(Path(resume))) if resume is not None else None
+        problem = Problem.of(config)
+        if resume is None:
+            folder = held.enter_context(new_folder(config))
+        return _run(problem, address, folder, display, began)
+
+
+def _run(
+    problem: Problem, address: str | None, folder: Path | None, display: bool, began: float
+) -> Result:
+    """Run an experiment whose data is loaded and whose folder is locked."""
+    config = problem.config
     executors = backend(config.compute.executor)
     # MLflow and Ray take seconds to start, so both start at once.
     with ThreadPoolExecutor() as background:
@@ -99,7 +113,7 @@ def _begin(tracker: Tracker, config: Config, folder: Path | None) -> str:
         return run_id
     run_id = tracker.start(new_run(config.name, config))
     if note:
-        note.write_text(run_id)
+        write(note, run_id)
     return run_id
 
 

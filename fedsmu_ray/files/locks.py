@@ -7,6 +7,7 @@ for messages.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -29,12 +30,13 @@ _NOT_SUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextmanager
-def folder_lock(folder: Path, what: str) -> Iterator[None]:
+def folder_lock(folder: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
     """Exclusive use of an existing folder; what: the folder in messages, such as "the run in x".
 
-    Raises LockedError at once if another process, or another part of this one, has the lock.
+    Raises LockedError, after `timeout_s` seconds, if another process, or another part of this one,
+    has the lock.
     """
-    with file_lock(folder / FOLDER_LOCK, what, timeout_s=0.0):
+    with file_lock(folder / FOLDER_LOCK, what, timeout_s):
         yield
 
 
@@ -74,10 +76,11 @@ def _acquire(file: IO[str], path: Path, what: str, timeout_s: float) -> None:
 
 
 def _write(file: IO[str], text: str) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(text)
-    file.flush()
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without its owner's name
+        file.seek(0)
+        file.truncate()
+        file.write(text)
+        file.flush()
 
 
 def _owner(file: IO[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from ray import tune
 from fedsmu_ray.config.schema import DataConfig
 from fedsmu_ray.errors import ExperimentError
 from fedsmu_ray.executors.registry import backend
-from fedsmu_ray.experiment.resume import resumable
+from fedsmu_ray.experiment.resume import resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.records import Progress
+from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.tracking.metrics import tracked
 
@@ -77,7 +77,11 @@ class Trial(tune.Trainable):
         self.executor.load(problem, dataset)
         self.problem, self.progress = problem, Progress()
         folder = self.folder / f"checkpoint-{spec.index:03d}" if config.checkpoint.every else None
-        self.rounds = resumable(problem, self.executor, self.progress, folder)
+        self.rounds = self._rounds(folder)
+
+    def _rounds(self, folder: Path | None) -> Generator[Record, None, None]:
+        with trial_folder(folder):
+            yield from resumable(self.problem, self.executor, self.progress, folder)
 
     def step(self) -> dict[str, Any]:
         """Run to the next evaluated round; returns the result for Tune."""
@@ -95,11 +99,13 @@ class Trial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial of this process."""
+        self.rounds.close()  # unlocks the folder of a trial that was stopped
         self._prepare(TrialSpec.from_tune(new_config))
         return True
 
     def cleanup(self) -> None:
-        """Release the executor."""
+        """Release the executor and the folder."""
+        self.rounds.close()
         self.executor.close()
 
 

@@ -110,7 +110,7 @@ def test_a_failure_at_any_write_leaves_the_previous_one(tmp_path, monkeypatch, f
     one = written(tmp_path)
     before = sorted(p.name for p in tmp_path.iterdir())
     calls = []
-    fsync = checkpoint.os.fsync
+    fsync = os.fsync
 
     def full(fd):
         calls.append(fd)
@@ -118,7 +118,7 @@ def test_a_failure_at_any_write_leaves_the_previous_one(tmp_path, monkeypatch, f
             raise OSError(28, "No space left on device")
         fsync(fd)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     new = {"d": {"m": np.ones((2, 3), np.float32)}, "e": {"m": np.ones((1, 3), np.float32)}}
     with pytest.raises(OSError, match="No space left"):
         one.save(

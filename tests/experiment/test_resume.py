@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -12,10 +13,17 @@ import yaml
 
 from fedsmu_ray import load_config, run
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.errors import CheckpointError, ConfigError, LostError
+from fedsmu_ray.errors import CheckpointError, ConfigError, LockedError, LostError
 from fedsmu_ray.executors.inline import InlineExecutor
+from fedsmu_ray.experiment import resume
 from fedsmu_ray.experiment.checkpoint import Checkpoint
-from fedsmu_ray.experiment.resume import MAX_RESTARTS, resumable, run_folder
+from fedsmu_ray.experiment.resume import (
+    MAX_RESTARTS,
+    new_folder,
+    old_folder,
+    resumable,
+    trial_folder,
+)
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
 from tests.helpers.tracked import points
@@ -254,15 +262,68 @@ def test_losses_without_a_new_round_between_them_end_the_experiment():
     assert [record.round for record in records] == [1] and executor.recovered == MAX_RESTARTS
 
 
-def test_the_folder_of_a_run(tmp_path):
-    kept = parse({**PLAIN, "name": "kept", "checkpoint": {"every": 1, "folder": str(tmp_path)}})
-    folder = run_folder(kept, None)
-    assert folder.parent == tmp_path and folder.name.startswith("kept-")
-    assert (folder / "config.yaml").read_text() == kept.to_yaml()
-    assert run_folder(kept, folder) == run_folder(kept, str(folder)) == folder
-    assert run_folder(parse({**PLAIN, "checkpoint": {}}), None) is None
+def kept_config(folder, **changes):
+    return parse({**PLAIN, "name": "kept", "checkpoint": {"every": 1, "folder": str(folder)}})
+
+
+def test_the_folder_of_a_run_is_new_private_and_locked(tmp_path):
+    kept = kept_config(tmp_path / "runs")
+    with new_folder(kept) as one, new_folder(kept) as other:  # in the same second
+        assert one != other and one.parent == other.parent == tmp_path / "runs"
+        for folder in (one, other):
+            assert folder.name.startswith("kept-")
+            assert (folder / "config.yaml").read_text() == kept.to_yaml()
+            modes = [stat.S_IMODE(p.stat().st_mode) for p in (folder, folder / "config.yaml")]
+            assert modes == [0o700, 0o600]
+            with pytest.raises(LockedError, match=f"the run in {folder} is in use by process"):
+                old_folder(folder).__enter__()
+    with old_folder(one) as again:
+        assert again == one
+    with new_folder(parse({**PLAIN, "checkpoint": {}})) as none:
+        assert none is None
     with pytest.raises(ConfigError, match="--resume .*: not the folder of a run .no config.yaml"):
-        run_folder(kept, tmp_path)
+        old_folder(tmp_path).__enter__()
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_a_run_that_is_still_alive_is_not_resumed(tmp_path):
+    """Nothing in its folder changes, and it can be resumed when its process is gone."""
+    config = kept_config(tmp_path)
+    sha256 = run(config).summary["model_sha256"]
+    (folder,) = tmp_path.iterdir()
+    hold = (
+        "import sys, time; from pathlib import Path\n"
+        "from fedsmu_ray.files.locks import folder_lock\n"
+        "with folder_lock(Path(sys.argv[1]), 'it'):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", hold, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    with owner:
+        assert owner.stdout.readline() == "held\n"
+        before = contents(folder)
+        where = f"process {owner.pid} on {os.uname().nodename}"
+        with pytest.raises(LockedError, match=f"the run in {folder} is in use by {where}"):
+            run(config, resume=folder)
+        assert contents(folder) == before
+        owner.kill()
+    assert run(config, resume=folder).summary["model_sha256"] == sha256
+    files = [p for p in folder.iterdir() if p.name != ".lock"]
+    assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o600}
+
+
+def test_the_folder_of_a_trial_waits_for_the_process_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "TRIAL_TIMEOUT_S", 0.3)
+    folder = tmp_path / "sweep" / "checkpoint-000"
+    used = pytest.raises(LockedError, match=f"the trial in {folder} is in use by process")
+    with trial_folder(folder), used:
+        trial_folder(folder).__enter__()
+    with trial_folder(folder), trial_folder(None):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 @pytest.mark.slow

@@ -50,12 +50,12 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
 
 
 def test_a_lock_is_exclusive_within_a_process_too(tmp_path):
-    with folder_lock(tmp_path, "it"):
-        with (
-            pytest.raises(LockedError, match=f"process {os.getpid()} "),
-            folder_lock(tmp_path, "it"),
-        ):
-            pass
+    with (
+        folder_lock(tmp_path, "it"),
+        pytest.raises(LockedError, match=f"process {os.getpid()} "),
+        folder_lock(tmp_path, "it"),
+    ):
+        pass
     with folder_lock(tmp_path, "it"):
         pass
 
