@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import yaml
 from pydantic import Field
 
 from fedsmu_ray import environment
 from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
+from fedsmu_ray.config.yaml_files import dump_yaml
 from fedsmu_ray.datasets.partition import PartitionConfig
 from fedsmu_ray.models.base import Model, Positive
 
@@ -283,7 +283,7 @@ class Config:
 
     def to_yaml(self) -> str:
         """`to_dict` as YAML."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
     def flat(self) -> dict[str, Any]:
         """The settings that identify a run, by dotted key.

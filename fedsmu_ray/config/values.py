@@ -80,6 +80,9 @@ def unknown_key(key: str, known: Iterable[str], more: str = "") -> str:
     That is the nearest by the whole key, else by its last part.
     """
     known, key = list(known), key[:MAX_VALUE_LENGTH]
+    if key in known:
+        nested = key.replace(".", ": {") + ": ..." + "}" * key.count(".")
+        return f"{key}: sections are nested in a file; write {nested}"
     close = difflib.get_close_matches(key, known, n=1)
     last = key.rsplit(".", 1)[-1]
     close = close or [k for k in known if k.rsplit(".", 1)[-1] == last]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
+from fedsmu_ray.config.yaml_scalars import BOOL, FLOAT, INT, REFUSED, TEXT, refusal, tag_of
 from fedsmu_ray.errors import ConfigError
 
 MAX_FILE_BYTES = 200_000
+_COMMENT = re.compile(r"(^|\s)#")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -20,22 +23,32 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     Raises ConfigError if it cannot be read or holds something else.
     """
+    shown = str(path)[:MAX_VALUE_LENGTH]
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
         text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = 1 + raw[: error.start].count(b"\n")
+        raise ConfigError([f"{shown}, line {number}: not UTF-8; save the file as UTF-8"]) from None
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or error
-        raise ConfigError([f"{str(path)[:MAX_VALUE_LENGTH]}: cannot be read: {cause}"]) from None
+        raise ConfigError([f"{shown}: cannot be read: {cause}"]) from None
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(
-            [f"{path}: a configuration file may have at most {MAX_FILE_BYTES:,} bytes"]
+            [f"{shown}: a configuration file may have at most {MAX_FILE_BYTES:,} bytes"]
         )
-    plain = _parse_yaml(text, str(path))
+    try:
+        plain = _parse_yaml(text)
+    except _YAMLError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise ConfigError([f"{shown}{line}: {error}"]) from None
     if plain is None:
         return {}
     if not isinstance(plain, dict):
-        raise ConfigError([f"{path}: expected a mapping of sections, found {type(plain).__name__}"])
+        raise ConfigError(
+            [f"{shown}: expected a mapping of sections, found {type(plain).__name__}"]
+        )
     return plain
 
 
@@ -46,31 +59,83 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """
     overrides, problems = {}, []
     for argument in arguments:
-        key, equals, value = argument.partition("=")
+        key, equals, value = (part.strip() for part in argument.partition("="))
         if not equals or not key:
             problems.append(f"{format_value(argument)}: expected key=value, as in local.lr=0.1")
             continue
         try:
-            overrides[key.strip()] = _parse_yaml(value, format_value(argument))
-        except ConfigError as error:
-            problems += error.problems
+            overrides[key] = _parse_override(key, value)
+        except _YAMLError as error:
+            quoted = shlex.quote(f'{key}="{value}"')
+            shell = f"; in a shell: {quoted}" if refusal(value) else ""
+            problems.append(f"{format_value(argument)}: {error}{shell}")
     if problems:
         raise ConfigError(problems)
     return overrides
 
 
+def _parse_override(key: str, value: str) -> Any:
+    if not value:
+        raise _YAMLError(f"""a value is missing; write {key}=null, or '{key}=""' for empty text""")
+    parsed = _parse_yaml(value)
+    # A part that YAML takes for a comment would be lost without a word.
+    if _COMMENT.search(value) and (parsed is None or isinstance(parsed, str) and "#" not in parsed):
+        cure = shlex.quote(f'{key}="{value}"')
+        raise _YAMLError(f"what follows # is a comment in YAML; if it is text, write {cure}")
+    return parsed
+
+
+def dump_yaml(plain: Mapping[str, Any]) -> str:
+    """A configuration as YAML that `read_yaml` reads as it was."""
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False)
+
+
+class _YAMLError(Exception):
+    """A problem in YAML text; `line` counts from 1, 0 if it is unknown."""
+
+    def __init__(self, problem: str, line: int = 0) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes all text that this or another reader of YAML would take for something else."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode and implicit[0] and (tag := tag_of(value)) != TEXT:
+            return tag
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.1, except that 1e-3 is a number, and that a repeated key and an alias are errors.
+    """YAML in which ambiguous values, a repeated key and an alias are errors.
 
     Aliases are errors because a short file can stand for an enormous one with them.
     """
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.keys: list[str] = []  # of the node that is composed
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode and implicit[0]:
+            return tag_of(value)
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             problem = "aliases (*name) are not supported; repeat the value"
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
+        if isinstance(index, yaml.ScalarNode):  # the key of a value
+            self.keys.append(str(index.value))
+        node = super().compose_node(parent, index)
+        if node and node.tag in (REFUSED, INT, FLOAT, BOOL) and (cure := refusal(node.value)):
+            where = "".join(f"{key} = " for key in [".".join(self.keys)] if key)
+            raise _YAMLError(f"{where}{node.value}: {cure}", node.start_mark.line + 1)
+        if isinstance(index, yaml.ScalarNode):
+            self.keys.pop()
+        return node
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):
@@ -86,22 +151,26 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_SCIENTIFIC = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+0123456789"))
-
-
 def _error(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+_CLEARER = {
+    "but found another document": "a second document begins here (---); a file holds one",
+}
+
+
+def _parse_yaml(text: str) -> Any:
+    """The value of YAML text; raises _YAMLError."""
     try:
         return yaml.load(text, _StrictLoader)
+    except _YAMLError:
+        raise
     except RecursionError:
-        raise ConfigError([f"{where}: not valid YAML: nested too deeply"]) from None
+        raise _YAMLError("not valid YAML: nested too deeply") from None
     # PyYAML's constructors raise exceptions of many types for values such as `!!int ''`.
     except Exception as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise ConfigError([f"{where}{line}: not valid YAML: {problem}"]) from None
+        problem = _CLEARER.get(problem, problem)
+        raise _YAMLError(f"not valid YAML: {problem}", mark.line + 1 if mark else 0) from None

@@ -133,7 +133,10 @@ def test_any_arguments(arguments):
         ("!!map [1]", "expected a mapping"),
         ("a: !!int ''", "not valid YAML"),
         ("a: !!timestamp x", "not valid YAML"),
-        ("data: {options: {a: 2020-01-01}}", "data.options.a = datetime.date.*must be text"),
+        (
+            "data: {options: {a: !!timestamp 2020-01-01}}",
+            "data.options.a = datetime.date.*must be text",
+        ),
         ("data: {options: {a: !!binary YQ==}}", "data.options.a = b'a': must be text"),
         ("data: {options: {1: 2}}", "data.options: the key 1 must be text"),
         ("? !!set {a}\n: 1", "a key must be text"),

@@ -83,6 +83,7 @@ def test_every_problem_is_listed_with_the_nearest_key():
         ({"data": 3}, "data = 3: expected a mapping"),
         ({"local": {"lr": float("nan")}}, "local.lr = nan"),
         ({"lr": 0.1}, "lr: unknown key; did you mean local.lr"),
+        ({"local.lr": 0.1}, "local.lr: sections are nested in a file; write local: {lr: ...}"),
     ],
 )
 def test_single_problems(plain, words):
