@@ -7,22 +7,42 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+import os
 import re
+import signal
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from fedsmu_ray.errors import ConfigError
+import torch
+
+from fedsmu_ray.errors import ConfigError, ExperimentError
 
 T = TypeVar("T")
 
 MAX_NAME_LENGTH = 120  # characters of a name in a message
+MAX_ERROR_LENGTH = 400  # characters of an exception of the user's code in a message
 # Patterns of the placeholders in forms of names; any other placeholder is one word.
 _PLACEHOLDERS = {"<package.module>": r"\w+(\.\w+)*", "<name or path>": ".+"}
+_PACKAGE = Path(__file__).parent
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _loaded: dict[str, ModuleType] = {}  # modules that `load` has imported, by name
+_importing = threading.RLock()  # held while sys.argv is another
+# What the user's code may change for the whole process, and what is put back after it.
+_PROCESS_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (os.getcwd, os.chdir),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, torch.set_default_device),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+)
 
 
 def lookup(key: str, name: object, registry: Mapping[str, T]) -> T:
@@ -49,30 +69,53 @@ def load(key: str, name: str) -> Callable[..., Any]:
     Raises ConfigError, which names the configuration key `key`.
     """
     _, module_name, attribute = name.split(":")
-    module = _import(f"{key} = {name}", module_name)
+    where = f"{key} = {name}"
+    module = _import(where, module_name)
     _loaded[module_name] = module
-    found: Callable[..., Any] | None = getattr(module, attribute, None)
-    if not callable(found):
-        raise ConfigError(
-            [
-                f"{key} = {name}: {module_name} ({_place(module)}) has no function or class "
-                f"{attribute}"
-            ]
-        )
-    return found
+    with reported(f"{where}: looking it up"):
+        found: Callable[..., Any] | None = getattr(module, attribute, None)
+    if callable(found):
+        return found
+    if module_name == "__main__":
+        cure = "; in a notebook, run the cell that defines it first; in a file, import that file"
+    else:
+        cure = _nearest(attribute, [key for key, value in vars(module).items() if callable(value)])
+    raise ConfigError(
+        [f"{where}: {module_name} ({_place(module)}) has no function or class {attribute}{cure}"]
+    )
 
 
-def call(key: str, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call the user's function and return its result.
+def call(
+    key: str, name: str, function: Callable[..., Any], /, *arguments: Any, **options: Any
+) -> Any:
+    """Call the user's function and return its result; options may have any name.
 
-    An exception that it raises becomes a ConfigError that names the key and the function.
+    Whatever it raises becomes a ConfigError that names the key and the function; for an option
+    that it does not take, also those that it takes.
+    """
+    with reported(f"{key} = {name}: it"), _process_state_kept():
+        try:
+            return function(*arguments, **options)
+        except TypeError as error:
+            problem = _call_problem(function, arguments, options)
+            if problem is None:
+                raise
+            raise ConfigError([f"{key} = {name}: {problem}"]) from error
+
+
+@contextmanager
+def reported(what: str, cure: str = "correct the code there") -> Iterator[None]:
+    """Raise a ConfigError for whatever the user's code raises in this block, with file and line.
+
+    what: the subject of the message, as in `model.name = import:mine:model: it`. Errors of this
+    package and KeyboardInterrupt pass.
     """
     try:
-        return function(*arguments, **options)
-    except ConfigError:
+        yield
+    except (ExperimentError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        raise ConfigError([f"{key} = {name}: it raised {type(error).__name__}: {error}"]) from error
+    except BaseException as error:  # SystemExit, too
+        raise ConfigError([f"{what} raised {_described(error)}; {cure}"]) from error
 
 
 def user_modules() -> list[ModuleType]:
@@ -105,24 +148,108 @@ def _fits(form: str, name: str) -> bool:
 
 
 def _import(where: str, module_name: str) -> ModuleType:
-    try:
+    if sys.modules.get(module_name):
         return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):
+    try:
+        with (
+            reported(f"{where}: importing {module_name}"),
+            _process_state_kept(),
+            _arguments_hidden(module_name),
+        ):
+            return importlib.import_module(module_name)
+    except ConfigError as raised:
+        error = raised.__cause__
+        if isinstance(error, ModuleNotFoundError):
+            raise ConfigError([f"{where}: {_not_found(module_name, error)}"]) from error
+        if isinstance(error, SystemExit):
             raise ConfigError(
-                [f"{where}: {module_name} imports a module that is not installed: {error.name}"]
+                [
+                    f"{where}: {module_name} ends the program when it is imported "
+                    f"({_described(error)}); what it does as a script, such as reading arguments, "
+                    'belongs below `if __name__ == "__main__":`'
+                ]
             ) from error
-        raise ConfigError(
-            [
-                f"{where}: {module_name} cannot be imported ({error}); start the program in the "
-                "folder that holds it "
-                "with `python -m fedsmu_ray...`, or put that folder on PYTHONPATH"
-            ]
-        ) from error
-    except Exception as error:
-        raise ConfigError(
-            [f"{where}: importing {module_name} raised {type(error).__name__}: {error}"]
-        ) from error
+        raise
+
+
+def _not_found(module_name: str, error: ModuleNotFoundError) -> str:
+    if not f"{module_name}.".startswith(f"{error.name}."):
+        return f"{module_name} imports a module that is not installed: {error.name or error}"
+    return (
+        f"{module_name} cannot be imported ({error}); start the program in the folder that holds "
+        "it with `python -m fedsmu_ray...`, or put that folder on PYTHONPATH"
+    )
+
+
+@contextmanager
+def _process_state_kept() -> Iterator[None]:
+    """Put back the working directory and PyTorch's defaults: other processes would not see them."""
+    before = [get() for get, _ in _PROCESS_STATE]
+    try:
+        yield
+    finally:
+        for (get, put), value in zip(_PROCESS_STATE, before):
+            if get() != value:
+                put(value)
+
+
+@contextmanager
+def _arguments_hidden(module_name: str) -> Iterator[None]:
+    """Hide the command's arguments from a module that is imported, and keep its signal handlers."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    with _importing:
+        arguments, handlers = sys.argv, [signal.getsignal(number) for number in numbers]
+        sys.argv = [f"{module_name}.py"]
+        try:
+            yield
+        finally:
+            sys.argv = arguments
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in zip(numbers, handlers):
+                signal.signal(number, handler)
+
+
+def _call_problem(
+    function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]
+) -> str | None:
+    """What is wrong with a call by the function's signature; None if nothing is."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin
+        return None
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        parameters = signature.parameters.values()
+        fixed = [p for p in parameters if p.kind in _POSITIONAL][: len(arguments)]
+        taken = [p.name for p in fixed if p.name in options and p.kind in _NAMED]
+        takes = [p.name for p in parameters if p.kind in _NAMED and p not in fixed]
+        unknown = [option for option in options if option not in takes]
+        if taken:
+            return f"its parameter {taken[0]} is not an option; remove it from the options"
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            has = f"only {', '.join(takes)}" if takes else "nor any other"
+            return f"it takes no option {unknown[0]}, {has}{_nearest(unknown[0], takes)}"
+        return (
+            f"it cannot be called with {len(arguments)} arguments and {len(options)} options "
+            f"({error}): it takes {signature}; set the options that it needs, or change the code"
+        )
+    return None
+
+
+def _nearest(name: str, others: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, others, n=1, cutoff=0.4)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _described(error: BaseException) -> str:
+    """An exception's type, its text on one line, and where in the user's code it was raised."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= MAX_ERROR_LENGTH else f"{text[:MAX_ERROR_LENGTH]}..."
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_installed(frame.filename)]
+    line = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {text}{line}"
 
 
 def _place(module: ModuleType) -> str:
@@ -138,10 +265,14 @@ def _search_folder(module: ModuleType) -> Path:
 
 def _is_users(module: ModuleType) -> bool:
     """Whether a module's file is neither installed nor part of Python or this package."""
-    name, place = getattr(module, "__name__", ""), Path(_place(module))
-    if not place.is_absolute() or name == "__main__" or name.split(".")[0] == "fedsmu_ray":
-        return False
-    if {"site-packages", "dist-packages"} & set(place.parts):
-        return False
-    library = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-    return not any(place.is_relative_to(folder) for folder in library)
+    name, place = getattr(module, "__name__", ""), _place(module)
+    return Path(place).is_absolute() and name != "__main__" and not _is_installed(place)
+
+
+def _is_installed(file: str) -> bool:
+    """Whether a file of code is installed, or part of Python or this package."""
+    place = Path(file)
+    if file.startswith("<frozen") or {"site-packages", "dist-packages"} & set(place.parts):
+        return True
+    folders = (_PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    return any(place.is_relative_to(folder) for folder in folders)

@@ -1,9 +1,13 @@
 """Names in a configuration, and user code imported by `import:`."""
 
 import importlib
+import os
+import signal
 import sys
+import types
 
 import pytest
+import torch
 
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
@@ -99,3 +103,95 @@ def test_a_module_that_was_removed_is_no_user_module(folder):
     plugins.load("key", "import:our_package.parts:f")
     del sys.modules["our_package.parts"]
     assert plugins.user_modules() == []
+
+
+def test_what_is_not_defined_is_named_with_the_nearest_or_a_cure(folder, monkeypatch):
+    with pytest.raises(ConfigError, match=r"has no function or class ff; did you mean f\?"):
+        plugins.load("key", "import:our_package.parts:ff")
+    for main in (types.ModuleType("__main__"), None):  # a notebook's has no file
+        if main:
+            monkeypatch.setitem(sys.modules, "__main__", main)
+        with pytest.raises(ConfigError, match="no function or class missing.*notebook, run the ce"):
+            plugins.load("key", "import:__main__:missing")
+
+
+def test_a_script_that_ends_when_imported_is_reported(folder, capsys):
+    """It does not see the arguments of this program, and its usage line is about itself."""
+    (folder / "script.py").write_text(
+        "import argparse\np = argparse.ArgumentParser()\n"
+        "p.add_argument('--epochs', required=True)\np.parse_args()\n"
+    )
+    arguments = list(sys.argv)
+    with pytest.raises(ConfigError, match=r"script ends the program when it is .*SystemExit: 2 .*"):
+        plugins.load("key", "import:script:f")
+    assert "usage: script.py [-h] --epochs EPOCHS" in capsys.readouterr().err
+    assert sys.argv == arguments
+
+
+def test_what_an_import_changes_for_the_process_is_put_back(folder):
+    before = os.getcwd(), signal.getsignal(signal.SIGINT), torch.get_default_dtype(), sys.argv
+    (folder / "meddling.py").write_text(
+        "import os, signal, sys, torch\nos.chdir('/')\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"
+        "\ntorch.set_default_dtype(torch.float64)\ntorch.set_grad_enabled(False)\nseen = sys.argv\n"
+        "def f(): torch.set_default_device('meta'); return seen\n"
+    )
+    function = plugins.load("key", "import:meddling:f")
+    after = os.getcwd(), signal.getsignal(signal.SIGINT), torch.get_default_dtype(), sys.argv
+    assert after == before and torch.is_grad_enabled()
+    assert plugins.call("key", "name", function) == ["meddling.py"]
+    assert torch.zeros(1).device.type == "cpu"
+
+
+def takes(shape, classes, name="relu", *, key=1, function=2):
+    return shape, classes, name, key, function
+
+
+def everything(*arguments, **options):
+    return arguments, options
+
+
+def test_options_of_a_function_may_have_any_name():
+    options = {"name": "tanh", "key": 3, "function": 4}
+    assert plugins.call("key", "name", takes, 5, 6, **options) == (5, 6, "tanh", 3, 4)
+    options |= {"self": 1, "arguments": 2, "options": 3, "cls": 4}
+    assert plugins.call("key", "name", everything, 5, **options) == ((5,), options)
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        (
+            (1, 2),
+            {"nme": 3},
+            r"k = n: it takes no option nme, only name, key, function; did .* name",
+        ),
+        ((1, 2), {"shape": 3}, "its parameter shape is not an option; remove it from the options"),
+        (
+            (1,),
+            {},
+            r"with 1 arguments and 0 options \(missing a .*'classes'\): it takes \(shape, cl",
+        ),
+        ((1, 2, 3, 4), {}, r"cannot be called with 4 arguments .*too many positional"),
+    ],
+)
+def test_a_call_that_does_not_fit_the_function_is_explained(arguments, options, message):
+    with pytest.raises(ConfigError, match=message):
+        plugins.call("k", "n", takes, *arguments, **options)
+
+
+@pytest.mark.parametrize("error", [TypeError("of its own"), SystemExit(3), GeneratorExit()])
+def test_whatever_a_function_raises_is_reported_with_its_line(error):
+    def raising():
+        raise error
+
+    kind = type(error).__name__
+    with pytest.raises(ConfigError, match=rf"k = n: it raised {kind}.*test_plugins.py:\d+\); corr"):
+        plugins.call("k", "n", raising)
+
+
+def test_an_interrupt_is_not_taken_for_an_error_of_the_function():
+    def raising():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plugins.call("k", "n", raising)

@@ -43,15 +43,33 @@ class TorchvisionModel(Model):
                 ]
             )
         channels = image_shape(shape, name, least=1)[0]
-        options = {"num_classes": classes, **(self.options or {})}
+        options = {"num_classes": classes, "weights": None, **(self.options or {})}
+        _check_options(options, classes)
         with warnings.catch_warnings():
             # Two old models announce that their initialization will change.
             warnings.simplefilter("ignore", FutureWarning)
-            net = plugins.call(
-                "model.name", name, models.get_model, function, weights=None, **options
-            )
+            net = plugins.call("model.name", name, models.get_model_builder(function), **options)
         _replace_batch_norm(net, self.groups, name)
         return RGBInput(net, channels, self.image_size)
+
+
+def _check_options(options: Mapping[str, Any], classes: int) -> None:
+    """Raise ConfigError for options that are not the user's to set."""
+    for key in ("weights", "pretrained"):
+        if options.get(key):
+            raise ConfigError(
+                [
+                    f"model.options.{key} = {options[key]}: torchvision's models start untrained "
+                    "here; remove it, or load weights in a function of your own (import:)"
+                ]
+            )
+    if options["num_classes"] != classes:
+        raise ConfigError(
+            [
+                f"model.options.num_classes = {options['num_classes']}: the data has {classes} "
+                "classes; remove it"
+            ]
+        )
 
 
 def _replace_batch_norm(net: nn.Module, groups: int, name: str) -> None:

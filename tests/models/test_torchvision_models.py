@@ -22,3 +22,22 @@ def test_torchvision_models_get_group_norm():
         checks.check(
             build({"name": "torchvision:googlenet"}), torch.randn(2, 3, 32, 32), 10, "googlenet"
         )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"weights": "DEFAULT"}, "model.options.weights = DEFAULT: .* start untrained.*import:"),
+        ({"pretrained": True}, "model.options.pretrained = True: .*remove it"),
+        ({"num_classes": 11}, "model.options.num_classes = 11: the data has 10 classes; remove it"),
+        ({"name": "resnet18"}, "name = torchvision:resnet18: it raised TypeError.* 'name'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        build({"name": "torchvision:resnet18", "options": options})
+
+
+def test_options_that_change_nothing_are_taken():
+    options = {"num_classes": 10, "weights": None, "progress": False}
+    assert build({"name": "torchvision:resnet18", "options": options}).net.fc.out_features == 10
