@@ -152,6 +152,7 @@ def _table(counts: NDArray[np.int64], rows: int) -> Table:
 
 def _plot(counts: NDArray[np.int64], title: str, path: str) -> None:
     """Draw clients x classes as a heat map of sample counts, beside the sizes of the clients."""
+    from fedsmu_ray.environment import expand_path
     from fedsmu_ray.errors import ConfigError
 
     try:
@@ -166,7 +167,7 @@ def _plot(counts: NDArray[np.int64], title: str, path: str) -> None:
     bars.barh(range(len(counts)), counts.sum(1), height=1.0)
     bars.set(xlabel="samples")
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(expand_path(path), dpi=150)
     except (OSError, ValueError) as error:
         raise ConfigError([f"--plot {path}: {error}"]) from None
 

@@ -6,6 +6,7 @@ The values set here are defaults: a variable that the user has set keeps its val
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,6 +68,36 @@ def limit_pending_trials(count: int) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
 
 
+def expand_path(text: str) -> str:
+    """A path as an absolute one, with ~, ~user, $NAME and ${NAME} replaced as in a shell.
+
+    A folder that exists under the name that is written, such as `a$b`, is meant as it is. Raises
+    ValueError, which says what is wrong, if a home directory is not known or a variable not set.
+    """
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise ValueError("the home directory cannot be determined; write the full path")
+    path = Path.cwd()
+    for i, part in enumerate(Path(expanded).parts):
+        if not os.path.exists(path / part):
+            part = _VARIABLE.sub(_value_of, part)
+            if part == "~":
+                raise ValueError("~ stands for the home directory only at the beginning")
+        path /= part.lstrip("/") if i else part
+    return str(path)
+
+
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
+
+
+def _value_of(variable: re.Match[str]) -> str:
+    name = variable[1].strip("{}")
+    value = os.environ.get(name)
+    if not value:
+        raise ValueError(f"the environment variable {name} is not set; set it, or write the path")
+    return value
+
+
 def data_root() -> Path:
     """The default folder of data sets: $FEDSMU_DATA, else ~/.cache/fedsmu_ray."""
     return Path(os.environ.get("FEDSMU_DATA") or "~/.cache/fedsmu_ray").expanduser()
@@ -75,7 +106,7 @@ def data_root() -> Path:
 def cache_folder() -> Path:
     """The folder of the cache of decoded images: $FEDSMU_CACHE, else the user's cache folder."""
     own = os.environ.get("FEDSMU_CACHE")
-    return Path(own) if own else _user_cache() / "fedsmu_ray"
+    return Path(own).expanduser() if own else _user_cache() / "fedsmu_ray"
 
 
 def _user_cache() -> Path:

@@ -93,3 +93,41 @@ def test_where_data_and_caches_are(monkeypatch, tmp_path):
     monkeypatch.setenv("FEDSMU_CACHE", str(tmp_path / "own"))
     assert environment.data_root() == tmp_path / "data"
     assert environment.cache_folder() == tmp_path / "own"
+
+
+def test_paths_are_expanded_as_in_a_shell(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    for text, path in {
+        "~": "/home/me",
+        "~/runs/": "/home/me/runs",
+        "$SCRATCH/runs": "/scratch/me/runs",
+        "/data/${SCRATCH}/x": "/data/scratch/me/x",
+        "/a/x$SCRATCH": "/a/x/scratch/me",
+        "a/../b": f"{tmp_path}/a/../b",  # where this leads depends on links
+        "cost $ 5": f"{tmp_path}/cost $ 5",
+        "x~": f"{tmp_path}/x~",
+    }.items():
+        assert environment.expand_path(text) == path
+        assert environment.expand_path(path) == path
+
+
+def test_a_folder_that_exists_as_it_is_written_is_meant(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    for name in ("a$SCRATCH", "b$NOT_SET", "~"):
+        (tmp_path / name).mkdir()
+        assert environment.expand_path(f"{tmp_path}/{name}/x") == f"{tmp_path}/{name}/x"
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("~nobody-here/x", "the home directory cannot be determined; write the full path"),
+        ("$NOT_SET_ANYWHERE/x", "the environment variable NOT_SET_ANYWHERE is not set"),
+        ("/a/~/x", "only at the beginning"),
+    ],
+)
+def test_paths_that_cannot_be_expanded(text, words):
+    with pytest.raises(ValueError, match=words):
+        environment.expand_path(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from fedsmu_ray.config.plain_data import format_value
@@ -19,9 +18,6 @@ def check(values: Mapping[str, Any]) -> list[str]:
     data, federation, compute = values["data"], values["federation"], values["compute"]
     return [
         *_unusable_name(values.get("name", "experiment")),
-        *_unusable_folder("data.root", data.root),
-        *_unusable_folder("checkpoint.folder", values["checkpoint"].folder),
-        *_unusable_folder("tune.storage", values["tune"].storage),
         *_impossible_cohorts(data, federation),
         *_impossible_compute(compute, federation),
     ]
@@ -32,18 +28,6 @@ def _unusable_name(name: str) -> Iterator[str]:
         yield (
             f"name = {format_value(name)}: must begin with a letter or digit and hold up to 100 "
             "letters, digits, spaces and .,=+()@_-, since folders are named after it"
-        )
-
-
-def _unusable_folder(key: str, folder: str | None) -> Iterator[str]:
-    if folder == "":
-        yield f"{key} = '': must be a folder"
-    try:
-        Path(folder or ".").expanduser()
-    except RuntimeError:
-        yield (
-            f"{key} = {format_value(folder)}: the home directory cannot be determined; write the "
-            "full path"
         )
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from fedsmu_ray import environment
 from fedsmu_ray.algorithms.base import Method
+from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath, StoreURI
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
 from fedsmu_ray.config.yaml_files import dump_yaml
 from fedsmu_ray.datasets.partition import PartitionConfig
@@ -50,9 +51,9 @@ PROFILES: dict[str, dict[str, Any]] = {
 class DataConfig:
     """The data and how it is split."""
 
-    dataset: Annotated[str, Field(description="name of the data set")] = "digits"
+    dataset: Annotated[DatasetName, Field(description="name of the data set")] = "digits"
     root: Annotated[
-        str | None,
+        DataPath | None,
         Field(
             description="folder of the data (npz: the file); null: $FEDSMU_DATA, else "
             "~/.cache/fedsmu_ray"
@@ -68,7 +69,7 @@ class DataConfig:
 
     def folder(self) -> Path:
         """The folder (npz: the file) of the data."""
-        return Path(self.root).expanduser() if self.root else environment.data_root()
+        return Path(self.root) if self.root else environment.data_root()
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class CheckpointConfig:
         Positive | None, Field(description="rounds between checkpoints; null: no checkpoints")
     ] = None
     folder: Annotated[
-        str,
+        FolderPath,
         Field(
             description="folder for the runs of `train`; the trials of a sweep are in tune.storage"
         ),
@@ -185,7 +186,7 @@ class TrackingConfig:
     """MLflow."""
 
     uri: Annotated[
-        str | None, Field(description="MLflow tracking URI; null turns tracking off")
+        StoreURI | None, Field(description="MLflow tracking URI; null turns tracking off")
     ] = "sqlite:///mlflow.db"
     experiment: Annotated[str, Field(description="MLflow experiment")] = "fedsmu"
 
@@ -219,7 +220,8 @@ class TuneConfig:
         Field(description="trials at the same time; null: as many as the resources allow"),
     ] = None
     storage: Annotated[
-        str, Field(description="folder of sweeps, for --resume; on a cluster shared by all nodes")
+        FolderPath,
+        Field(description="folder of sweeps, for --resume; on a cluster shared by all nodes"),
     ] = "fedsmu_runs"
     space: Annotated[
         Mapping[str, Any],

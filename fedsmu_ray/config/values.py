@@ -40,9 +40,8 @@ def check_value(cls: type, name: str, key: str, value: object, problems: list[st
 
     Problems are added to `problems`.
     """
-    if key in CHOICES:
-        check_choice(key, value, problems)
-        return value
+    if key in CHOICES and not check_choice(key, value, problems):
+        return None
     adapter = _adapter(cls, name)
     if isinstance(value, list):
         with suppress(ValidationError):
@@ -95,7 +94,8 @@ def _explain(value: object, errors: list[ErrorDetails]) -> str:
     """What a value must be, in pydantic's words and on one line."""
     # For a union pydantic reports every branch; the first that is not None says what is wanted.
     wanted = [error for error in errors if error["type"] != "none_required"]
-    message = wanted[0]["msg"].replace("Input should be", "must be").replace("'", "")
+    message = wanted[0]["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be").replace("'", "")
     if len(wanted) < len(errors):
         message += " (or null)"
     expected = wanted[0].get("ctx", {}).get("expected")

@@ -12,6 +12,7 @@ import yaml
 
 from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
 from fedsmu_ray.config.yaml_scalars import BOOL, FLOAT, INT, REFUSED, TEXT, refusal, tag_of
+from fedsmu_ray.environment import expand_path
 from fedsmu_ray.errors import ConfigError
 
 MAX_FILE_BYTES = 200_000
@@ -25,7 +26,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     shown = str(path)[:MAX_VALUE_LENGTH]
     try:
-        with open(path, "rb") as file:
+        with open(expand_path(str(path)), "rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,0 +1,53 @@
+"""Paths in a configuration: expanded once, where it is read, see `environment.expand_path`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from fedsmu_ray.environment import expand_path
+
+_URL = re.compile(r"[a-zA-Z][\w+.-]*://")
+_LOCAL_STORES = ("sqlite:///", "file://", "file:")  # what follows is a path
+
+
+def _expand_folder(text: str) -> str:
+    _check_folder(text)
+    return _expand(text)
+
+
+def _expand_data(text: str) -> str:
+    """An absolute path, so that the configuration kept with a run holds in any working folder."""
+    _check_folder(text)
+    return expand_path(text)
+
+
+def _check_folder(text: str) -> None:
+    if not text.strip():
+        raise ValueError("must be a folder")
+    if _URL.match(text):
+        raise ValueError("must be a folder of a mounted file system, not a URL")
+
+
+def _expand_uri(text: str) -> str:
+    """The tracking URI with its path expanded, if it has one that needs it."""
+    store = next((prefix for prefix in _LOCAL_STORES if text.startswith(prefix)), "")
+    return text if _URL.match(text) and not store else store + _expand(text.removeprefix(store))
+
+
+def _expand_dataset(text: str) -> str:
+    """The name of a data set, with the path of `hf:<path>` expanded if it needs it."""
+    return "hf:" + _expand(text.removeprefix("hf:")) if text.startswith("hf:") else text
+
+
+def _expand(text: str) -> str:
+    """A path that stays as it is without ~ and variables: it may be something else, as a name."""
+    return expand_path(text) if "~" in text or "$" in text else text
+
+
+DataPath = Annotated[str, AfterValidator(_expand_data)]
+FolderPath = Annotated[str, AfterValidator(_expand_folder)]
+StoreURI = Annotated[str, AfterValidator(_expand_uri)]
+DatasetName = Annotated[str, AfterValidator(_expand_dataset)]

@@ -1,0 +1,79 @@
+"""Paths in a configuration: expanded where it is read, whatever key they belong to."""
+
+import pytest
+import yaml
+
+from fedsmu_ray.config.loading import load_config
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key, written, read",
+    [
+        ("checkpoint.folder", "~/runs", "/home/me/runs"),
+        ("checkpoint.folder", "$SCRATCH/runs", "/scratch/me/runs"),
+        ("checkpoint.folder", "runs", "runs"),
+        ("tune.storage", "~/runs/", "/home/me/runs"),
+        ("data.root", "~/data", "/home/me/data"),
+        ("data.root", "/data/x.npz", "/data/x.npz"),
+        ("tracking.uri", "sqlite:///~/x/mlflow.db", "sqlite:////home/me/x/mlflow.db"),
+        ("tracking.uri", "sqlite:////a/$SCRATCH/x.db", "sqlite:////a/scratch/me/x.db"),
+        ("tracking.uri", "sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("tracking.uri", "~/mlruns", "/home/me/mlruns"),
+        ("tracking.uri", "file:~/mlruns", "file:/home/me/mlruns"),
+        ("tracking.uri", "http://host/~me/$x", "http://host/~me/$x"),
+        ("tracking.uri", "databricks", "databricks"),
+        ("data.dataset", "hf:~/faces", "hf:/home/me/faces"),
+        ("data.dataset", "hf:owner/faces", "hf:owner/faces"),
+        ("data.dataset", "import:mine:data", "import:mine:data"),
+    ],
+)
+def test_a_path_is_expanded_and_stays_so(key, written, read):
+    config = load_config(overrides=[f"{key}={written}"])
+    assert config.to_dict()[key.split(".")[0]][key.split(".")[1]] == read
+    assert parse(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_the_data_of_a_run_is_found_from_any_folder(tmp_path, monkeypatch):
+    config = load_config(overrides={"data.root": "data"})
+    assert config.data.root == f"{tmp_path}/data"
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    monkeypatch.chdir("/")
+    assert load_config(tmp_path / "config.yaml").data.folder() == tmp_path / "data"
+
+
+def test_a_file_may_be_given_below_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.yaml").write_text("seed: 5")
+    assert load_config("~/my.yaml").seed == 5
+    with pytest.raises(
+        ConfigError, match="~nobody-here/x.yaml: cannot be read: the home directory"
+    ):
+        load_config("~nobody-here/x.yaml")
+
+
+@pytest.mark.parametrize("key", ["checkpoint.folder", "tune.storage", "data.root"])
+@pytest.mark.parametrize(
+    "written, words",
+    [
+        ("", "must be a folder"),
+        ("  ", "must be a folder"),
+        ("s3://bucket/x", "not a URL"),
+        ("$NOT_SET_HERE/x", "the environment variable NOT_SET_HERE is not set"),
+        ("~nobody-here", "the home directory cannot be determined"),
+        ("x/~/y", "~ stands for the home directory only at the beginning"),
+    ],
+)
+def test_what_is_no_folder_is_refused(key, written, words):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides={key: written})
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{key} = {written!r}: ") and words in problem
