@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from fedsmu_ray.errors import ConfigError, ExperimentError
+from fedsmu_ray.files.valid_json import to_json
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2  # a configuration or argument that cannot be used
@@ -90,8 +90,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one line of JSON, the last line of stdout."""
-    print(json.dumps(value, default=str), flush=True)
+    """Print a value as one line of JSON, the last line of stdout; null stands for NaN."""
+    print(to_json(value), flush=True)
 
 
 def leave(code: int) -> None:

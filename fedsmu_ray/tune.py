@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code, 1 if a trial failed."""
+    """Run the command; returns its exit code, 1 if a trial failed or none has a score."""
     parser = cli.parser(
         "tune", "Sweep federated experiments with Ray Tune and compare them in MLflow.", EXAMPLES
     )
@@ -54,7 +54,7 @@ def _tune(options: argparse.Namespace) -> int:
     print_sweep(outcome)
     if options.json:
         cli.print_json(outcome)
-    return 0 if outcome["trials"] and not outcome["failed"] else 1
+    return 0 if outcome["best"] and not outcome["failed"] else 1
 
 
 if __name__ == "__main__":

@@ -87,6 +87,6 @@ def test_overrides_and_options_may_be_mixed():
 
 
 def test_results_are_one_line_of_json(capsys):
-    cli.print_json({"a": [1, None], "path": os})
+    cli.print_json({"a": [1, float("nan")], "path": os})
     out = capsys.readouterr().out
     assert out.startswith('{"a": [1, null], "path": "<module') and out.count("\n") == 1

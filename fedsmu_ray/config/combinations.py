@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedsmu_ray.config.plain_data import format_value
-from fedsmu_ray.config.schema import EXECUTORS, ComputeConfig, DataConfig, FederationConfig
+from fedsmu_ray.config.schema import (
+    EXECUTORS,
+    ComputeConfig,
+    DataConfig,
+    FederationConfig,
+    TuneConfig,
+)
 
 
 def check(values: Mapping[str, Any]) -> list[str]:
@@ -20,6 +26,7 @@ def check(values: Mapping[str, Any]) -> list[str]:
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),
         *_impossible_compute(compute, federation),
+        *_opposite_mode(values["tune"]),
     ]
 
 
@@ -69,4 +76,13 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
         yield (
             "compute.precision = tf32: only GPUs have it, and compute.gpus_per_actor = 0; set "
             "gpus_per_actor, or use float32 or bfloat16"
+        )
+
+
+def _opposite_mode(tune: TuneConfig) -> Iterator[str]:
+    if tune.mode not in (None, tune.direction):
+        better = "larger" if tune.direction == "max" else "smaller"
+        yield (
+            f"tune.mode = {tune.mode}: {tune.metric} is better when it is {better}, so the worst "
+            "trials would be taken for the best; remove tune.mode"
         )

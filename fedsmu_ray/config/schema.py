@@ -21,6 +21,7 @@ from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
 from fedsmu_ray.config.yaml_files import dump_yaml
 from fedsmu_ray.datasets.partition import PartitionConfig
 from fedsmu_ray.models.base import Model, Positive
+from fedsmu_ray.tracking.metrics import SWEEPABLE, Direction
 
 NonNegative = Annotated[float, Field(ge=0)]
 PositiveNumber = Annotated[float, Field(gt=0)]
@@ -199,8 +200,11 @@ class TuneConfig:
         "test/accuracy"
     )
     mode: Annotated[
-        Literal["max", "min"], Field(description="whether a larger or a smaller value is better")
-    ] = "max"
+        Direction | None,
+        Field(
+            description="whether a larger or a smaller value is better; null: as the metric has it"
+        ),
+    ] = None
     samples: Annotated[
         Positive,
         Field(
@@ -213,7 +217,8 @@ class TuneConfig:
         Field(description="how trials are chosen from tune.space"),
     ] = "grid"
     scheduler: Annotated[
-        Literal["none", "asha"], Field(description="whether ASHA stops the worst trials early")
+        Literal["none", "asha"],
+        Field(description="whether ASHA stops the worst trials, and those that diverge, early"),
     ] = "none"
     concurrent: Annotated[
         Positive | None,
@@ -234,6 +239,11 @@ class TuneConfig:
         tuple[Mapping[str, Any], ...],
         Field(description="further trials, each a mapping of dotted keys to values"),
     ] = ()
+
+    @property
+    def direction(self) -> Direction:
+        """The direction in which the metric improves."""
+        return SWEEPABLE[self.metric]
 
 
 @dataclass(frozen=True)

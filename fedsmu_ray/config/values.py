@@ -31,7 +31,7 @@ CHOICES: dict[str, Mapping[str, object]] = {
     "data.dataset": DATASETS,
     "model.name": MODELS,
     "compute.executor": EXECUTORS,
-    "tune.metric": dict.fromkeys(SWEEPABLE),
+    "tune.metric": SWEEPABLE,
 }
 
 

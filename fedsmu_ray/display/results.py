@@ -16,6 +16,7 @@ from fedsmu_ray.display.formatting import (
     size,
     stdout,
 )
+from fedsmu_ray.tracking.metrics import is_finite, rank
 
 
 def print_run(summary: Mapping[str, Any], uri: str | None) -> None:
@@ -28,6 +29,12 @@ def print_run(summary: Mapping[str, Any], uri: str | None) -> None:
         f"{summary['seconds']:.1f} s{dropped_note(summary['dropped'])}",
         soft_wrap=True,
     )
+    if not is_finite(summary["test_loss"]):
+        console.print(
+            f"the model has diverged: test loss {summary['test_loss']}; lower local.lr or the "
+            "server's step size",
+            soft_wrap=True,
+        )
     console.print(f"model {summary['model_sha256']}", soft_wrap=True)
     _print_store(console, uri)
 
@@ -35,13 +42,16 @@ def print_run(summary: Mapping[str, Any], uri: str | None) -> None:
 def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     """Print the `limit` best trials of a sweep, the failed ones, and where the runs are."""
     console = stdout()
-    trials = sorted(outcome["trials"], key=lambda t: t["score"], reverse=outcome["mode"] == "max")
+    mode, metric = outcome["mode"], outcome["metric"]
+    trials = sorted(outcome["trials"], key=lambda trial: rank(trial["score"], mode))
     if trials:
-        title = (
-            f"the best {min(limit, len(trials))} of {len(trials)} trials, by {outcome['metric']}"
-        )
+        title = f"the best {min(limit, len(trials))} of {len(trials)} trials, by {metric}"
         keys = list(dict.fromkeys(k for t in trials for k in t["params"] if k != "algorithm.name"))
-        console.print(_trial_table(title, keys, trials[:limit]))
+        console.print(_trial_table(title, keys, metric, trials[:limit]))
+    if diverged := [trial["name"] for trial in trials if not is_finite(trial["score"])]:
+        console.print(
+            f"diverged, with {metric} NaN or infinite: {'; '.join(diverged)}", soft_wrap=True
+        )
     for trial in outcome["failed"]:
         console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True, markup=False)
     if outcome["tracking_uri"]:
@@ -53,7 +63,9 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     _print_store(console, outcome["tracking_uri"])
 
 
-def _trial_table(title: str, keys: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> Table:
+def _trial_table(
+    title: str, keys: Sequence[str], metric: str, trials: Sequence[Mapping[str, Any]]
+) -> Table:
     """One row per trial; `keys` are the swept configuration keys."""
     table = Table(
         title=title,
@@ -64,13 +76,25 @@ def _trial_table(title: str, keys: Sequence[str], trials: Sequence[Mapping[str, 
         padding=(0, 2, 0, 0),
     )
     swept = [short_key(key) for key in keys]
-    for heading in ("#", "method", *swept, "accuracy", "best", "upload", "rounds", "seconds"):
+    scored = [metric] * (metric != "test/accuracy")  # accuracy has a column in any case
+    for heading in (
+        "#",
+        "method",
+        *swept,
+        *scored,
+        "accuracy",
+        "best",
+        "upload",
+        "rounds",
+        "seconds",
+    ):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for trial in trials:
         table.add_row(
             str(trial["index"]),
             trial["method"],
             *(plain_value(trial["params"].get(key)) for key in keys),
+            *(_score(trial) for _ in scored),
             percent(trial["test_accuracy"]),
             percent(trial["best_test_accuracy"]),
             size(trial["uplink_bytes"]),
@@ -78,6 +102,10 @@ def _trial_table(title: str, keys: Sequence[str], trials: Sequence[Mapping[str, 
             f"{trial['seconds']:.1f}",
         )
     return table
+
+
+def _score(trial: Mapping[str, Any]) -> str:
+    return f"{trial['score']:.4g}" if is_finite(trial["score"]) else "diverged"
 
 
 def _print_store(console: Console, uri: str | None) -> None:

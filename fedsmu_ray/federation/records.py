@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from fedsmu_ray.federation.tasks import StateRef
+from fedsmu_ray.tracking.metrics import rank
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Progress:
     @property
     def best(self) -> Record:
         """The first evaluated round with the highest accuracy."""
-        return max(self.evaluated, key=lambda record: record.test_accuracy or 0.0)
+        return min(self.evaluated, key=lambda record: rank(record.test_accuracy, "max"))
 
     def reset(self) -> None:
         """Go back to the state before round 1."""

@@ -20,6 +20,7 @@ from typing import Any
 from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files.valid_json import to_json, without_nan
 from fedsmu_ray.sweeps.space import Params
 
 # status of a trial that ended with an error; it is run again when the sweep is resumed
@@ -122,6 +123,7 @@ class SweepFolder:
         )
 
     def _record(self, event: dict[str, Any]) -> None:
+        event = without_nan(event)  # what is recorded is what a resumed sweep will read
         self._apply(event)
         self.append(event)
 
@@ -141,7 +143,7 @@ class SweepFolder:
         file = self.path / "trials.jsonl"
         try:
             with open(file, "a", encoding="utf-8") as stream:
-                stream.write(("\n" if self.needs_newline else "") + json.dumps(event) + "\n")
+                stream.write(("\n" if self.needs_newline else "") + to_json(event) + "\n")
                 stream.flush()
                 os.fsync(stream.fileno())
             self.needs_newline = False
@@ -157,7 +159,8 @@ class SweepFolder:
 def _parse(line: str) -> dict[str, Any] | None:
     """The event of a line; None if the line is incomplete."""
     try:
-        event: dict[str, Any] = json.loads(line)
+        # Earlier versions wrote NaN.
+        event: dict[str, Any] = json.loads(line, parse_constant=lambda name: None)
         return event
     except json.JSONDecodeError:
         return None

@@ -10,10 +10,11 @@ from fedsmu_ray.experiment.summary import new_run
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.tracking.base import RunStatus, Tracker
-from fedsmu_ray.tracking.metrics import final_metrics
+from fedsmu_ray.tracking.metrics import final_metrics, is_finite, rank
 
 COMPLETED = "completed"
 STOPPED = "stopped"  # by the scheduler, before its last round
+DIVERGED = "diverged"  # its score is NaN or infinite
 MAX_ERROR_LENGTH = 500  # characters of an error in a tag
 
 
@@ -49,18 +50,19 @@ class SweepRecorder:
     def complete(
         self, spec: TrialSpec, summary: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> str:
-        """Record that a trial has ended without an error; returns its status, COMPLETED or STOPPED.
+        """Record that a trial has ended without an error; returns its status.
 
         summary: of all its rounds. metrics: of the last one.
         """
         is_whole = summary["rounds"] == self.config.federation.rounds or summary["model_sha256"]
-        status = COMPLETED if is_whole else STOPPED
+        score = metrics[self.config.tune.metric]
+        status = DIVERGED if not is_finite(score) else COMPLETED if is_whole else STOPPED
         tags = {"fedsmu.status": status}
         if summary["model_sha256"]:
             tags["model_sha256"] = summary["model_sha256"]
         run_id = self.folder.run_ids[spec.index]
         self.tracker.finish(run_id, "FINISHED", final_metrics(summary), tags)
-        outcome = {**summary, "status": status, "score": metrics[self.config.tune.metric]}
+        outcome = {**summary, "status": status, "score": score}
         self.folder.trial_ended(spec.index, spec.name, outcome)
         return status
 
@@ -80,8 +82,9 @@ class SweepRecorder:
         for index in self.folder.unfinished:
             self.tracker.finish(self.folder.run_ids[index], status)
         ended, failed = self._ended(), self._failed()
-        choose = max if self.config.tune.mode == "max" else min
-        best = choose(ended, key=lambda row: row["score"], default=None)
+        scored = [row for row in ended if is_finite(row["score"])]
+        tune = self.config.tune
+        best = min(scored, key=lambda row: rank(row["score"], tune.direction), default=None)
         metrics, tags = {}, {"fedsmu.trials": str(len(ended))}
         if best:
             metrics["best/test_accuracy"] = best["best_test_accuracy"]
@@ -92,8 +95,8 @@ class SweepRecorder:
             "best": best,
             "failed": failed,
             "name": self.config.name,
-            "metric": self.config.tune.metric,
-            "mode": self.config.tune.mode,
+            "metric": tune.metric,
+            "mode": tune.direction,
             "experiment": self.config.tracking.experiment,
             "tracking_uri": self.tracker.uri,
             "parent_run_id": self.parent,

@@ -19,10 +19,12 @@ from fedsmu_ray.sweeps.space import (
     list_params,
     parse_space,
 )
+from fedsmu_ray.tracking.metrics import is_finite
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+    from optuna.trial import TrialState
 
 IndexedParams = tuple[int, Params]  # the index of a trial and its parameters
 
@@ -33,7 +35,7 @@ class TrialSearcher(Searcher):
     def __init__(
         self, config: Config, known: Sequence[IndexedParams], study: OptunaStudy | None = None
     ) -> None:
-        super().__init__(metric=config.tune.metric, mode=config.tune.mode)
+        super().__init__(metric=config.tune.metric, mode=config.tune.direction)
         self.config, self.known, self.study = config, deque(known), study
 
     @property
@@ -77,20 +79,23 @@ class OptunaStudy:
             key: _distribution(dimension) for key, dimension in parse_space(tune.space).items()
         }
         self.study = optuna.create_study(
-            direction="maximize" if tune.mode == "max" else "minimize",
+            direction="maximize" if tune.direction == "max" else "minimize",
             sampler=optuna.samplers.TPESampler(seed=seed % 2**32),
         )
         self.asked: dict[str, optuna.Trial] = {}  # by Tune's trial id
         self.budget = 0  # trials that it will still suggest
         self.next_index = 0  # of the next one
 
-    def add(self, params: Params, score: float) -> None:
-        """Add the result of a trial of an earlier process."""
+    def add(self, params: Params, score: float | None) -> None:
+        """Add the result of a trial of an earlier process; score: None if it diverged."""
         import optuna
 
         self.study.add_trial(
             optuna.trial.create_trial(
-                params=dict(params), distributions=self.distributions, value=score
+                params=dict(params),
+                distributions=self.distributions,
+                value=score,
+                state=_state_of(score),
             )
         )
 
@@ -109,8 +114,20 @@ class OptunaStudy:
         from optuna.trial import TrialState
 
         if trial_id in self.asked:
-            state = TrialState.FAIL if score is None else TrialState.COMPLETE
-            self.study.tell(self.asked.pop(trial_id), score, state=state)
+            state = TrialState.FAIL if score is None else _state_of(score)
+            value = score if state == TrialState.COMPLETE else None
+            self.study.tell(self.asked.pop(trial_id), value, state=state)
+
+
+def _state_of(score: float | None) -> TrialState:
+    """The state of a trial that did not fail.
+
+    TPE takes a pruned trial for worse than all others, whereas it would ignore a failed one and
+    suggest what diverges again; a value of NaN is refused.
+    """
+    from optuna.trial import TrialState
+
+    return TrialState.COMPLETE if is_finite(score) else TrialState.PRUNED
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
@@ -138,7 +155,7 @@ def _optuna_searcher(config: Config, folder: SweepFolder) -> TrialSearcher:
     known += [(i, p) for i, p in sorted(folder.unfinished.items()) if i >= len(fixed)]
     study = OptunaStudy(config.tune, config.seed)
     for i, row in folder.ended.items():
-        if i >= len(fixed) and row.get("score") is not None:
+        if i >= len(fixed) and "score" in row:
             study.add(row["params"], row["score"])
     counted = {*range(len(fixed)), *folder.ended, *folder.unfinished}
     study.budget = len(fixed) + config.tune.samples - len(counted)

@@ -14,10 +14,11 @@ from fedsmu_ray import environment
 from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.display.formatting import dropped_note, percent, size
 from fedsmu_ray.display.progress import SweepProgress
-from fedsmu_ray.sweeps.recorder import STOPPED, SweepRecorder
+from fedsmu_ray.sweeps.recorder import COMPLETED, DIVERGED, SweepRecorder
 from fedsmu_ray.sweeps.searcher import TrialSearcher, trial_searcher
 from fedsmu_ray.sweeps.space import TrialSpec
-from fedsmu_ray.sweeps.trial import ROUND, Trial, TrialFailure, report_of, resources
+from fedsmu_ray.sweeps.trial import ROUND, Trial, TrialFailure, TrialReport, report_of, resources
+from fedsmu_ray.tracking.metrics import is_finite
 
 # Of a trial whose process was lost: it resumes from its checkpoint, or starts again if it has none.
 TRIAL_RETRIES = 2
@@ -86,7 +87,7 @@ def _scheduler(settings: TuneConfig, rounds: int) -> TrialScheduler:
         len(settings.baselines),
         time_attr=ROUND,
         metric=settings.metric,
-        mode=settings.mode,
+        mode=settings.direction,
         max_t=rounds,
         grace_period=max(1, rounds // ASHA_FACTOR**2),
         reduction_factor=ASHA_FACTOR,
@@ -94,9 +95,10 @@ def _scheduler(settings: TuneConfig, rounds: int) -> TrialScheduler:
 
 
 class TrialsASHA(ASHAScheduler):
-    """ASHA (Li et al., MLSys 2020) that never stops the baselines.
+    """ASHA (Li et al., MLSys 2020) that never stops the baselines, and stops what has diverged.
 
-    A comparison needs all their rounds.
+    A comparison needs all rounds of the baselines. A score of NaN is neither above nor below the
+    others, so ASHA itself would continue the trial.
     """
 
     def __init__(self, baselines: int, **options: Any) -> None:
@@ -112,7 +114,16 @@ class TrialsASHA(ASHAScheduler):
         """Whether a trial is continued."""
         if TrialSpec.from_tune(trial.config).index < self.baselines:
             return str(TrialScheduler.CONTINUE)
+        if not is_finite(result[self.metric]):
+            return str(TrialScheduler.STOP)
         return str(super().on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> None:
+        """Note the last score of a trial, if it has one to compare others with."""
+        if is_finite(result.get(self.metric)):
+            super().on_trial_complete(tune_controller, trial, result)
 
 
 class TrialEvents(tune.Callback):
@@ -155,17 +166,10 @@ class TrialEvents(tune.Callback):
         if isinstance(report, TrialFailure):
             self._fail(spec, " ".join(report.error.split()))
             return
-        summary = report.summary
-        status = self.recorder.complete(spec, summary, report.metrics)
-        accuracy = summary["test_accuracy"]
-        early = f", stopped after round {summary['rounds']}" if status == STOPPED else ""
-        self.progress.finish(
-            spec.name,
-            f"{percent(accuracy)}, upload {size(summary['uplink_bytes'])}, "
-            f"{summary['seconds']:.1f} s"
-            f"{dropped_note(summary['dropped'])}{early}",
-            accuracy,
-        )
+        status = self.recorder.complete(spec, report.summary, report.metrics)
+        line = _outcome_line(spec.config, report, status)
+        accuracy = report.summary["test_accuracy"]
+        self.progress.finish(spec.name, line, None if status == DIVERGED else accuracy)
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
@@ -179,6 +183,19 @@ class TrialEvents(tune.Callback):
     def _fail(self, spec: TrialSpec, error: str) -> None:
         self.recorder.fail(spec, error)
         self.progress.finish(spec.name, f"failed: {error}", None)
+
+
+def _outcome_line(config: Config, report: TrialReport, status: str) -> str:
+    """How a trial ended."""
+    summary, metric = report.summary, config.tune.metric
+    score = "" if metric == "test/accuracy" else f"{metric} {report.metrics[metric]:.4g}, "
+    is_early = status != COMPLETED and summary["rounds"] < config.federation.rounds
+    early = f", stopped after round {summary['rounds']}" if is_early else ""
+    return (
+        f"{'diverged: ' * (status == DIVERGED)}{score}{percent(summary['test_accuracy'])}, "
+        f"upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s"
+        f"{dropped_note(summary['dropped'])}{early}"
+    )
 
 
 def _cause(trial: TuneTrial) -> str:

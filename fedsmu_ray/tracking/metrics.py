@@ -6,9 +6,12 @@ row here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+Direction = Literal["max", "min"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Metric:
     field: str  # of a record; also its key in the summary of a run
     unit: str
     meaning: str
-    direction: Literal["max", "min"] | None = None  # of improvement; a sweep may optimize it
+    direction: Direction | None = None  # of improvement; a sweep may optimize it
     final: bool = False  # the last value is part of the summary and tracked as `final/<field>`
     best: bool = False  # the best value and its round are too, as `best/<field>` and `best/round`
     omit_zero: bool = False  # tracked only from the first value that is not 0
@@ -85,7 +88,20 @@ METRICS = (
         omit_zero=True,
     ),
 )
-SWEEPABLE = tuple(metric.name for metric in METRICS if metric.direction)  # values of `tune.metric`
+# Values of `tune.metric`, with the direction of improvement.
+SWEEPABLE = {metric.name: metric.direction for metric in METRICS if metric.direction}
+
+
+def is_finite(score: float | None) -> bool:
+    """Whether a score can be compared: it was measured and is neither NaN nor infinite."""
+    return score is not None and math.isfinite(score)
+
+
+def rank(score: float | None, direction: Direction) -> float:
+    """The key that sorts scores from best to worst; those that are not finite come last."""
+    if score is None or not math.isfinite(score):
+        return math.inf
+    return -score if direction == "max" else score
 
 
 def tracked(record: object) -> dict[str, float]:

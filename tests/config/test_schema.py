@@ -76,3 +76,14 @@ def test_every_key_has_a_description():
         hints |= {f"{cls.__name__}.{f.name}": annotated[f.name] for f in fields(cls)}
     for key, hint in hints.items():
         assert any(getattr(m, "description", None) for m in getattr(hint, "__metadata__", ())), key
+
+
+def test_a_metric_is_optimized_in_its_own_direction():
+    for tune, direction in (
+        ({}, "max"),
+        ({"metric": "test/loss"}, "min"),
+        ({"metric": "train/loss", "mode": "min"}, "min"),
+        ({"mode": None}, "max"),
+    ):
+        config = parse({"tune": tune})
+        assert config.tune.direction == direction and parse(config.to_dict()) == config

@@ -73,6 +73,11 @@ def test_every_problem_is_listed_with_the_nearest_key():
             "tune.mode = 'maximum': must be max or min",
         ),
         (
+            {"tune": {"metric": "test/loss", "mode": "max"}},
+            "tune.mode = max: test/loss is better when it is smaller, .* remove tune.mode",
+        ),
+        ({"tune": {"mode": "min"}}, "test/accuracy is better when it is larger"),
+        (
             {"federation": {"cohort": 3, "min_cohort": 4}},
             "only federation.cohort = 3 clients are sampled",
         ),

@@ -7,6 +7,7 @@ from fedsmu_ray.display.results import print_run, print_sweep
 SUMMARY = {
     "rounds": 6,
     "test_accuracy": 0.9,
+    "test_loss": 0.3,
     "best_test_accuracy": 0.95,
     "best_round": 4,
     "uplink_bytes": 1500,
@@ -96,3 +97,20 @@ def test_only_the_best_trials_are_printed(capsys):
 def test_a_sweep_without_a_finished_trial_has_no_table(capsys):
     print_sweep(outcome(trials=[]))
     assert capsys.readouterr().out.startswith("failed: 003")
+
+
+def test_trials_are_compared_by_their_metric_and_diverged_ones_come_last(capsys):
+    trials = [trial(0, None), trial(1, 0.5), trial(2, 0.123456), trial(3, float("nan"))]
+    trials = [{**t, "name": f"00{t['index']} lr=9"} for t in trials]
+    print_sweep(outcome(trials=trials, metric="test/loss", mode="min"))
+    out = capsys.readouterr().out
+    heading, *table = rows(out)
+    assert heading[:3] == ["#", "method", "test/loss"]
+    assert [row[:3:2] for row in table[:2]] == [["2", "0.1235"], ["1", "0.5"]]
+    assert table[2][2] == "diverged"
+    assert "diverged, with test/loss NaN or infinite: 000 lr=9; 003 lr=9\n" in out
+
+
+def test_a_run_that_diverged_says_so(capsys):
+    print_run({**SUMMARY, "test_loss": float("nan")}, None)
+    assert "the model has diverged: test loss nan; lower local.lr" in capsys.readouterr().out

@@ -95,3 +95,14 @@ def test_the_latest_sweep_of_a_name_is_resumed_and_only_with_its_configuration(t
     with pytest.raises(ConfigError, match=r"differs in tune\)"):
         other = {"storage": str(tmp_path), "space": {"local.lr": {"grid": [0.1]}}}
         find_folder(sweep_config(tmp_path, tune=other), "")
+
+
+def test_nan_that_an_earlier_release_wrote_is_read_as_none(tmp_path):
+    config = sweep_config(tmp_path)
+    folder = SweepFolder(tmp_path / "sweep", config)
+    line = (
+        '{"event": "end", "index": 0, "status": "completed", "score": NaN, "test_loss": -Infinity}'
+    )
+    (folder.path / "trials.jsonl").write_text(line + "\n")
+    (row,) = SweepFolder(tmp_path / "sweep", config).ended.values()
+    assert row["score"] is None and row["test_loss"] is None

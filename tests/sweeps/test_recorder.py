@@ -1,5 +1,7 @@
 """The recorder of a sweep: its folder and the tracked runs."""
 
+import math
+
 import pytest
 
 from fedsmu_ray.config.validation import parse
@@ -128,3 +130,45 @@ def test_a_resumed_sweep_continues_its_runs_and_keeps_its_results(config, tmp_pa
     resumed.complete(second, SUMMARY, METRICS)
     resumed.complete(third, SUMMARY, METRICS)
     assert [t["index"] for t in resumed.close("FINISHED", 2.0)["trials"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "metric, losses, best",
+    [
+        ("test/loss", [math.nan, 0.7, 0.4], 2),
+        ("test/loss", [0.7, math.inf, -math.inf], 0),
+        ("train/loss", [0.3, 0.2, math.nan], 1),
+    ],
+)
+def test_the_best_trial_has_the_smallest_loss_and_is_never_one_that_diverged(
+    tmp_path, metric, losses, best
+):
+    space = {"local.lr": {"grid": [0.1, 0.2, 0.3]}}
+    plain = {"federation": {"rounds": 4}, "tune": {"space": space, "metric": metric}}
+    config = parse(plain)
+    recorder = open_recorder(config, tmp_path)
+    statuses = []
+    for spec, loss in zip(specs(config), losses, strict=True):
+        recorder.start(spec)
+        summary = {**SUMMARY, "test_loss": loss}
+        statuses.append(recorder.complete(spec, summary, {**METRICS, metric: loss}))
+    assert [s == "diverged" for s in statuses] == [not math.isfinite(loss) for loss in losses]
+    outcome = recorder.close("FINISHED", 1.0)
+    assert outcome["best"]["index"] == best and outcome["mode"] == "min"
+    # A sweep that is resumed reads the same from the file, which is valid JSON.
+    assert open_recorder(config, tmp_path).close("FINISHED", 1.0)["trials"] == outcome["trials"]
+    text = (tmp_path / "sweep" / "trials.jsonl").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+
+
+def test_a_sweep_in_which_all_trials_diverged_has_no_best_one(tmp_path):
+    tune = {"space": {"local.lr": {"grid": [0.1]}}, "metric": "test/loss"}
+    config = parse({"federation": {"rounds": 4}, "tune": tune})
+    recorder = open_recorder(config, tmp_path)
+    spec = TrialSpec.of(config, 0, {"local.lr": 0.1})
+    recorder.start(spec)
+    recorder.complete(spec, SUMMARY, {"test/loss": math.nan})
+    outcome = recorder.close("FINISHED", 1.0)
+    assert outcome["best"] is None and outcome["trials"][0]["score"] is None
+    *_, status, metrics, tags = recorder.tracker.calls[-1]
+    assert (status, metrics) == ("FINISHED", {}) and "fedsmu.best_run" not in tags

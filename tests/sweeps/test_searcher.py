@@ -1,5 +1,7 @@
 """The searcher: which trials it suggests to Tune, and in which order."""
 
+import math
+
 import pytest
 from ray.tune.search import Searcher
 
@@ -68,3 +70,24 @@ def test_the_searcher_is_not_restored_from_tunes_files(tmp_path):
     assert not (tmp_path / "state").exists()
     with pytest.raises(NotImplementedError, match="resumed from its own folder"):
         searcher.restore(str(tmp_path / "state"))
+
+
+def test_a_study_with_diverged_trials_goes_on_and_can_be_resumed(tmp_path):
+    """TPE ranks pruned trials behind all others; it does not know failed ones."""
+    space = {"local.lr": {"loguniform": [0.01, 1]}}
+    tune = {"search": "optuna", "samples": 5, "space": space, "metric": "test/loss"}
+    config, folder = sweep(tmp_path, baselines=[], **tune)
+    searcher = trial_searcher(config, folder)
+    for i, score in enumerate([0.5, math.nan, math.inf]):
+        spec = suggest(searcher, f"t{i}")
+        end(folder, i, spec.params, score)
+        searcher.on_trial_complete(f"t{i}", {"test/loss": score})
+    resumed = trial_searcher(config, SweepFolder(folder.path, config))
+    for each in (searcher, resumed):
+        assert [(t.state.name, t.value) for t in each.study.study.trials] == [
+            ("COMPLETE", 0.5),
+            ("PRUNED", None),
+            ("PRUNED", None),
+        ]
+        assert each.study.study.best_value == 0.5 and each.remaining == 2
+        assert suggest(each, "next").index == 3

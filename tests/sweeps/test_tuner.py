@@ -1,5 +1,6 @@
 """How events of Tune's trials are handled, and which trials ASHA may stop."""
 
+from math import inf, nan
 from types import SimpleNamespace
 
 import pytest
@@ -109,3 +110,29 @@ def test_asha_stops_trials_and_never_the_baselines():
     assert decisions[2] == TrialScheduler.STOP
     plain = parse({"tune": {"scheduler": "none"}}).tune
     assert isinstance(tuner._scheduler(plain, rounds=9), FIFOScheduler)
+
+
+def test_asha_stops_what_diverges_and_compares_the_others_without_it():
+    tune = {"scheduler": "asha", "metric": "test/loss", "baselines": [{"local.lr": 9}]}
+    scheduler = tuner._scheduler(parse({"tune": tune}).tune, rounds=9)
+    decisions = {}
+    for index, loss in ((0, nan), (1, nan), (2, 0.3), (3, inf), (4, 0.2), (5, 0.1), (6, 0.9)):
+        trial, _ = tune_trial(index, trial_id=str(index))
+        scheduler.on_trial_add(None, trial)
+        result = {"round": 1, "test/loss": loss}
+        decisions[index] = scheduler.on_trial_result(None, trial, result)
+        if decisions[index] == TrialScheduler.STOP:
+            scheduler.on_trial_complete(None, trial, result)
+    stopped = [index for index, d in decisions.items() if d == TrialScheduler.STOP]
+    assert stopped == [1, 3, 6]
+
+
+def test_a_diverged_trial_is_displayed_as_such():
+    config = parse({"tune": {"metric": "test/loss"}})
+    spec = TrialSpec.of(config, 4, {"local.lr": 0.1})
+    report = TrialReport(2, {"test/accuracy": 0.5, "test/loss": nan}, SUMMARY)
+    trial = SimpleNamespace(config=spec.to_tune(), last_result={REPORT: report})
+    handler, _, displayed = events("diverged")
+    handler.on_trial_complete(0, [], trial)
+    line = "diverged: test/loss nan, 50.00 %, upload 2 kB, 1.2 s, stopped after round 2"
+    assert displayed == [("finish", "004 lr=0.1", line, None)]

@@ -6,7 +6,15 @@ import pytest
 
 from fedsmu_ray.federation.records import Record
 from fedsmu_ray.tracking import metrics
-from fedsmu_ray.tracking.metrics import METRICS, SWEEPABLE, Metric, final_metrics, tracked
+from fedsmu_ray.tracking.metrics import (
+    METRICS,
+    SWEEPABLE,
+    Metric,
+    final_metrics,
+    is_finite,
+    rank,
+    tracked,
+)
 
 RECORD = Record(
     round=4,
@@ -86,7 +94,7 @@ def test_final_metrics_of_a_summary():
 
 
 def test_a_sweep_may_optimize_what_has_a_direction():
-    assert SWEEPABLE == ("test/accuracy", "test/loss", "train/loss")
+    assert SWEEPABLE == {"test/accuracy": "max", "test/loss": "min", "train/loss": "min"}
 
 
 def test_a_metric_is_added_by_one_row(monkeypatch):
@@ -94,3 +102,11 @@ def test_a_metric_is_added_by_one_row(monkeypatch):
     monkeypatch.setattr(metrics, "METRICS", (*METRICS, row))
     assert tracked(RECORD)["uploads/zero"] == 0.1
     assert final_metrics({**SUMMARY, "zero_fraction": 0.1})["final/zero_fraction"] == 0.1
+
+
+@pytest.mark.parametrize("direction, first", [("max", 3.0), ("min", -1.0)])
+def test_scores_are_ranked_and_those_that_are_not_finite_come_last(direction, first):
+    nan, inf = float("nan"), float("inf")
+    ranked = sorted([nan, 2.0, inf, -1.0, None, 3.0, -inf], key=lambda s: rank(s, direction))
+    assert ranked[0] == first and set(ranked[:3]) == {2.0, -1.0, 3.0}
+    assert not any(map(is_finite, ranked[3:]))
