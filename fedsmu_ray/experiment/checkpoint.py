@@ -22,34 +22,48 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedsmu_ray.errors import CheckpointError
 from fedsmu_ray.federation.tasks import Arrays, Handle, StateRef
-from fedsmu_ray.files.folders import write
+from fedsmu_ray.files.folders import PART, write
 
 VERSION = 2
 MANIFEST = "checkpoint.json"
 _ARRAY_FILE = re.compile(r"(server-[0-9]+|states-[0-9]+-[0-9]+)\.safetensors")
 
-_Text = Annotated[str, Field(strict=True)]
+# The name of a file is a name in the checkpoint's folder, never a path.
+_FileName = Annotated[str, Field(strict=True, pattern=rf"^{_ARRAY_FILE.pattern}$")]
+_Sha256 = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
 _ClientKey = Annotated[str, Field(strict=True, pattern="^(0|[1-9][0-9]{0,9})$")]
-_RowNumber = Annotated[int, Field(strict=True, ge=0)]
+_RowNumber = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True)
 class ArrayFile:
     """An array file of a checkpoint, as the manifest names it."""
 
-    file: _Text
-    sha256: _Text
+    file: _FileName
+    sha256: _Sha256
 
 
 @dataclass(frozen=True)
 class _ShardEntry(ArrayFile):
-    clients: dict[_ClientKey, _RowNumber]
+    clients: Annotated[dict[_ClientKey, _RowNumber], Field(min_length=1)]
+
+
+def _each_once(shards: list[_ShardEntry]) -> list[_ShardEntry]:
+    """Every file, every client, and every row of a file is named once."""
+    seen: set[str] = set()
+    for shard in shards:
+        rows = [f"row {row} of {shard.file}" for row in shard.clients.values()]
+        for name in (shard.file, *rows, *(f"client {client}" for client in shard.clients)):
+            if name in seen:
+                raise ValueError(f"{name} is named twice")
+            seen.add(name)
+    return shards
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class _Manifest:
     version: int
     progress: Annotated[dict[str, Any], Field(strict=True)]
     server: ArrayFile
-    shards: list[_ShardEntry]
+    shards: Annotated[list[_ShardEntry], AfterValidator(_each_once)]
 
 
 class SavedShard(NamedTuple):
@@ -74,6 +88,8 @@ class Loaded:
 
     progress: dict[str, Any]  # what `save` was given
     server: dict[str, NDArray[Any]]
+    server_file: Path
+    clients: frozenset[int]  # whose states are in the shards
     shards: Callable[[], Iterator[SavedShard]]  # reads one at a time: all may exceed memory
 
 
@@ -110,18 +126,32 @@ class Checkpoint:
             raise
         self._files = shards
         keep = {server_file.file, *(shard.file for shard in shards.values())}
-        for path in self.folder.iterdir():
-            if _ARRAY_FILE.fullmatch(path.name) and path.name not in keep:
+        for path in self.array_files():
+            if path.name not in keep:
                 path.unlink()
+
+    def array_files(self) -> list[Path]:
+        """The array files in the folder, of any checkpoint, and those of an interrupted write."""
+        names = ((path, path.name.removesuffix(PART)) for path in self.folder.iterdir())
+        return [path for path, name in names if _ARRAY_FILE.fullmatch(name)]
 
     def load(self) -> Loaded | None:
         """The checkpoint, or None if there is none; raises CheckpointError if it is damaged."""
         path = self.folder / MANIFEST
-        if not path.exists():
+        try:
+            path.lstat()  # a link to nothing is a damaged checkpoint, not a missing one
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
         manifest = _read_manifest(path)
-        server = self._read_arrays(manifest.server)
-        return Loaded(manifest.progress, server, lambda: self._read_shards(manifest))
+        return Loaded(
+            manifest.progress,
+            self._read_arrays(manifest.server),
+            self.folder / manifest.server.file,
+            frozenset(int(client) for shard in manifest.shards for client in shard.clients),
+            lambda: self._read_shards(manifest),
+        )
 
     def adopt(self, handle: Handle, file: ArrayFile) -> None:
         """Note that the shard with this handle is in `file`, so that `save` does not write it."""
@@ -190,11 +220,6 @@ class Checkpoint:
             yield SavedShard(arrays, rows, ArrayFile(shard.file, shard.sha256))
 
     def _read_arrays(self, named: ArrayFile) -> dict[str, NDArray[Any]]:
-        if not _ARRAY_FILE.fullmatch(named.file):
-            raise CheckpointError(
-                f"{self.folder / MANIFEST}: names a file that cannot belong to a checkpoint: "
-                f"{named.file[:100]!r}"
-            )
         path = self.folder / named.file
         raw = _read_bytes(path)
         if _sha256(raw) != named.sha256:
@@ -220,13 +245,17 @@ def _read_manifest(path: Path) -> _Manifest:
             )
         return TypeAdapter(_Manifest).validate_python(plain)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))[:100]
-        raise CheckpointError(
-            f"{path}: not a checkpoint manifest ({key}: {first['msg']})"
-        ) from None
+        raise CheckpointError(f"{path}: {describe_problem(error)}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a checkpoint manifest ({str(error)[:200]})") from None
+
+
+def describe_problem(error: ValidationError, prefix: str = "") -> str:
+    """What is wrong with a manifest: the first field that pydantic has refused, and its value."""
+    first = error.errors()[0]
+    field = ".".join(map(str, ([prefix] if prefix else []) + list(first["loc"])))[:100]
+    value = "" if first["type"] == "missing" else f" = {repr(first['input'])[:60]}"
+    return f"not a checkpoint manifest ({field}{value}: {first['msg'][:200]})"
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -237,6 +266,8 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except MemoryError:
+        raise CheckpointError(f"{path}: does not fit the memory") from None
 
 
 def _sha256(raw: bytes) -> str:

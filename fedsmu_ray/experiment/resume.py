@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import CheckpointError, ConfigError, LostError
-from fedsmu_ray.experiment.checkpoint import Checkpoint, Loaded
+from fedsmu_ray.experiment.checkpoint import MANIFEST, Checkpoint, Loaded, describe_problem
+from fedsmu_ray.experiment.description import Description, Origin, Resumption
 from fedsmu_ray.experiment.summary import CONFIG_FILE
-from fedsmu_ray.federation.cohort import sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.rounds import rounds
@@ -33,21 +30,6 @@ log = logging.getLogger(__name__)
 
 TRIAL_TIMEOUT_S = 60.0  # for the process of a lost trial to end
 MAX_RESTARTS = 3  # in a row, without a new round between them
-
-# Keys that may differ between a checkpoint and the run that resumes from it: the result does not
-# depend on them.
-MAY_DIFFER = (
-    "name",
-    "federation.rounds",
-    "federation.client_timeout_s",
-    "federation.client_retries",
-    "compute.executor",
-    "compute.actors",
-    "checkpoint.every",
-    "checkpoint.folder",
-)
-_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
-_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
 
 
 @contextmanager
@@ -106,12 +88,13 @@ def resumable(
     and LostError after MAX_RESTARTS restarts without a new round.
     """
     yielded, restarts = RoundCursor(), 0
+    origin = Origin.of(problem) if folder else None  # before a module of the user can be edited
     while True:
         try:
             if restarts:
                 executor.recover()
                 progress.reset()
-            for record in _from_checkpoint(problem, executor, progress, folder):
+            for record in _from_checkpoint(problem, executor, progress, folder, origin):
                 if yielded.is_new(record.round):
                     yield record
                     yielded.advance(record.round)
@@ -121,18 +104,41 @@ def resumable(
             restarts += 1
             if restarts > MAX_RESTARTS:
                 raise
-            origin = "the last checkpoint" if folder else "round 1 (checkpoint.every is not set)"
+            again = "the last checkpoint" if folder else "round 1 (checkpoint.every is not set)"
             log.warning(
                 "%s; restarting from %s (restart %d of at most %d in a row)",
                 error,
-                origin,
+                again,
                 restarts,
                 MAX_RESTARTS,
             )
 
 
+def check_resume(problem: Problem, folder: Path) -> None:
+    """Check that an experiment can continue from the checkpoint in `folder`, if there is one.
+
+    Raises ConfigError for a checkpoint of another experiment or other data, and CheckpointError for
+    a damaged one; logs a warning for other versions of the software.
+    """
+    checkpoint = Checkpoint(folder)
+    loaded = checkpoint.load()
+    if loaded:
+        _checked(problem, checkpoint, loaded).warn()
+    elif leftover := checkpoint.array_files():
+        log.warning(
+            "%s: no %s, but %d array files; the experiment begins again at round 1",
+            folder,
+            MANIFEST,
+            len(leftover),
+        )
+
+
 def _from_checkpoint(
-    problem: Problem, executor: Executor, progress: Progress, folder: Path | None
+    problem: Problem,
+    executor: Executor,
+    progress: Progress,
+    folder: Path | None,
+    origin: Origin | None,
 ) -> Iterator[Record]:
     """`resumable` up to the first LostError."""
     every = problem.config.checkpoint.every
@@ -143,16 +149,18 @@ def _from_checkpoint(
     saved = progress.round
     for record in rounds(problem, executor, progress):
         yield record
-        if checkpoint and every and progress.round >= saved + every:
+        if checkpoint and origin and every and progress.round >= saved + every:
             saved = progress.round
-            _save(problem, executor, progress, checkpoint)
+            _save(origin.describe(progress), executor, progress, checkpoint)
 
 
-def _save(problem: Problem, executor: Executor, progress: Progress, checkpoint: Checkpoint) -> None:
-    described = {"config": problem.config.flat(), "progress": _describe(progress)}
+def _save(
+    described: Description, executor: Executor, progress: Progress, checkpoint: Checkpoint
+) -> None:
+    plain = described.plain()
     try:
         server = executor.export_state()
-        checkpoint.save(progress.round, described, server, progress.states, executor.get_shard)
+        checkpoint.save(progress.round, plain, server, progress.states, executor.get_shard)
     except OSError as error:
         log.warning(
             "the checkpoint of round %d cannot be written (%s); the previous one is kept in %s",
@@ -166,55 +174,38 @@ def _restore(
     problem: Problem, executor: Executor, progress: Progress, checkpoint: Checkpoint, loaded: Loaded
 ) -> None:
     """Set progress and executor to the state in a checkpoint."""
-    folder, method = checkpoint.folder, problem.method
-    try:
-        _check_config(problem.config, loaded.progress["config"], folder)
-        _restore_progress(progress, loaded.progress["progress"], problem.config)
-    except (KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise CheckpointError(
-            f"{folder}: the progress in the checkpoint is not in this program's format ({error!r})"
-        ) from None
-    _check_state("server", loaded.server, method.server_init(problem.initial()), folder)
+    _checked(problem, checkpoint, loaded).saved.progress.restore(progress, problem.config)
     executor.restore_state(loaded.server)
-    client_state = method.client_init(problem.initial())
+    client_state = problem.method.client_init(problem.initial())
     for arrays, rows, file in loaded.shards():
-        _check_state("clients", arrays, client_state, folder)
+        _check_state(checkpoint.folder / file.file, "clients", arrays, client_state, axes=1)
         shard = executor.put_shard(arrays)
         checkpoint.adopt(shard, file)
         progress.states.update({client: StateRef(shard, row) for client, row in rows.items()})
 
 
-def _describe(progress: Progress) -> dict[str, Any]:
-    """Progress as plain data.
-
-    Without the client states, which have files of their own, and the cohorts, which follow from the
-    configuration.
-    """
-    plain = asdict(replace(progress, states={}))
-    del plain["states"]
-    for record in [*plain["evaluated"], plain["waiting"] or {}]:
-        record.pop("cohort", None)
-    return plain
-
-
-def _restore_progress(progress: Progress, plain: Mapping[str, Any], config: Config) -> None:
-    """Set `progress` to what `_describe` returned."""
-    clients, size = config.data.clients, config.federation.cohort
-
-    def to_record(values: Mapping[str, Any]) -> Record:
-        cohort = tuple(sample_cohort(config.seed, values["round"], clients, size))
-        return _RECORD.validate_python({**values, "cohort": cohort})
-
-    for name in ("round", "uplink_bytes", "downlink_bytes", "dropped"):
-        setattr(progress, name, _COUNT.validate_python(plain[name]))
-    progress.waiting = to_record(plain["waiting"]) if plain["waiting"] else None
-    progress.evaluated = [to_record(values) for values in plain["evaluated"]]
+def _checked(problem: Problem, checkpoint: Checkpoint, loaded: Loaded) -> Resumption:
+    """The description in a checkpoint that fits the experiment, as its server state does."""
+    try:
+        saved = Description.parse(loaded.progress)
+    except ValidationError as error:
+        path = checkpoint.folder / MANIFEST
+        raise CheckpointError(f"{path}: {describe_problem(error, 'progress')}") from None
+    resumption = Resumption(checkpoint.folder, saved, problem)
+    resumption.check(loaded.clients)
+    server_state = problem.method.server_init(problem.initial())
+    _check_state(loaded.server_file, "server", loaded.server, server_state)
+    return resumption
 
 
-def _check_state(whose: str, arrays: Arrays, state: Mapping[str, Tensor], folder: Path) -> None:
+def _check_state(
+    path: Path, whose: str, arrays: Arrays, state: Mapping[str, Tensor], axes: int = 0
+) -> None:
     """Raise CheckpointError for arrays that are not this method's state of this model.
 
-    Only the last axis is compared: clients and the server may keep rows of a tensor.
+    axes: that the arrays have before those of `state`. Apart from those, a vector has to have the
+    length of the one in `state`; of a tensor with rows only the last axis is compared, since a
+    server may keep a row per client.
     """
     for name in sorted({*arrays, *state}):
         have, want = arrays.get(name), state.get(name)
@@ -222,29 +213,17 @@ def _check_state(whose: str, arrays: Arrays, state: Mapping[str, Tensor], folder
             found = "missing"
         elif want is None:
             found = "unknown"
-        elif have.dtype != np.float32 or have.shape[-1:] != want.shape[-1:]:
+        elif (str(have.dtype), have.ndim, have.shape[-1:]) != (
+            str(want.dtype).removeprefix("torch."),
+            want.ndim + axes,
+            want.shape[-1:],
+        ):
             found = f"{have.dtype} {have.shape}"
+        elif not np.isfinite(have).all():
+            found = "not finite"
         else:
             continue
         raise CheckpointError(
-            f"{folder}: the checkpoint's state of the {whose} does not fit this method and model "
-            f"('{name}' is {found})"
-        )
-
-
-def _check_config(config: Config, saved: Mapping[str, Any], folder: Path) -> None:
-    """Raise ConfigError if a checkpoint belongs to another experiment.
-
-    saved: the flat configuration in the checkpoint.
-    """
-    now = json.loads(json.dumps(config.flat()))
-    changed = sorted(
-        key for key in now | saved if key not in MAY_DIFFER and now.get(key) != saved.get(key)
-    )
-    if changed:
-        raise ConfigError(
-            [
-                f"--resume {folder}: its checkpoint belongs to another experiment (differs in "
-                f"{', '.join(changed)}); give the same configuration, or start a new run"
-            ]
+            f"{path}: the state of the {whose} does not fit this method and model ('{name}' is "
+            f"{found})"
         )

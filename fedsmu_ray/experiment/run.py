@@ -20,7 +20,7 @@ from torch import nn
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
-from fedsmu_ray.experiment.resume import new_folder, old_folder, resumable
+from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
 from fedsmu_ray.experiment.summary import new_run, summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
@@ -66,7 +66,9 @@ def run(
     with ExitStack() as held:  # the folder of the run
         folder = held.enter_context(old_folder(Path(resume))) if resume is not None else None
         problem = Problem.of(config)
-        if resume is None:
+        if folder:
+            check_resume(problem, folder)
+        else:
             folder = held.enter_context(new_folder(config))
         return _run(problem, address, folder, display, began)
 

@@ -6,6 +6,8 @@ import os
 from itertools import count
 from pathlib import Path
 
+PART = ".part"  # the suffix of a file that is being written
+
 
 def private_folder(path: Path) -> Path:
     """Make a new folder that only its owner can enter (0700); returns its path.
@@ -31,7 +33,7 @@ def write(path: Path, content: str | bytes) -> None:
     OSError, and leaves the file as it was, if that fails.
     """
     raw = content.encode() if isinstance(content, str) else content
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}{PART}")
     part.unlink(missing_ok=True)  # of a process that was killed while it wrote
     try:
         with open(part, "xb", opener=_open_private) as file:

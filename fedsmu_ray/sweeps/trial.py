@@ -14,7 +14,7 @@ from ray import tune
 from fedsmu_ray.config.schema import DataConfig
 from fedsmu_ray.errors import ExperimentError
 from fedsmu_ray.executors.registry import backend
-from fedsmu_ray.experiment.resume import resumable, trial_folder
+from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
@@ -81,6 +81,8 @@ class Trial(tune.Trainable):
 
     def _rounds(self, folder: Path | None) -> Generator[Record, None, None]:
         with trial_folder(folder):
+            if folder:
+                check_resume(self.problem, folder)
             yield from resumable(self.problem, self.executor, self.progress, folder)
 
     def step(self) -> dict[str, Any]:

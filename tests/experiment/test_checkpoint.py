@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,15 +178,15 @@ def shard(m, **changes):
         (lambda m: m | {"version": "9" * 5000}, "version 9{20},"),
         (
             lambda m: m | {"server": m["server"] | {"file": "../x"}},
-            "names a file that cannot belong to a checkpoint",
+            r"server.file = .*: String should match pattern",
         ),
         (
             lambda m: m | {"server": m["server"] | {"file": "/etc/passwd"}},
-            "names a file that cannot belong to a checkpoint",
+            r"server.file = .*: String should match pattern",
         ),
         (
             lambda m: m | {"server": m["server"] | {"file": ["server-5.safetensors"]}},
-            "server.file: .*string",
+            "server.file = .*string",
         ),
         (lambda m: m | {"server": "server-5.safetensors"}, "not a checkpoint manifest"),
         (lambda m: m | {"progress": []}, "progress"),
@@ -199,6 +200,17 @@ def shard(m, **changes):
         (lambda m: shard(m, clients={"4": True}), "valid integer"),
         (lambda m: shard(m, clients={"four": 0}), "four"),
         (lambda m: shard(m, clients={" 4": 0}), "pattern"),
+        (lambda m: shard(m, clients={"4": 2**31}), "less than 2147483648"),
+        (lambda m: shard(m, clients={"4": 0, "9": 0}), "row 0 of .* is named twice"),
+        (lambda m: shard(m, clients={}), "at least 1 item"),
+        (lambda m: m | {"shards": m["shards"] * 2}, "states-5-0.safetensors is named twice"),
+        (
+            lambda m: (
+                m | {"shards": [m["shards"][0], m["shards"][1] | {"clients": {"2": 0, "9": 1}}]}
+            ),
+            "client 9 is named twice",
+        ),
+        (lambda m: shard(m, sha256="0" * 63), "shards.0.sha256 = '0+: String should match"),
         (lambda m: {}, "not a checkpoint manifest"),
         (lambda m: [], "not a checkpoint manifest"),
         (lambda m: "[" * 100_000, "not a checkpoint manifest"),
@@ -259,6 +271,28 @@ def test_array_files_with_false_headers_are_refused_and_allocate_nothing(tmp_pat
     )
     with pytest.raises(CheckpointError, match="server-9.safetensors: not an array file"):
         Checkpoint(tmp_path).load()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda p: p.symlink_to("gone"), os.mkfifo])
+def test_a_manifest_that_cannot_be_read_is_no_missing_one(tmp_path, make):
+    make(tmp_path / checkpoint.MANIFEST)
+    with pytest.raises(CheckpointError, match="checkpoint.json: (not a file|cannot be read)"):
+        Checkpoint(tmp_path).load()
+
+
+def test_what_an_interrupted_write_left_is_deleted_by_the_next(tmp_path):
+    one = written(tmp_path)
+    for name in ("states-6-0.safetensors", "states-6-1.safetensors.part", "notes.part"):
+        (tmp_path / name).write_bytes(b"left")
+    assert len(one.array_files()) == 5
+    one.save(7, {"round": 7}, SERVER, STATES, SHARDS.__getitem__)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "checkpoint.json",
+        "notes.part",
+        "server-7.safetensors",
+        "states-5-0.safetensors",
+        "states-5-1.safetensors",
+    }
 
 
 def test_special_files_are_refused_without_waiting(tmp_path):

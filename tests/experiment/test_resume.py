@@ -26,6 +26,7 @@ from fedsmu_ray.experiment.resume import (
 )
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
+from fedsmu_ray.federation.tasks import StateRef
 from tests.helpers.tracked import points
 
 PLAIN = {
@@ -55,6 +56,14 @@ def rounds_until(problem, folder, stop=None):
         return records, executor.sha256()
     finally:
         executor.close()
+
+
+def kept_config(folder):
+    return parse({**PLAIN, "name": "kept", "checkpoint": {"every": 1, "folder": str(folder)}})
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
 def without_seconds(records):
@@ -132,76 +141,90 @@ def test_a_damaged_checkpoint_is_never_trained_on(tmp_path):
 @pytest.mark.parametrize(
     "forge, match",
     [
-        (
-            lambda p, a: p["progress"].update(round="4"),
-            "progress in the checkpoint is not in this program's format",
-        ),
-        (
-            lambda p, a: p["progress"].pop("dropped"),
-            "progress in the checkpoint is not in this program's format",
-        ),
-        (
-            lambda p, a: p["progress"]["evaluated"][0].update(test_loss="low"),
-            "progress in the checkpoint is not in this program's format",
-        ),
-        (
-            lambda p, a: p.update(config=None),
-            "progress in the checkpoint is not in this program's format",
-        ),
-        (
-            lambda p, a: a.update(y=a.pop("x")),
-            r"state of the server does not fit this method and model .'x' is missing",
-        ),
-        (
-            lambda p, a: a.update(x=a["x"][:-1]),
-            r"state of the server does not fit .*'x' is float32 .\d+,",
-        ),
-        (lambda p, a: a.update(x=a["x"].astype("float64")), "'x' is float64"),
+        (lambda a: a.update(y=a.pop("x")), "'x' is missing"),
+        (lambda a: a.update(x=a["x"][:-1]), r"'x' is float32 .\d+,"),
+        (lambda a: a.update(x=a["x"][None]), r"'x' is float32 .1, \d+"),
+        (lambda a: a.update(x=a["x"].astype("float64")), "'x' is float64"),
+        (lambda a: a.update(x=a["x"] * float("inf")), "'x' is not finite"),
     ],
 )
-def test_a_forged_checkpoint_is_never_trained_on(tmp_path, forge, match):
+def test_a_forged_server_state_is_never_trained_on(tmp_path, forge, match):
     """A checkpoint with valid checksums whose contents this program would not have written."""
-    rounds_until(problem_of(), tmp_path, 4)
+    problem = problem_of(algorithm={"name": "fedavg"})
+    rounds_until(problem, tmp_path, 4)
     forged = Checkpoint(tmp_path)
     loaded = forged.load()
-    progress, server = loaded.progress, dict(loaded.server)
-    forge(progress, server)
-    forged.save(4, progress, server, {}, None)
-    with pytest.raises(CheckpointError, match=match):
-        rounds_until(problem_of(), tmp_path)
+    server = dict(loaded.server)
+    forge(server)
+    forged.save(4, loaded.progress, server, {}, None)
+    told = f"server-4.safetensors: the state of the server does not fit .*{match}"
+    with pytest.raises(CheckpointError, match=told):
+        rounds_until(problem, tmp_path)
 
 
-def test_the_progress_in_a_checkpoint(tmp_path):
-    """Its keys are those that earlier releases wrote."""
-    federation = {**PLAIN["federation"], "eval_every": 1}
-    problem = problem_of(algorithm={"name": "scaffold"}, federation=federation)
-    rounds_until(problem, tmp_path, 3)
-    described = Checkpoint(tmp_path).load().progress
-    assert list(described) == ["config", "progress"]
-    assert described["config"] == json.loads(json.dumps(problem.config.flat()))
-    progress = described["progress"]
-    assert list(progress) == [
-        "round",
-        "waiting",
-        "evaluated",
-        "uplink_bytes",
-        "downlink_bytes",
-        "dropped",
-    ]
-    assert progress["round"] == 3 and progress["waiting"]["round"] == 3
-    assert [record["round"] for record in progress["evaluated"]] == [1, 2]
-    assert list(progress["evaluated"][0]) == [
-        "round",
-        "train_loss",
-        "uplink_bytes",
-        "downlink_bytes",
-        "seconds",
-        "zero_fraction",
-        "dropped",
-        "uniformity",
-        "test_accuracy",
-        "test_loss",
-    ]
+def test_forged_client_states_are_never_trained_on(tmp_path):
+    problem = problem_of()
+    rounds_until(problem, tmp_path, 4)
+    forged = Checkpoint(tmp_path)
+    loaded = forged.load()
+    shards = [(shard.arrays["m"], shard.rows) for shard in loaded.shards()]
+    states = {c: StateRef(i, row) for i, (_, rows) in enumerate(shards) for c, row in rows.items()}
+    for change, match in (
+        (lambda m: m[:, :-1], r"'m' is float32"),
+        (lambda m: m[:, None], r"'m' is float32 .\d, 1, \d+"),
+        (lambda m: m.astype("int32"), "'m' is int32"),
+        (lambda m: m * float("nan"), "'m' is not finite"),
+    ):
+        arrays = [{"m": change(m) if i == 1 else m} for i, (m, _) in enumerate(shards)]
+        Checkpoint(tmp_path).save(4, loaded.progress, loaded.server, states, arrays.__getitem__)
+        told = f"states-4-1.safetensors: the state of the clients does not fit .*{match}"
+        with pytest.raises(CheckpointError, match=told):
+            rounds_until(problem, tmp_path)
+
+
+def test_a_manifest_without_its_file_ends_the_run_and_array_files_alone_are_told(tmp_path, caplog):
+    problem = problem_of()
+    rounds_until(problem, tmp_path, 4)
+    manifest = tmp_path / "checkpoint.json"
+    manifest.unlink()
+    resume.check_resume(problem, tmp_path)
+    assert "array files; the experiment begins again at round 1" in caplog.text
+    manifest.symlink_to("gone")
+    with pytest.raises(CheckpointError, match="checkpoint.json: cannot be read: No such file"):
+        rounds_until(problem, tmp_path)
+
+
+def test_fewer_rounds_than_are_done_are_refused(tmp_path):
+    """With as many, the result is told again: that of the last round, with its model."""
+    config = kept_config(tmp_path)
+    first = run(config).summary
+    (folder,) = tmp_path.iterdir()
+    before = contents(folder)
+
+    def again(rounds):
+        federation = {**PLAIN["federation"], "rounds": rounds}
+        return run(parse({**config.to_dict(), "federation": federation}), resume=folder).summary
+
+    for rounds in (1, 8):
+        told = (
+            rf"--resume {folder}: federation.rounds = {rounds}: 9 rounds are done; give at least 9"
+        )
+        with pytest.raises(ConfigError, match=told):
+            again(rounds)
+    same = again(9)
+    assert {**same, "seconds": 0} == {**first, "seconds": 0}
+    assert contents(folder) == before
+    assert again(10)["rounds"] == 10
+
+
+def test_the_result_of_a_round_that_was_not_evaluated_is_refused(tmp_path):
+    problem = problem_of(federation={**PLAIN["federation"], "eval_every": 4})
+    rounds_until(problem, tmp_path, 3)  # the last checkpoint is that of round 2
+    short = problem_of(federation={"rounds": 2, "cohort": 5, "eval_every": 4})
+    told = r"federation.rounds = 2: 2 rounds are done, but the last one was not .*at least 3"
+    with pytest.raises(ConfigError, match=told):
+        rounds_until(short, tmp_path)
+    assert rounds_until(problem, tmp_path)[1] == rounds_until(problem, None)[1]
 
 
 def test_a_checkpoint_that_has_options_of_other_models_as_null_is_read(tmp_path):
@@ -262,10 +285,6 @@ def test_losses_without_a_new_round_between_them_end_the_experiment():
     assert [record.round for record in records] == [1] and executor.recovered == MAX_RESTARTS
 
 
-def kept_config(folder, **changes):
-    return parse({**PLAIN, "name": "kept", "checkpoint": {"every": 1, "folder": str(folder)}})
-
-
 def test_the_folder_of_a_run_is_new_private_and_locked(tmp_path):
     kept = kept_config(tmp_path / "runs")
     with new_folder(kept) as one, new_folder(kept) as other:  # in the same second
@@ -283,10 +302,6 @@ def test_the_folder_of_a_run_is_new_private_and_locked(tmp_path):
         assert none is None
     with pytest.raises(ConfigError, match="--resume .*: not the folder of a run .no config.yaml"):
         old_folder(tmp_path).__enter__()
-
-
-def contents(folder):
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
 def test_a_run_that_is_still_alive_is_not_resumed(tmp_path):

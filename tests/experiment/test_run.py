@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.errors import CheckpointError, ConfigError
+from fedsmu_ray.errors import CheckpointError, ClientError, ConfigError
 from fedsmu_ray.experiment import run as module
 from fedsmu_ray.experiment.run import Result, run
 from fedsmu_ray.experiment.summary import new_run
@@ -114,14 +114,21 @@ def test_an_interrupted_run_is_killed_and_resumed(recording, tmp_path, capsys):
     }
 
 
-def test_a_failed_run_is_tracked_as_failed(recording, tmp_path):
+def test_a_failed_run_is_tracked_as_failed(recording):
+    with pytest.raises(ClientError, match="diverged"):
+        run(config_of(local={"lr": 1e30, "clip_norm": None}))
+    assert recording.calls[-1] == ("finish", "the id", "FAILED", None, None)
+
+
+def test_a_refused_resume_leaves_the_tracked_run_alone(recording, tmp_path):
     config = config_of(checkpoint={"every": 1, "folder": str(tmp_path)})
     run(config)
     (folder,) = tmp_path.iterdir()
     (folder / "checkpoint.json").write_text("nonsense")
+    recording.calls = []
     with pytest.raises(CheckpointError, match="not a checkpoint manifest"):
         run(config, resume=folder)
-    assert recording.calls[-1] == ("finish", "the id", "FAILED", None, None)
+    assert recording.calls == []
 
 
 def test_a_folder_that_is_not_of_a_run_cannot_be_resumed(tmp_path):

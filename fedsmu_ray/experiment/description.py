@@ -1,0 +1,293 @@
+"""What a checkpoint says of its experiment: configuration, progress, data and versions.
+
+Whether it fits the experiment that is to be resumed is checked here, before anything is trained.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from fedsmu_ray.config.schema import Config
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import CheckpointError, ConfigError
+from fedsmu_ray.experiment.versions import differences, versions
+from fedsmu_ray.federation.cohort import drop_out, sample_cohort
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.records import Progress, Record
+
+log = logging.getLogger(__name__)
+
+# Keys that may differ between a checkpoint and the run that resumes from it: the result does not
+# depend on them. Whether the data is the same is seen from its contents, wherever it is found.
+MAY_DIFFER = (
+    "name",
+    "data.root",
+    "data.download",
+    "federation.rounds",
+    "federation.client_timeout_s",
+    "federation.client_retries",
+    "compute.executor",
+    "compute.actors",
+    "checkpoint.every",
+    "checkpoint.folder",
+)
+
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+_Round = Annotated[int, Field(strict=True, ge=1, lt=2**32)]
+_Number = Annotated[float, Field(strict=True)]  # NaN or Inf, too: the loss of a model may be that
+_Measured = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+_Text = Annotated[str, Field(strict=True)]
+
+
+@dataclass(frozen=True)
+class SavedRecord:
+    """A `Record` without its cohort, which follows from the configuration."""
+
+    round: _Round
+    train_loss: _Number
+    uplink_bytes: _Count
+    downlink_bytes: _Count
+    seconds: _Measured
+    zero_fraction: _Measured
+    dropped: _Count
+    uniformity: _Number | None
+    test_accuracy: _Share | None
+    test_loss: _Number | None
+
+    @staticmethod
+    def of(record: Record) -> SavedRecord:
+        """The record as it is saved."""
+        values = asdict(record)
+        del values["cohort"]
+        return SavedRecord(**values)
+
+    def record(self, config: Config) -> Record:
+        """The record that was saved."""
+        cohort = sample_cohort(
+            config.seed, self.round, config.data.clients, config.federation.cohort
+        )
+        return Record(cohort=tuple(cohort), **asdict(self))
+
+
+@dataclass(frozen=True)
+class SavedProgress:
+    """A `Progress` without the client states, which have files of their own."""
+
+    round: _Round
+    waiting: SavedRecord | None
+    evaluated: list[SavedRecord]
+    uplink_bytes: _Count
+    downlink_bytes: _Count
+    dropped: _Count
+
+    @staticmethod
+    def of(progress: Progress) -> SavedProgress:
+        """The progress as it is saved."""
+        return SavedProgress(
+            progress.round,
+            SavedRecord.of(progress.waiting) if progress.waiting else None,
+            [SavedRecord.of(record) for record in progress.evaluated],
+            progress.uplink_bytes,
+            progress.downlink_bytes,
+            progress.dropped,
+        )
+
+    def restore(self, progress: Progress, config: Config) -> None:
+        """Set `progress`, except for the client states, to what was saved."""
+        progress.round = self.round
+        progress.waiting = self.waiting.record(config) if self.waiting else None
+        progress.evaluated = [saved.record(config) for saved in self.evaluated]
+        progress.uplink_bytes, progress.downlink_bytes = self.uplink_bytes, self.downlink_bytes
+        progress.dropped = self.dropped
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of its experiment."""
+
+    config: dict[_Text, Any]  # `Config.flat`
+    progress: SavedProgress
+    data: _Text | None = None  # `Dataset.digest`; None in checkpoints of earlier releases
+    versions: dict[_Text, _Text] | None = None  # likewise
+
+    @staticmethod
+    def parse(plain: Mapping[str, Any]) -> Description:
+        """The description that `plain` returned; raises pydantic's ValidationError."""
+        return _DESCRIPTION.validate_python(plain)
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data for a manifest."""
+        return asdict(self)
+
+
+_DESCRIPTION = TypeAdapter(Description)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What does not change while an experiment runs, for the descriptions of its checkpoints."""
+
+    config: dict[str, Any]
+    data: str
+    versions: dict[str, str]
+
+    @staticmethod
+    def of(problem: Problem) -> Origin:
+        """The origin of a problem's experiment, as it is now."""
+        return Origin(problem.config.flat(), problem.dataset.digest(), versions())
+
+    def describe(self, progress: Progress) -> Description:
+        """The description of a checkpoint."""
+        return Description(self.config, SavedProgress.of(progress), self.data, self.versions)
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A checkpoint of the run in `folder`, and the experiment that is to be resumed from it."""
+
+    folder: Path
+    saved: Description
+    problem: Problem
+
+    def check(self, states: frozenset[int]) -> None:
+        """Raise ConfigError for another experiment, CheckpointError for what no run has written.
+
+        states: the clients whose states are in the checkpoint.
+        """
+        self._check_config()
+        self._check_data()
+        self._check_records()
+        self._check_rounds()
+        self._check_clients(states)
+
+    def warn(self) -> None:
+        """Log what is not known, or differs, of data and software; one line each."""
+        if self.saved.data is None:
+            log.warning(
+                "%s: the checkpoint does not say what its data was (an earlier release wrote it); "
+                "make sure that it is the same",
+                self.folder,
+            )
+        if changed := differences(self.saved.versions or {}, versions()):
+            log.warning(
+                "%s: this run goes on with %s; its result may differ from that of an "
+                "undisturbed run",
+                self.folder,
+                ", ".join(changed),
+            )
+
+    def _refuse(self, problem: str) -> ConfigError:
+        return ConfigError([f"--resume {self.folder}: {problem}"])
+
+    def _forged(self, field: str, problem: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.folder}: {field} of the checkpoint {problem}; restore the folder from a copy, "
+            "or start a new run"
+        )
+
+    def _check_config(self) -> None:
+        now, saved = json.loads(json.dumps(self.problem.config.flat())), self.saved.config
+        missing = now.keys() - saved.keys()  # keys that an earlier release did not have
+        defaults = _defaults(self.problem.config) if missing else {}
+        before = {key: saved.get(key, defaults.get(key)) for key in now | saved}
+        changed = sorted(
+            key for key in before if key not in MAY_DIFFER and now.get(key) != before[key]
+        )
+        if changed:
+            raise self._refuse(
+                f"its checkpoint belongs to another experiment (differs in {', '.join(changed)}); "
+                "give the same configuration, or start a new run"
+            )
+
+    def _check_data(self) -> None:
+        before, now = self.saved.data, self.problem.dataset.digest()
+        if before is not None and before != now:
+            raise self._refuse(
+                f"data.dataset = {self.problem.config.data.dataset}: its samples or labels have "
+                f"changed since the checkpoint was written (digest {now[:12]}, before "
+                f"{before[:12]}); restore the data, or start a new run"
+            )
+
+    def _check_records(self) -> None:
+        """Every round up to the checkpoint's that had to be evaluated was, and none after it."""
+        progress, federation = self.saved.progress, self.problem.config.federation
+        records = [*progress.evaluated, *([progress.waiting] if progress.waiting else [])]
+        numbers = [record.round for record in records]
+        if any(later <= earlier for earlier, later in zip(numbers, numbers[1:])):
+            raise self._forged("progress.evaluated", "is not in the order of the rounds")
+        if any(number > progress.round for number in numbers):
+            raise self._forged("progress.evaluated", f"goes beyond its round {progress.round}")
+        if progress.waiting and progress.waiting.round != progress.round:
+            raise self._forged("progress.waiting", f"is not its round {progress.round}")
+        every = federation.eval_every
+        if sum(number % every == 0 for number in numbers) != progress.round // every:
+            raise self._forged("progress.evaluated", f"lacks rounds up to {progress.round}")
+        if any(None in (r.test_accuracy, r.test_loss) for r in progress.evaluated):
+            raise self._forged("progress.evaluated", "holds a round without its evaluation")
+        if progress.dropped > progress.round * federation.cohort:
+            raise self._forged("progress.dropped", "is more than all sampled clients")
+
+    def _check_rounds(self) -> None:
+        """The run has not done more rounds than it is to have, and can say how the last one was."""
+        progress, federation = self.saved.progress, self.problem.config.federation
+        done, wanted = progress.round, federation.rounds
+        if wanted < done:
+            raise self._refuse(
+                f"federation.rounds = {wanted}: {done} rounds are done; give at least {done}, or "
+                "start a new run"
+            )
+        last = progress.waiting or (progress.evaluated[-1] if progress.evaluated else None)
+        if wanted == done and (last is None or last.round != done):
+            raise self._refuse(
+                f"federation.rounds = {wanted}: {done} rounds are done, but the last one was not "
+                f"evaluated (federation.eval_every = {federation.eval_every}); give at least "
+                f"{done + 1}"
+            )
+
+    def _check_clients(self, states: frozenset[int]) -> None:
+        """The clients with states are those that took part, up to as many as have failed."""
+        problem, clients = self.problem, self.problem.config.data.clients
+        unknown = sorted(client for client in states if client >= clients)
+        if unknown:
+            raise self._forged("shards", f"has a client {unknown[0]}, but data.clients = {clients}")
+        if not problem.shard_clients:
+            wanted, failed = set[int](), 0
+        elif problem.has_feedback and problem.method.feedback_to == "all":
+            wanted, failed = set(range(clients)), 0
+        else:
+            wanted, failed = self._participants()
+        if extra := states - wanted:
+            raise self._forged("shards", f"has a client {min(extra)}, which has no state")
+        if len(lost := wanted - states) > failed:
+            raise self._forged("shards", f"lacks client {min(lost)}")
+
+    def _participants(self) -> tuple[set[int], int]:
+        """The clients that were asked for an upload up to the checkpoint, and how many failed."""
+        config, progress = self.problem.config, self.saved.progress
+        asked: set[int] = set()
+        total = 0
+        for t in range(1, progress.round + 1):
+            cohort = sample_cohort(config.seed, t, config.data.clients, config.federation.cohort)
+            left = drop_out(config.seed, t, cohort, config.federation.dropout)
+            asked.update(left)
+            total += len(left)
+        failed = total - (progress.round * config.federation.cohort - progress.dropped)
+        if failed < 0:
+            raise self._forged("progress.dropped", f"is less than the {-failed} that dropped out")
+        return asked, failed
+
+
+def _defaults(config: Config) -> dict[str, Any]:
+    """The flat configuration of the same method and model with all other keys at their defaults."""
+    algorithm = {"name": config.method_name, "profile": config.profile}
+    plain = parse({"algorithm": algorithm, "model": {"name": config.model_name}}).flat()
+    flat: dict[str, Any] = json.loads(json.dumps(plain))
+    return flat
