@@ -34,8 +34,11 @@ class DeviceData:
         return self._prepared(self.train_x[index]), self.train_y[index]
 
     def test_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Test samples start..stop-1 in the form the model takes, and their labels."""
-        return self._prepared(self.test_x[start:stop]), self.test_y[start:stop]
+        """Test samples start..stop-1 in the form the model takes, and their labels.
+
+        They are copies, as in `batch`, since a model may change its inputs in place.
+        """
+        return self._prepared(self.test_x[start:stop].clone()), self.test_y[start:stop]
 
     def _prepared(self, x: Tensor) -> Tensor:
         """Normalized images; tokens as int64; anything else as it is."""

@@ -8,23 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 
 from fedsmu_ray import environment
 from fedsmu_ray.algorithms.checks import call_hook, check_names
 from fedsmu_ray.datasets.device import DeviceData
-from fedsmu_ray.federation.local_training import GroupSolver, Trainer, channels_last
+from fedsmu_ray.federation.local_training import EVALUATION_BATCH, GroupSolver, Trainer
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import Arrays, Score, TrainReport
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.parameters import as_tensor
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.base import Fields
-
-EVALUATION_BATCH = 500
 
 Shard = dict[str, NDArray[Any]]  # states of some clients of a group: named arrays [R, P]
 
@@ -109,16 +105,10 @@ class ClientWorker:
         """
         trainer = self.trainer
         x = self._decode(round, self.problem.model_fields, sent)["x"]
-        params = trainer.layout.named(trainer.layout.views(x))
         correct, loss = 0, 0.0
-        trainer.module.eval()
-        with torch.inference_mode():
-            for i in range(start, stop, EVALUATION_BATCH):
-                inputs, targets = trainer.data.test_batch(i, min(i + EVALUATION_BATCH, stop))
-                outputs = functional_call(trainer.module, params, (channels_last(inputs),))
-                correct += int((outputs.argmax(-1) == targets).sum())
-                loss += float(F.cross_entropy(outputs, targets, reduction="sum"))
-        trainer.module.train()
+        for i in range(start, stop, EVALUATION_BATCH):
+            right, summed = trainer.score(x, i, min(i + EVALUATION_BATCH, stop))
+            correct, loss = correct + right, loss + summed
         return Score(correct, loss)
 
     def _decode(self, round: int, fields: Fields, sent: NDArray[np.uint8]) -> Mapping[str, Tensor]:

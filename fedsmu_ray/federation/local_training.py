@@ -16,9 +16,12 @@ from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.errors import ClientError
 from fedsmu_ray.models.checks import batches_clients
+from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.numerics import passes, streams
 from fedsmu_ray.numerics.parameters import Layout, chunked, is_finite
 from fedsmu_ray.wire.base import ZeroRule
+
+EVALUATION_BATCH = 500  # test samples that are evaluated at once
 
 # One local step: (rows of the group, their models [R, P], gradients [R, P], live), updating the
 # models in place. live: bool [R, 1], which of these clients still have a batch; None if all have.
@@ -84,20 +87,36 @@ class Trainer:
         together: Tensor = vmap(lambda p, i: functional_call(self.module, p, (i,)))(params, inputs)
         return together
 
+    def score(self, x: Tensor, start: int, stop: int) -> tuple[int, float]:
+        """Evaluate the model x [P] on one batch, of the test samples `start` to `stop`.
+
+        Returns how many are classified correctly, and the sum of their cross-entropy.
+        """
+        inputs, targets = self.data.test_batch(start, stop)
+        params = self.layout.named(self.layout.views(x))
+        with torch.inference_mode(), evaluating(self.module):
+            outputs = functional_call(self.module, params, (channels_last(inputs),))
+            outputs = _widened(outputs)
+            correct = int((outputs.argmax(-1) == targets).sum())
+            return correct, float(F.cross_entropy(outputs, targets, reduction="sum"))
+
     def losses(self, y: Tensor, inputs: Tensor, targets: Tensor, real: Tensor) -> Tensor:
         """Mean cross-entropy [C] of C models y [C, P] on their batches.
 
         inputs: [C, B, ...]; targets: [C, B]; real: [C], how many samples of each batch count.
         """
         with self.autocast:
-            outputs = self.forward(y, inputs)
-        if outputs.dtype == torch.bfloat16:
-            outputs = outputs.float()
+            outputs = _widened(self.forward(y, inputs))
         loss = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
         loss = loss.view(len(y), -1)
         if int(real.min()) < loss.shape[1]:
             loss = loss * (torch.arange(loss.shape[1]) < real[:, None]).to(y.device)
         return loss.sum(-1) / real.clamp(min=1).to(y.device)
+
+
+def _widened(outputs: Tensor) -> Tensor:
+    """Logits in float32 if they have fewer bits: sums over a batch would lose most of them."""
+    return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
 
 
 class GroupSolver:

@@ -17,6 +17,7 @@ from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition, partition
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.federation.dry_run import check_model
 from fedsmu_ray.models import checks, registry
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.wire.base import Fields
@@ -62,6 +63,7 @@ class Problem:
         )
         problem = Problem(config, dataset, split)
         checks.check(problem.module(), problem.sample, dataset.classes, config.model_name)
+        check_model(problem.module(), config, dataset, split)
         check_method(config.method_name, problem.method, problem.setting)
         return problem
 

@@ -5,62 +5,111 @@ They find out whether it fits the data, and whether clients can be trained in a 
 
 from __future__ import annotations
 
-import copy
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.models.modes import evaluating
+from fedsmu_ray.numerics.parameters import Layout, flatten
+
+_FIT = "change the model or the data (torchvision's models for large images: model.image_size)"
+# Wrappers that torch.func.functional_call, with which clients are trained, does not take.
+_WRAPPERS = {
+    torch.jit.ScriptModule: "return the module without torch.jit",
+    nn.DataParallel: "return the network inside it; compute.actors trains clients in parallel",
+    nn.parallel.DistributedDataParallel: "return the network inside it",
+}
 
 
 def check(module: nn.Module, inputs: Tensor, classes: int, name: str) -> None:
-    """Check on a few samples that there is one output per class and no buffer changes in training.
+    """Check that a new module can be trained, and has one output per class on a few samples.
 
     inputs: samples as the model gets them, [B, ...]; name: `model.name`, for the message. Raises
-    ConfigError. Buffers are not part of the vector that clients and server exchange, so what
-    training writes into them would be lost.
+    ConfigError.
     """
-    module = copy.deepcopy(module).train()
-    before = {key: buffer.clone() for key, buffer in module.named_buffers()}
     where = f"model.name = {name}"
-    _check_outputs(_outputs(module, inputs, where), len(inputs), classes, where)
-    changed = [
-        key for key, buffer in module.named_buffers() if not torch.equal(buffer, before[key])
-    ]
+    _check_parameters(module, where)
+    before = buffers(module)
+    check_outputs(module, inputs, classes, where)
+    check_buffers(module, before, where)
+
+
+def _check_parameters(module: nn.Module, where: str) -> None:
+    for wrapper, cure in _WRAPPERS.items():
+        if isinstance(module, wrapper):
+            raise ConfigError([f"{where}: it is a {type(module).__name__}; {cure}"])
+    for key, parameter in module.named_parameters():
+        if parameter.requires_grad and parameter.is_complex():
+            raise ConfigError(
+                [
+                    f"{where}: its parameter {key} is {parameter.dtype}, but clients and server "
+                    "exchange real numbers; make it a real parameter [..., 2], and use "
+                    "torch.view_as_complex in forward"
+                ]
+            )
+        if parameter.numel() and not bool(parameter.isfinite().all()):
+            raise ConfigError(
+                [f"{where}: its initial parameter {key} holds NaN or Inf; initialize it"]
+            )
+    if not Layout.of(module).dim:
+        raise ConfigError([f"{where}: it has no trainable parameters"])
+
+
+def buffers(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the module's buffers by name, for `check_buffers`."""
+    return {key: buffer.clone() for key, buffer in module.named_buffers()}
+
+
+def check_buffers(module: nn.Module, before: Mapping[str, Tensor], where: str) -> None:
+    """Raise ConfigError if buffers are no longer what they were before the module was used.
+
+    They are not part of the vector that clients and server exchange, so what training writes into
+    them would be lost. where: `model.name = ...`, for the message.
+    """
+    after = dict(module.named_buffers())
+    changed = [key for key in after if key not in before or not _equal(after[key], before[key])]
     if changed:
         raise ConfigError(
             [
                 f"{where}: training changes its buffers ({', '.join(changed[:3])}), which are not "
                 "parameters and would be lost between rounds; use layers without running "
-                "statistics, such as GroupNorm or LayerNorm"
+                "statistics, such as GroupNorm or LayerNorm, or keep these in evaluation mode"
             ]
         )
-    if not any(p.requires_grad for p in module.parameters()):
-        raise ConfigError([f"{where}: it has no trainable parameters"])
 
 
-def _outputs(module: nn.Module, inputs: Tensor, where: str) -> object:
+def _equal(one: Tensor, other: Tensor) -> bool:
+    same = one.shape == other.shape and one.dtype == other.dtype
+    return same and bool(((one == other) | ((one != one) & (other != other))).all())  # NaN, too
+
+
+def check_outputs(
+    module: nn.Module, inputs: Tensor, classes: int, where: str, cure: str = _FIT
+) -> None:
+    """Check that there is one output per class, in training and in evaluation mode.
+
+    inputs: [B, ...]; where, cure: first and last words of the message. Raises ConfigError.
+    """
+    taking = f"{where}: it cannot take inputs {list(inputs.shape)} ({inputs.dtype}); it"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        try:
-            return module(inputs)
-        except Exception as error:
-            raise ConfigError(
-                [
-                    f"{where}: it cannot take inputs {list(inputs.shape)} ({inputs.dtype}): "
-                    f"{type(error).__name__}: {error}; change the model or the data (torchvision's "
-                    "models for large images: model.image_size)"
-                ]
-            ) from error
+        with plugins.reported(taking, cure):
+            trained = module(inputs.clone())
+        _check_logits(trained, len(inputs), classes, f"{where}: in training, it", cure)
+        with plugins.reported(f"{where}: in evaluation, it", cure), evaluating(module):
+            evaluated = module(inputs.clone())
+        _check_logits(evaluated, len(inputs), classes, f"{where}: in evaluation, it", cure)
 
 
-def _check_outputs(outputs: object, samples: int, classes: int, where: str) -> None:
+def _check_logits(outputs: object, samples: int, classes: int, what: str, cure: str) -> None:
     if not isinstance(outputs, Tensor):
         raise ConfigError(
             [
-                f"{where}: it returns a {type(outputs).__name__} in training; it must return one "
-                "tensor of logits "
+                f"{what} returns a {type(outputs).__name__}; it must return one tensor of logits "
                 "[batch, classes] (a torchvision model with auxiliary outputs: "
                 "model.options={aux_logits: false})"
             ]
@@ -68,10 +117,12 @@ def _check_outputs(outputs: object, samples: int, classes: int, where: str) -> N
     if outputs.shape != (samples, classes):
         raise ConfigError(
             [
-                f"{where}: it returns {list(outputs.shape)} for {samples} samples; the data has "
-                f"{classes} classes, so it must return logits [{samples}, {classes}]"
+                f"{what} returns {list(outputs.shape)} for {samples} samples; the data has "
+                f"{classes} classes, so it must return logits [{samples}, {classes}]; {cure}"
             ]
         )
+    if not outputs.is_floating_point():
+        raise ConfigError([f"{what} returns {outputs.dtype}; return logits as real numbers"])
 
 
 def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
@@ -89,12 +140,15 @@ def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
         isinstance(m, nn.modules.conv._ConvNd) for m in module.modules()
     ):
         return False
-    params = {name: p.detach().expand(2, *p.shape) for name, p in module.named_parameters()}
+    layout = Layout.of(module)
+    y = flatten(module).to(inputs.device).expand(2, -1).clone().requires_grad_()
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             # "There is a performance drop": it is still no slower than one client after the other.
             warnings.simplefilter("ignore")
-            vmap(lambda p, x: functional_call(module, p, x))(params, torch.stack([inputs, inputs]))
-    except (RuntimeError, ValueError, TypeError, IndexError):
+            params = layout.named(layout.views(y))
+            forward = vmap(lambda p, x: functional_call(module, p, (x,)))
+            torch.autograd.grad(forward(params, torch.stack([inputs, inputs])).sum(), y)
+    except Exception:  # whatever it is, the clients are trained one by one, where it is reported
         return False
     return True

@@ -6,14 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.base import Model, Shape
+from fedsmu_ray.models.modes import evaluating, start_training
 
 
 @dataclass(frozen=True)
@@ -42,4 +46,22 @@ class ImportedModel(Model):
                     "torch.nn.Module"
                 ]
             )
-        return module.float().cpu().train()
+        with plugins.reported(
+            f"model.name = {name}: preparing the module",
+            "return a module that is on the CPU and takes the data",
+        ):
+            module = module.float().cpu()
+            _initialize_lazy_layers(module, shape, symbols)
+        return start_training(module)
+
+
+def _initialize_lazy_layers(module: nn.Module, shape: Shape, symbols: int | None) -> None:
+    """Run the module on two samples of zeros, from which its lazy layers learn their shapes."""
+    if not any(map(is_lazy, chain(module.parameters(), module.buffers()))):
+        return
+    dtype = torch.float32 if symbols is None else torch.int64
+    with torch.no_grad(), evaluating(module):
+        module(torch.zeros(2, *shape, dtype=dtype))
+    left = [key for key, parameter in module.named_parameters() if is_lazy(parameter)]
+    if left:
+        raise ValueError(f"forward does not use the lazy layer of {left[0]}")

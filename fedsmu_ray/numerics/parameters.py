@@ -1,7 +1,8 @@
 """A model's trainable parameters as one flat vector, with their names and offsets.
 
 The vector holds the trainable parameters in registration order, each flattened row-major. Buffers
-are not part of it, so a module whose training changes buffers (batch-norm statistics) is refused.
+are not part of it, so a module whose training changes buffers (batch-norm statistics) is refused
+(`models.checks`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 CHUNK = 1 << 17  # elements of a chunk: its temporaries stay in a core's cache
 
@@ -38,14 +38,7 @@ class Layout:
 
     @staticmethod
     def of(module: nn.Module) -> Layout:
-        """Return the layout of `module`; raises ValueError if training would change its buffers."""
-        for name, child in module.named_modules():
-            if isinstance(child, _NormBase) and child.track_running_stats:
-                raise ValueError(
-                    f"model: layer '{name}' ({type(child).__name__}) keeps running "
-                    "statistics, which are not parameters and would silently be left out of "
-                    "federated averaging; use GroupNorm or LayerNorm instead"
-                )
+        """Return the layout of `module`."""
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         shapes = tuple(tuple(p.shape) for _, p in named)
         return Layout(tuple(n for n, _ in named), shapes, tuple(prod(s) for s in shapes))

@@ -49,12 +49,6 @@ def test_initialization_depends_only_on_the_seed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_running_statistics_are_refused():
-    module = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.BatchNorm2d(1))
-    with pytest.raises(ValueError, match="layer '1' .BatchNorm2d. keeps running statistics"):
-        parameters.Layout.of(module)
-
-
 def test_chunks_do_not_change_random_draws(monkeypatch):
     monkeypatch.setattr(parameters, "CHUNK", 1)  # 64 columns
     v = torch.zeros(3, 777)

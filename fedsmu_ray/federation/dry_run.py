@@ -1,0 +1,152 @@
+"""A dry run: the model is trained and evaluated on a few samples before anything is started.
+
+It runs the code of local training and evaluation, so that what these cannot do with a model of the
+user's is found where it is read, and not in a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fedsmu_ray import plugins
+from fedsmu_ray.algorithms.base import Setting
+from fedsmu_ray.config.schema import Config
+from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.device import DeviceData
+from fedsmu_ray.datasets.partition import Partition
+from fedsmu_ray.errors import ClientError, ConfigError
+from fedsmu_ray.federation.local_training import EVALUATION_BATCH, GroupSolver, Trainer
+from fedsmu_ray.models import checks
+from fedsmu_ray.models.modes import evaluating
+from fedsmu_ray.numerics import parameters
+
+_CURE = "write its forward so that F.cross_entropy(model(inputs), labels).backward() works"
+_ONE = "keep its axis (x.squeeze() drops it) and use no statistics of the batch (batch norm)"
+_OTHER_SIZE = "choose another local.batch_size"
+_SETTING = Setting((1,), clients=4, cohort=2, steps=1, lr=0.0)  # which local SGD does not read
+
+
+def check_model(module: nn.Module, config: Config, dataset: Dataset, split: Partition) -> None:
+    """Train and evaluate a module on a few samples of the data.
+
+    The module has to be new, and cannot be used afterwards: its forward may change it. Raises
+    ConfigError, which names `model.name`, for whatever goes wrong.
+    """
+    where = f"model.name = {config.model_name}"
+    before = checks.buffers(module)
+    with plugins.reported(f"{where}: training it", _CURE):
+        trainer = _trainer(module, config, dataset)
+    x = parameters.flatten(module)
+    inputs = trainer.data.test_batch(0, 1)[0]
+    client = _client_with_a_batch_of_one(split.sizes, config.local.batch_size)
+    if config.local.batch_size > 1:
+        _train(trainer, x, [0, 1], where)
+        checks.check_buffers(module, before, where)
+    if client is not None:
+        one = (
+            f"{where}: with a batch of one sample, which client {client} has "
+            f"(local.batch_size = {config.local.batch_size})"
+        )
+        checks.check_outputs(module, inputs, dataset.classes, one, f"{_ONE}, or {_OTHER_SIZE}")
+        _train(trainer, x, [2, 3], one)
+    tests = len(dataset.test_y)
+    _evaluate(trainer, x, min(2, tests), where)
+    if tests % EVALUATION_BATCH == 1:
+        one = f"{where}: with a batch of one sample, the last of the {tests} test samples"
+        checks.check_outputs(module, inputs, dataset.classes, one, _ONE)
+        _evaluate(trainer, x, 1, one)
+    checks.check_buffers(module, before, where)
+    _check_loading(trainer, x, where)
+
+
+def _trainer(module: nn.Module, config: Config, dataset: Dataset) -> Trainer:
+    """The trainer of an experiment with four clients, of 2, 2, 1 and 1 samples.
+
+    At a learning rate of 0 a training step has to leave a model as it is, whatever the data.
+    """
+    sizes = torch.tensor([2, 2, 1, 1])
+    samples = torch.arange(2) % len(dataset.train_y)
+    local = replace(config.local, epochs=1, batch_size=2, lr=0.0)
+    return Trainer(
+        module,
+        DeviceData(dataset, torch.device("cpu")),
+        Partition(samples, torch.zeros_like(sizes), sizes),
+        local,
+        config.seed,
+        config.data.augment,
+        config.compute.precision,
+    )
+
+
+def _client_with_a_batch_of_one(sizes: Tensor, batch_size: int) -> int | None:
+    """The first client that has a batch of one sample; None if there is none."""
+    clients = (sizes % batch_size == 1 % batch_size).nonzero()
+    return int(clients[0]) if len(clients) else None
+
+
+def _train(trainer: Trainer, x: Tensor, clients: Sequence[int], where: str) -> None:
+    """Train the first of these clients alone, and all of them in one group."""
+    for group in [clients[:1], clients] if trainer.batched else [clients[:1]]:
+        solver = GroupSolver(trainer, 1, torch.tensor(group), _SETTING)
+        try:
+            with plugins.reported(f"{where}: a training step", _cure(trainer.module)):
+                y = solver.sgd(x)
+        except ClientError as error:
+            raise ConfigError(
+                [
+                    f"{where}: the loss of its first training samples, or the gradient, is NaN or "
+                    f"Inf at its initial parameters; {_CURE}, and initialize its parameters"
+                ]
+            ) from error
+        if not torch.equal(y, x.expand_as(y)):
+            raise _changes_parameters(where)
+
+
+def _evaluate(trainer: Trainer, x: Tensor, samples: int, where: str) -> None:
+    y = x.clone()
+    with plugins.reported(f"{where}: its evaluation"):
+        trainer.score(y, 0, samples)
+    if not torch.equal(y, x):
+        raise _changes_parameters(where)
+
+
+def _changes_parameters(where: str) -> ConfigError:
+    return ConfigError(
+        [
+            f"{where}: it changes its parameters in forward; use changed copies there "
+            "(weight.clamp(-1, 1), not weight.data.clamp_(-1, 1))"
+        ]
+    )
+
+
+def _check_loading(trainer: Trainer, x: Tensor, where: str) -> None:
+    """Raise ConfigError unless a module with other parameters is what is trained as these."""
+    y = 0.9 * x + 0.01
+    module, (inputs, _) = trainer.module, trainer.data.test_batch(0, 2)
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(module):
+        trained = trainer.forward(y[None], inputs[None].clone())[0]
+        loaded = parameters.load_into(module, y)(inputs)
+    if not torch.allclose(trained, loaded, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ConfigError(
+            [
+                f"{where}: its forward uses copies of its parameters, or a list of them, which "
+                "training cannot reach; use its attributes (self.weight), or an nn.ParameterList"
+            ]
+        )
+
+
+def _cure(module: nn.Module) -> str:
+    for layer in module.modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+            if layer.max_norm is not None:
+                return (
+                    "an Embedding with max_norm changes its weights in forward; leave max_norm out "
+                    "and normalize what the layer returns"
+                )
+            if layer.sparse:
+                return "gradients are dense here; use Embedding(sparse=False)"
+    return _CURE
