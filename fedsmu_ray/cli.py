@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from fedsmu_ray.errors import ConfigError, ExperimentError
+from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.files.valid_json import to_json
 
 EXIT_FAILURE = 1
@@ -73,7 +74,7 @@ def main(command: Callable[[], int]) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {cut_text(str(error))}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILURE
     except OSError as error:  # such as a full disk, or a folder without write permission
         if error.errno is None:  # raised by a library, not by the operating system

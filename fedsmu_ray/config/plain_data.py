@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files import secrets
 
 MAX_DEPTH = 20  # levels of nesting
 MAX_VALUE_LENGTH = 120  # characters of a value or key in a message
@@ -35,7 +36,7 @@ def find_unsupported_values(value: object, key: str = "", depth: int = 0) -> lis
     if isinstance(value, (list, tuple)):
         return [p for inner in value for p in find_unsupported_values(inner, key, depth + 1)]
     problem = _unsupported_scalar(value)
-    return [f"{where} = {format_value(value)}: {problem}"] if problem else []
+    return [secrets.cut_text(f"{where} = {format_value(value)}: {problem}")] if problem else []
 
 
 def _unsupported_keys(mapping: Mapping[Any, Any], where: str) -> list[str]:
@@ -59,7 +60,8 @@ def _unsupported_scalar(value: object) -> str | None:
 
 
 def format_value(value: object) -> str:
-    """A value for a message: on one line, and of limited length."""
+    """A value for a message: on one line, of limited length, and without secrets."""
+    value = secrets.cut(value) if isinstance(value, (str, Mapping)) else value
     try:
         text = repr(value[:MAX_VALUE_LENGTH] if isinstance(value, str) else value)
     except ValueError:  # an integer of thousands of digits

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field as DataclassField
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -20,7 +20,10 @@ from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath, StoreURI
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
 from fedsmu_ray.config.yaml_files import dump_yaml
 from fedsmu_ray.datasets.partition import PartitionConfig
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files import secrets
 from fedsmu_ray.models.base import Model, Positive
+from fedsmu_ray.tracking.base import absolute_uri
 from fedsmu_ray.tracking.metrics import SWEEPABLE, Direction
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -188,7 +191,7 @@ class TrackingConfig:
 
     uri: Annotated[
         StoreURI | None, Field(description="MLflow tracking URI; null turns tracking off")
-    ] = "sqlite:///mlflow.db"
+    ] = field(default="sqlite:///mlflow.db", repr=False)  # it may have a password
     experiment: Annotated[str, Field(description="MLflow experiment")] = "fedsmu"
 
 
@@ -246,7 +249,7 @@ class TuneConfig:
         return SWEEPABLE[self.metric]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Config:
     """One experiment, and the sweep around it. Build it with `load_config`."""
 
@@ -294,15 +297,39 @@ class Config:
         return plain
 
     def to_yaml(self) -> str:
-        """`to_dict` as YAML."""
-        return dump_yaml(self.to_dict())
+        """`to_dict` as YAML, without secrets."""
+        return dump_yaml(secrets.cut(self.to_dict()))
+
+    def __repr__(self) -> str:
+        return f"Config({secrets.cut(self.to_dict())})"
+
+    def anywhere(self) -> Config:
+        """The same configuration with the same tracking store in every working folder."""
+        uri = self.tracking.uri
+        tracking = replace(self.tracking, uri=absolute_uri(uri) if uri else uri)
+        return replace(self, tracking=tracking)
+
+    def check_secrets(self) -> None:
+        """Raise ConfigError for a secret that was cut out when the configuration was written.
+
+        That of `tracking.uri` is left to whoever opens the store, since only that needs it.
+        """
+        plain = {name: value for name, value in self.to_dict().items() if name != "tracking"}
+        if cut := secrets.find_cut(plain):
+            raise ConfigError(
+                [
+                    f"{key}: its value, a secret, was left out when the configuration was written; "
+                    f"give it again: {key}=..."
+                    for key in cut
+                ]
+            )
 
     def flat(self) -> dict[str, Any]:
-        """The settings that identify a run, by dotted key.
+        """The settings that identify a run, by dotted key and without secrets.
 
         They are all but those of `tune` and `tracking`.
         """
-        flat = flatten_keys(self.to_dict())
+        flat = flatten_keys(secrets.cut(self.to_dict()))
         return {k: v for k, v in flat.items() if k.split(".")[0] not in ("tune", "tracking")}
 
 

@@ -17,6 +17,7 @@ from fedsmu_ray.config.plain_data import deep_copy, find_unsupported_values, for
 from fedsmu_ray.config.schema import PROFILES, SECTIONS, Config, declared_keys, subsection
 from fedsmu_ray.config.values import check_choice, check_value, unknown_key
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.models import registry as models
 from fedsmu_ray.models.base import Model
 
@@ -49,7 +50,7 @@ def parse(plain: Mapping[str, Any]) -> Config:
         values[name] = _section(cls, name, source.get(name), defaults, problems)
     problems += combinations.check(values)
     if problems or method is None or model is None:
-        raise ConfigError(problems)
+        raise ConfigError([cut_text(problem) for problem in problems])
     return Config(method, method_name, profile, model, model_name, source=source, **values)
 
 

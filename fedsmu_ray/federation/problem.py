@@ -46,6 +46,7 @@ class Problem:
 
         Raises ConfigError.
         """
+        config.check_secrets()
         data = config.data
         if dataset is None:
             dataset = load_dataset(data.dataset, data.options, data.folder(), data.download)
