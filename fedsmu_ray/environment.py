@@ -29,6 +29,7 @@ MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
 }
+_set_here: dict[str, str] = {}  # what this process has set, and the user had not
 
 
 def set_ray_defaults() -> None:
@@ -39,6 +40,18 @@ def set_ray_defaults() -> None:
 def set_mlflow_defaults() -> None:
     """Set the defaults for MLflow's client."""
     _set_defaults(MLFLOW_DEFAULTS)
+
+
+def double_mlflow_timeout(limit_s: int) -> bool:
+    """Double the time that MLflow's client waits for a response.
+
+    Returns False if that would exceed `limit_s` seconds, or if the user has set the time.
+    """
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    if not _is_ours(name) or (doubled := 2 * int(os.environ[name])) > limit_s:
+        return False
+    os.environ[name] = _set_here[name] = str(doubled)
+    return True
 
 
 def set_deterministic_cublas() -> None:
@@ -109,10 +122,21 @@ def cache_folder() -> Path:
     return Path(own).expanduser() if own else _user_cache() / "fedsmu_ray"
 
 
+def has_mlflow_credentials() -> bool:
+    """Whether MLflow's client finds a password or token in the environment."""
+    names = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    return any(os.environ.get(name) for name in names)
+
+
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 
 
 def _set_defaults(values: Mapping[str, str]) -> None:
     for name, value in values.items():
-        os.environ.setdefault(name, value)
+        if name not in os.environ or _is_ours(name):
+            os.environ[name] = _set_here[name] = value
+
+
+def _is_ours(name: str) -> bool:
+    return name in _set_here and os.environ.get(name) == _set_here[name]

@@ -49,15 +49,13 @@ def _train(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.loading import load_config
     from fedsmu_ray.display.results import print_run
     from fedsmu_ray.experiment.run import run
-    from fedsmu_ray.tracking.base import absolute_uri
 
     file, overrides = cli.split(options.arguments)
     if options.resume and not file:
         file = os.path.join(options.resume, "config.yaml")
     config = load_config(file, overrides)
     result = run(config, options.address, options.resume, display=not options.quiet)
-    uri = config.tracking.uri
-    print_run(result.summary, absolute_uri(uri) if uri else None)
+    print_run(result.summary)
     if options.json:
         cli.print_json(result.summary)
     return 0

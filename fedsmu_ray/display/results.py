@@ -19,8 +19,8 @@ from fedsmu_ray.display.formatting import (
 from fedsmu_ray.tracking.metrics import is_finite, rank
 
 
-def print_run(summary: Mapping[str, Any], uri: str | None) -> None:
-    """Print the results of one experiment; uri: where its run is tracked, if it is."""
+def print_run(summary: Mapping[str, Any]) -> None:
+    """Print the results of one experiment, and where its run is tracked."""
     console = stdout()
     console.print(
         f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds "
@@ -36,7 +36,7 @@ def print_run(summary: Mapping[str, Any], uri: str | None) -> None:
             soft_wrap=True,
         )
     console.print(f"model {summary['model_sha256']}", soft_wrap=True)
-    _print_store(console, uri)
+    _print_store(console, summary)
 
 
 def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
@@ -60,7 +60,7 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
             f"'{outcome['name']}' (unfold it to see its trials)",
             soft_wrap=True,
         )
-    _print_store(console, outcome["tracking_uri"])
+    _print_store(console, outcome)
 
 
 def _trial_table(
@@ -108,7 +108,13 @@ def _score(trial: Mapping[str, Any]) -> str:
     return f"{trial['score']:.4g}" if is_finite(trial["score"]) else "diverged"
 
 
-def _print_store(console: Console, uri: str | None) -> None:
+def _print_store(console: Console, results: Mapping[str, Any]) -> None:
+    """Print where the runs are; results: of an experiment or a sweep."""
+    uri, missing = results["tracking_uri"], results["not_in_mlflow"]
+    if missing is not None:
+        where = f"is in {missing}" if missing else "is lost"
+        console.print(f"not everything is in MLflow at {uri}: the rest {where}", soft_wrap=True)
+        return
     if uri is None:
         console.print("tracking is off (tracking.uri=null)")
         return

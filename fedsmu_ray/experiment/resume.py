@@ -41,7 +41,7 @@ def new_folder(config: Config) -> Iterator[Path | None]:
     name = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = private_folder(Path(config.checkpoint.folder) / name)
     with folder_lock(folder, f"the run in {folder}"):
-        write(folder / CONFIG_FILE, config.to_yaml())
+        write(folder / CONFIG_FILE, config.anywhere().to_yaml())
         yield folder
 
 

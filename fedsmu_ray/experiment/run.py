@@ -5,6 +5,8 @@ It connects executor, rounds, tracking and display.
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,6 +22,7 @@ from torch import nn
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
+from fedsmu_ray.experiment.checkpoint import MANIFEST
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
 from fedsmu_ray.experiment.summary import new_run, summarize
 from fedsmu_ray.federation.problem import Problem
@@ -31,7 +34,9 @@ from fedsmu_ray.tracking.base import Tracker
 from fedsmu_ray.tracking.metrics import final_metrics, tracked
 from fedsmu_ray.tracking.registry import open_tracker
 
-RUN_ID_FILE = "run_id"  # in the folder of a run
+log = logging.getLogger(__name__)
+
+RUN_ID_FILE = "run_id"  # in the folder of a run that is tracked
 
 
 @dataclass(frozen=True)
@@ -103,20 +108,41 @@ def _run(
                     command = f"python -m fedsmu_ray.train --resume {folder}"
                     shown.print_line(f"to resume from the last checkpoint: {command}")
                 raise
-            return Result({"run_id": run_id, **summary}, history, executor.params(), problem)
+            where_tracked = {"tracking_uri": tracker.uri, "not_in_mlflow": tracker.missing}
+            summary = {"run_id": run_id, **summary, **where_tracked}
+            return Result(summary, history, executor.params(), problem)
 
 
 def _begin(tracker: Tracker, config: Config, folder: Path | None) -> str:
-    """Start the tracked run, or resume the one that the folder names; returns its id."""
-    note = folder / RUN_ID_FILE if folder else None
-    if note and note.exists():
-        run_id = note.read_text()
-        tracker.resume(run_id)
-        return run_id
-    run_id = tracker.start(new_run(config.name, config))
-    if note:
-        write(note, run_id)
+    """Start the tracked run, or resume the one that the folder names; returns its id.
+
+    "" without tracking; the folder then keeps the id of a run that was tracked before.
+    """
+    before = _tracked_run(folder)
+    if tracker.uri is None:
+        if before:
+            log.warning("tracking is off: run %s in MLflow does not get the rest", before)
+        return ""
+    run = new_run(config.name, config)
+    if folder and not before and (folder / MANIFEST).exists():
+        log.warning(
+            "%s names no run in MLflow, as after a run without tracking: a new one gets everything "
+            "from round 1",
+            folder / RUN_ID_FILE,
+        )
+    run_id = tracker.resume(before, run) if before else tracker.start(run)
+    if folder and run_id != before:
+        write(folder / RUN_ID_FILE, run_id)
     return run_id
+
+
+def _tracked_run(folder: Path | None) -> str:
+    """The id of the tracked run that a folder names; "" if it names none."""
+    try:
+        text = (folder / RUN_ID_FILE).read_text(encoding="utf-8") if folder else ""
+    except (OSError, ValueError):
+        return ""
+    return text if re.fullmatch(r"[\w-]{1,256}", text) else ""
 
 
 def _train(

@@ -14,12 +14,14 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files import secrets
 from fedsmu_ray.files.valid_json import to_json, without_nan
 from fedsmu_ray.sweeps.space import Params
 
@@ -58,7 +60,7 @@ def _check_same(config: Config, folder: Path) -> None:
     before = load_config(folder / "sweep.yaml")
     old, new = before.flat(), config.flat()
     changed = {key for key in old | new if old.get(key) != new.get(key)}
-    if before.tune != config.tune:
+    if secrets.cut(asdict(before.tune)) != secrets.cut(asdict(config.tune)):
         changed.add("tune")
     if changed:
         raise ConfigError(
@@ -86,7 +88,7 @@ class SweepFolder:
         self.needs_newline = path.exists()
         if not path.exists():
             path.mkdir(parents=True)
-            (path / "sweep.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            (path / "sweep.yaml").write_text(config.anywhere().to_yaml(), encoding="utf-8")
         for event in self.events():
             # A failed trial counts as unfinished here: it is repeated, in the same tracked run.
             if event.get("status") != FAILED:

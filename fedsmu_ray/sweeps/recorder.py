@@ -7,6 +7,7 @@ from typing import Any
 
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.experiment.summary import new_run
+from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.tracking.base import RunStatus, Tracker
@@ -24,11 +25,10 @@ class SweepRecorder:
     def __init__(self, config: Config, folder: SweepFolder, tracker: Tracker) -> None:
         """Start the run of the sweep, or resume the one that the folder names."""
         self.config, self.folder, self.tracker = config, folder, tracker
-        if folder.parent_run:
-            self.parent = folder.parent_run
-            tracker.resume(self.parent)
-        else:
-            self.parent = tracker.start(new_run(config.name, config, {"fedsmu.sweep": "parent"}))
+        run = new_run(config.name, config, {"fedsmu.sweep": "parent"})
+        before = folder.parent_run
+        self.parent = tracker.resume(before, run) if before else tracker.start(run)
+        if not before or self.parent != before:
             folder.sweep_started(self.parent)
 
     def start(self, spec: TrialSpec) -> None:
@@ -36,12 +36,12 @@ class SweepRecorder:
 
         It starts again after an interruption or the loss of its process.
         """
-        if spec.index in self.folder.unfinished:
-            self.tracker.resume(self.folder.run_ids[spec.index])
-            return
-        tags = {"fedsmu.sweep": "trial"}
-        run_id = self.tracker.start(new_run(spec.name, spec.config, tags, self.parent))
-        self.folder.trial_started(spec.index, spec.params, run_id)
+        run = new_run(spec.name, spec.config, {"fedsmu.sweep": "trial"}, self.parent)
+        is_known = spec.index in self.folder.unfinished
+        before = self.folder.run_ids[spec.index] if is_known else ""
+        run_id = self.tracker.resume(before, run) if is_known else self.tracker.start(run)
+        if not is_known or run_id != before:
+            self.folder.trial_started(spec.index, spec.params, run_id)
 
     def log(self, spec: TrialSpec, round: int, metrics: Mapping[str, float]) -> None:
         """Record that a trial has evaluated a round."""
@@ -68,6 +68,7 @@ class SweepRecorder:
 
     def fail(self, spec: TrialSpec, error: str) -> None:
         """Record that a trial has ended with an error."""
+        error = cut_text(error)
         if spec.index not in self.folder.run_ids:  # it failed before it started
             self.start(spec)
         tags = {"fedsmu.status": FAILED, "fedsmu.error": error[:MAX_ERROR_LENGTH]}
@@ -99,6 +100,7 @@ class SweepRecorder:
             "mode": tune.direction,
             "experiment": self.config.tracking.experiment,
             "tracking_uri": self.tracker.uri,
+            "not_in_mlflow": self.tracker.missing,
             "parent_run_id": self.parent,
             "folder": str(self.folder.path),
             "seconds": round(seconds, 3),

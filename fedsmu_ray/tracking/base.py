@@ -5,13 +5,15 @@ Trackers know neither configurations nor federations: runs reach them as plain d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
+from urllib.parse import unquote
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-SQLITE = "sqlite:///"
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?P<options>\?.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,27 @@ class Tracker(Protocol):
 
     @property
     def uri(self) -> str | None:
-        """Where the runs are, as a user would open it; None if they are not tracked."""
+        """Where the runs are, without secrets; None if they are not tracked."""
+        ...
+
+    @property
+    def missing(self) -> str | None:
+        """The file with what the store lacks after the last run has ended; None if it has all."""
         ...
 
     def start(self, run: NewRun) -> str:
-        """Create a run and return its id."""
+        """Create a run and return its id.
+
+        Raises ConfigError if a run without a parent is refused: nothing has been trained yet.
+        """
         ...
 
-    def resume(self, run_id: str) -> None:
-        """Continue an interrupted run. Rounds that it already has are not logged again."""
+    def resume(self, run_id: str, run: NewRun) -> str:
+        """Continue an interrupted run and return its id. What it already has is not logged again.
+
+        If the store does not have it (it was deleted, or is in another store or experiment), `run`
+        is created instead, and has another id. Raises ConfigError like `start`.
+        """
         ...
 
     def log(self, run_id: str, metrics: Mapping[str, float], round: int) -> None:
@@ -79,13 +93,15 @@ class NoTracker:
     """Tracking turned off (tracking.uri=null)."""
 
     uri = None
+    missing = None
 
     def start(self, run: NewRun) -> str:
         """Nothing is created; the id is empty."""
         return ""
 
-    def resume(self, run_id: str) -> None:
-        """Nothing to continue."""
+    def resume(self, run_id: str, run: NewRun) -> str:
+        """Nothing to continue; the id stays."""
+        return run_id
 
     def log(self, run_id: str, metrics: Mapping[str, float], round: int) -> None:
         """Nothing is logged."""
@@ -100,8 +116,23 @@ class NoTracker:
         """Nothing to end."""
 
 
+def database_file(uri: str) -> Path | None:
+    """The absolute path of the SQLite database that a URI stands for; None for another store."""
+    match = _SQLITE.fullmatch(uri)
+    if match is None or ":memory:" in match["path"]:
+        return None
+    return Path(unquote(match["path"])).expanduser().absolute()
+
+
 def absolute_uri(uri: str) -> str:
-    """The URI with a relative SQLite path made absolute, so that it is valid in any folder."""
-    if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/") and ":memory:" not in uri:
-        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
-    return uri
+    """The URI with the path of a SQLite database made absolute, so that it is valid anywhere."""
+    path, match = database_file(uri), _SQLITE.fullmatch(uri)
+    return database_uri(path) + (match["options"] or "") if path and match else uri
+
+
+def database_uri(path: Path) -> str:
+    """The URI of a SQLite database at an absolute path."""
+    quoted = str(path).replace("%", "%25").replace("?", "%3F")
+    # MLflow makes the folder of what it reads after `sqlite:///`, which it does not unquote.
+    scheme = "sqlite" if quoted == str(path) else "sqlite+pysqlite"
+    return f"{scheme}:///{quoted}"

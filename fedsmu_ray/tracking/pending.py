@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedsmu_ray.files.folders import write
 from fedsmu_ray.tracking.base import RoundCursor
 
 log = logging.getLogger(__name__)
+
+TIMES = ("final/seconds",)  # final metrics that differ whenever a run is resumed
 
 
 class Point(NamedTuple):
@@ -42,6 +46,8 @@ class PendingRun:
     is_open: bool = False  # more writes will follow
     writes: list[Write] = field(default_factory=list)
     cursor: RoundCursor = field(default_factory=RoundCursor)  # rounds that the store has
+    finals: Mapping[str, float] = field(default_factory=dict)  # final metrics that the store has
+    refusal: str | None = None  # why the store has refused the run as a whole, if it has
 
     def add(self, what: str, values: object) -> None:
         """Append a write."""
@@ -54,13 +60,25 @@ class PendingRun:
         self.writes[-1].values.append(point)
 
     def new_points(self, points: list[Point]) -> list[Point]:
-        """Those of `points` that the store lacks: final metrics, and each new round once."""
+        """Those of `points` that the store lacks: each new round and each final metric once."""
         cursor, new = RoundCursor(self.cursor.last), []
         for point in points:
-            if point.step == 0 or cursor.is_new(point.step):
+            if point.step == 0:
+                new += self._new_finals(point)
+            elif cursor.is_new(point.step):
                 new.append(point)
                 cursor.advance(point.step)
         return new
+
+    def _new_finals(self, point: Point) -> list[Point]:
+        """The final metrics that have changed. Of an unchanged run not even the time has."""
+        changed = {
+            name: value
+            for name, value in point.metrics.items()
+            if name not in self.finals or not _same(value, self.finals[name])
+        }
+        is_new = any(name not in self.finals or name not in TIMES for name in changed)
+        return [point._replace(metrics=changed)] if is_new else []
 
     def postpone_file(self) -> bool:
         """Move the first write, a file, behind all others; False if there are only files."""
@@ -75,12 +93,19 @@ class PendingRun:
         return {"run": self.run_id, "what": write.what, "values": values}
 
 
-def leave_file(folder: Path, uri: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write to a file what could not be written to the store at `uri`, one JSON object per line."""
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def leave_file(folder: Path, uri: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Write to a file what could not be written to the store at `uri`, one JSON object per line.
+
+    Returns its path, or "" if it cannot be written.
+    """
     path = folder / f"not-in-mlflow-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        write(path, "".join(json.dumps(line) + "\n" for line in lines))
     except OSError as error:
         log.warning(
             "MLflow at %s did not accept everything, and what is missing there is lost: %s "
@@ -89,9 +114,15 @@ def leave_file(folder: Path, uri: str, lines: Sequence[Mapping[str, Any]]) -> No
             path,
             error.strerror,
         )
-        return
+        return ""
     log.warning(
         "MLflow at %s did not accept everything; what is missing there is in %s",
         uri,
         path.absolute(),
     )
+    return str(path.absolute())
+
+
+def now() -> int:
+    """Milliseconds since the epoch, as MLflow counts time."""
+    return int(time.time() * 1000)

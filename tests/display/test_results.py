@@ -15,6 +15,8 @@ SUMMARY = {
     "dropped": 0,
     "model_sha256": "ab" * 32,
     "seconds": 1.25,
+    "tracking_uri": None,
+    "not_in_mlflow": None,
 }
 
 
@@ -33,6 +35,7 @@ def outcome(**changes):
         "mode": "max",
         "metric": "test/accuracy",
         "tracking_uri": None,
+        "not_in_mlflow": None,
         "experiment": "fedsmu",
         "name": "small",
         "seconds": 10.4,
@@ -41,7 +44,7 @@ def outcome(**changes):
 
 
 def test_a_run_is_two_lines_and_where_it_is_tracked(capsys):
-    print_run(SUMMARY, None)
+    print_run(SUMMARY)
     assert capsys.readouterr().out.splitlines() == [
         "test accuracy 90.00 % after 6 rounds (best 95.00 % in round 4); uploaded 1.5 kB, "
         "downloaded 2 MB, 1.2 s",
@@ -51,7 +54,7 @@ def test_a_run_is_two_lines_and_where_it_is_tracked(capsys):
 
 
 def test_missing_uploads_are_shown(capsys):
-    print_run({**SUMMARY, "dropped": 2}, None)
+    print_run({**SUMMARY, "dropped": 2})
     assert "1.2 s, 2 uploads missing\n" in capsys.readouterr().out
 
 
@@ -63,9 +66,17 @@ def test_missing_uploads_are_shown(capsys):
     ],
 )
 def test_where_the_runs_are(capsys, uri, viewer):
-    print_run(SUMMARY, uri)
+    print_run({**SUMMARY, "tracking_uri": uri})
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [f"runs are in {uri}; compare them with", f"  {viewer}"]
+
+
+@pytest.mark.parametrize("missing, where", [("/r/x.jsonl", "is in /r/x.jsonl"), ("", "is lost")])
+def test_runs_that_mlflow_does_not_have_are_not_said_to_be_there(capsys, missing, where):
+    print_run({**SUMMARY, "tracking_uri": "http://server", "not_in_mlflow": missing})
+    said = f"not everything is in MLflow at http://server: the rest {where}\n"
+    out = capsys.readouterr().out
+    assert out.endswith(said) and "runs are in" not in out
 
 
 def rows(text):

@@ -31,15 +31,19 @@ def config_of(**changes):
 class Recording(NoTracker):
     """A tracker that records the calls it gets."""
 
+    uri = "recording:"
+
     def __init__(self, fail_at=None):
         self.calls, self.fail_at = [], fail_at
+        self.resumes_as = None  # the id of a run that is created in place of the resumed one
 
     def start(self, run):
         self.calls.append(("start", run))
-        return "the id"
+        return "the-id"
 
-    def resume(self, run_id):
-        self.calls.append(("resume", run_id))
+    def resume(self, run_id, run):
+        self.calls.append(("resume", run_id, run))
+        return self.resumes_as or run_id
 
     def log(self, run_id, metrics, round):
         self.calls.append(("log", run_id, metrics, round))
@@ -75,11 +79,11 @@ def test_a_run_is_tracked(recording):
     assert start == ("start", new_run("small", config))
     evaluated = [record for record in result.history if record.test_accuracy is not None]
     assert [record.round for record in evaluated] == [2, 4, 5]
-    assert logs == [("log", "the id", tracked(r), r.round) for r in evaluated]
+    assert logs == [("log", "the-id", tracked(r), r.round) for r in evaluated]
     sha256 = result.summary["model_sha256"]
     final = final_metrics(result.summary)
-    assert finish == ("finish", "the id", "FINISHED", final, {"model_sha256": sha256})
-    assert result.summary["run_id"] == "the id"
+    assert finish == ("finish", "the-id", "FINISHED", final, {"model_sha256": sha256})
+    assert result.summary["run_id"] == "the-id"
 
 
 def test_where_the_tracker_is_opened(monkeypatch, tmp_path):
@@ -101,16 +105,20 @@ def test_an_interrupted_run_is_killed_and_resumed(recording, tmp_path, capsys):
     (folder,) = tmp_path.iterdir()
     command = f"to resume from the last checkpoint: python -m fedsmu_ray.train --resume {folder}"
     assert command in capsys.readouterr().err
-    assert recording.calls[-1] == ("finish", "the id", "KILLED", None, None)
+    assert recording.calls[-1] == ("finish", "the-id", "KILLED", None, None)
     assert {"config.yaml", "run_id", "checkpoint.json"} <= {p.name for p in folder.iterdir()}
-    assert (folder / "run_id").read_text() == "the id"
+    assert (folder / "run_id").read_text() == "the-id"
     recording.calls, recording.fail_at = [], None
     result = run(config, resume=folder)
-    assert recording.calls[0] == ("resume", "the id") and recording.calls[-1][2] == "FINISHED"
+    assert (
+        recording.calls[0] == ("resume", "the-id", new_run("small", config))
+        and recording.calls[-1][2] == "FINISHED"
+    )
     # A resumed run sends all rounds again; trackers ignore those they have.
     assert [call[3] for call in recording.calls[1:-1]] == [2, 4, 5]
-    assert {k: v for k, v in result.summary.items() if k not in ("seconds", "run_id")} == {
-        k: v for k, v in undisturbed.items() if k not in ("seconds", "run_id")
+    varying = ("seconds", "run_id")
+    assert {k: v for k, v in result.summary.items() if k not in varying} == {
+        k: v for k, v in undisturbed.items() if k not in varying
     }
 
 

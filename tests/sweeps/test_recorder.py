@@ -31,16 +31,18 @@ class ListTracker:
     """A tracker that records the calls it gets."""
 
     uri = "list:"
+    missing = None
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self, gone=()):
+        self.calls, self.gone = [], gone
 
     def start(self, run):
         self.calls.append(("start", run))
         return f"run{len(self.calls)}"
 
-    def resume(self, run_id):
-        self.calls.append(("resume", run_id))
+    def resume(self, run_id, run):
+        self.calls.append(("resume", run_id, run))
+        return f"new {run_id}" if run_id in self.gone else run_id
 
     def log(self, run_id, metrics, round):
         self.calls.append(("log", run_id, round))
@@ -59,8 +61,8 @@ def specs(config):
     return [TrialSpec.of(config, i, {"local.lr": lr}) for i, lr in enumerate((0.1, 0.2, 0.3))]
 
 
-def open_recorder(config, tmp_path):
-    return SweepRecorder(config, SweepFolder(tmp_path / "sweep", config), ListTracker())
+def open_recorder(config, tmp_path, gone=()):
+    return SweepRecorder(config, SweepFolder(tmp_path / "sweep", config), ListTracker(gone))
 
 
 def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
@@ -123,7 +125,7 @@ def test_a_resumed_sweep_continues_its_runs_and_keeps_its_results(config, tmp_pa
 
     resumed = open_recorder(config, tmp_path)
     resumed.start(second)
-    assert resumed.tracker.calls == [("resume", "run1"), ("resume", run_id)]
+    assert [call[:2] for call in resumed.tracker.calls] == [("resume", "run1"), ("resume", run_id)]
     resumed.start(third)
     resumed.start(third)  # restarted after the loss of its process
     assert [call[0] for call in resumed.tracker.calls[2:]] == ["start", "resume"]
@@ -172,3 +174,26 @@ def test_a_sweep_in_which_all_trials_diverged_has_no_best_one(tmp_path):
     assert outcome["best"] is None and outcome["trials"][0]["score"] is None
     *_, status, metrics, tags = recorder.tracker.calls[-1]
     assert (status, metrics) == ("FINISHED", {}) and "fedsmu.best_run" not in tags
+
+
+def test_runs_that_the_tracker_had_lost_are_remembered_by_their_new_ids(config, tmp_path):
+    recorder = open_recorder(config, tmp_path)
+    first, *_ = specs(config)
+    recorder.start(first)
+    run_id = recorder.folder.run_ids[0]
+    resumed = open_recorder(config, tmp_path, gone=("run1", run_id))
+    resumed.start(first)
+    resumed.log(first, 2, METRICS)
+    assert resumed.tracker.calls[-1] == ("log", f"new {run_id}", 2)
+    (_, _, parent), (_, _, child), _ = resumed.tracker.calls
+    assert parent.tags["fedsmu.sweep"] == "parent" and child.parent == "new run1"
+    again = SweepFolder(tmp_path / "sweep", config)
+    assert again.parent_run == "new run1" and again.run_ids == {0: f"new {run_id}"}
+    assert list(again.unfinished) == [0]
+
+
+def test_secrets_in_the_error_of_a_trial_are_cut_out(config, tmp_path):
+    recorder = open_recorder(config, tmp_path)
+    recorder.fail(specs(config)[0], "OSError: http://me:secret@host is away")
+    assert recorder.tracker.calls[-1][4]["fedsmu.error"] == "OSError: http://me:***@host is away"
+    assert "secret" not in (tmp_path / "sweep" / "trials.jsonl").read_text()

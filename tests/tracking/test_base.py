@@ -32,7 +32,7 @@ def test_without_a_uri_nothing_is_tracked(uri, tmp_path):
     tracker = open_tracker(uri, "fedsmu", tmp_path)
     assert isinstance(tracker, NoTracker) and tracker.uri is None
     run = tracker.start(NewRun("name", {}))
-    tracker.resume(run)
+    assert tracker.resume(run, NewRun("name", {})) == run
     tracker.log(run, {"train/loss": 1.0}, 1)
     tracker.finish(run, "FAILED", {"final/train_loss": 1.0}, {"tag": "value"})
     assert run == "" and list(tmp_path.iterdir()) == []
