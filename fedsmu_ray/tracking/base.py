@@ -121,7 +121,7 @@ def database_file(uri: str) -> Path | None:
     match = _SQLITE.fullmatch(uri)
     if match is None or ":memory:" in match["path"]:
         return None
-    return Path(unquote(match["path"])).expanduser().absolute()
+    return Path(unquote(match["path"])).absolute()
 
 
 def absolute_uri(uri: str) -> str:
