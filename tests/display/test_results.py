@@ -123,5 +123,5 @@ def test_trials_are_compared_by_their_metric_and_diverged_ones_come_last(capsys)
 
 
 def test_a_run_that_diverged_says_so(capsys):
-    print_run({**SUMMARY, "test_loss": float("nan")}, None)
+    print_run({**SUMMARY, "test_loss": float("nan")})
     assert "the model has diverged: test loss nan; lower local.lr" in capsys.readouterr().out

@@ -125,7 +125,7 @@ def test_an_interrupted_run_is_killed_and_resumed(recording, tmp_path, capsys):
 def test_a_failed_run_is_tracked_as_failed(recording):
     with pytest.raises(ClientError, match="diverged"):
         run(config_of(local={"lr": 1e30, "clip_norm": None}))
-    assert recording.calls[-1] == ("finish", "the id", "FAILED", None, None)
+    assert recording.calls[-1] == ("finish", "the-id", "FAILED", None, None)
 
 
 def test_a_refused_resume_leaves_the_tracked_run_alone(recording, tmp_path):
