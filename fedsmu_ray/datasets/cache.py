@@ -27,7 +27,7 @@ from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of an entry; entries of another format are made again
+FORMAT = 2  # of an entry, and of how images are decoded; other entries are made again
 NAMES = ("train_x", "train_y", "test_x", "test_y")
 BLOCK = 1 << 24  # bytes checksummed at a time
 
@@ -113,7 +113,9 @@ def _load(entry: Path, mark: str) -> tuple[Arrays, dict[str, Any]]:
         raise FileNotFoundError(entry)
     try:
         meta = json.loads((entry / "meta.json").read_text())
-        if meta["format"] != FORMAT or meta["mark"] != mark:
+        if meta["format"] != FORMAT:
+            raise _UnusableError("another version of this package made it")
+        if meta["mark"] != mark:
             raise _UnusableError("the image files have changed since it was made")
         for n in NAMES:
             if _checksum(entry / f"{n}.npy") != meta["checksums"][n]:

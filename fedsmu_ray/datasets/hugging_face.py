@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,10 @@ from pydantic import Field
 from fedsmu_ray.datasets.arrays import from_arrays
 from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.pixels import ignored, pixels
 from fedsmu_ray.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,13 @@ class HuggingFace(DatasetSource):
         arrays: dict[str, Any] = {}
         for key, split in split_of.items():
             arrays[f"{key}_x"] = _images(splits[split], image, f"{where}, split {split}")
-            arrays[f"{key}_y"] = np.asarray(splits[split][label][:])
+            arrays[f"{key}_y"] = splits[split][label][:]
+        channels = max(arrays["train_x"].shape[1], arrays["test_x"].shape[1])
+        for key in ("train_x", "test_x"):
+            if arrays[key].shape[1] < channels:
+                arrays[key] = np.repeat(arrays[key], channels, axis=1)
         if self.client is not None:
-            clients = np.asarray(splits[self.train][self.client][:])
-            arrays["clients"] = np.unique(clients, return_inverse=True)[1]
+            arrays["clients"] = splits[self.train][self.client][:]
         if isinstance(features[label], datasets.ClassLabel):
             arrays["classes"] = features[label].num_classes
         return from_arrays(name, arrays, where)
@@ -118,22 +126,47 @@ def _first_column(features: Mapping[str, Any], kind: type) -> str | None:
 
 
 def _images(split: Any, column: str, where: str) -> NDArray[np.uint8]:
-    """Images of one size as uint8 [N, C, H, W]."""
-    images: NDArray[np.uint8] | None = None
-    for i, image in enumerate(split[column]):
-        is_gray = getattr(image, "mode", "L") == "L"
-        pixels = np.asarray(image if is_gray else image.convert("RGB"), np.uint8)
-        pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        if images is None:
-            images = np.empty((len(split), *pixels.shape), np.uint8)
-        if pixels.shape != images.shape[1:]:
+    """Images of one size as uint8 [N, C, H, W]: C is 1 if all of them are gray, else 3."""
+    if not len(split):
+        raise ConfigError([f"{where}: it is empty"])
+    rows, images = split.select_columns([column]), np.empty((0, 1, 0, 0), np.uint8)
+    left_out: Counter[str] = Counter()
+    for i in range(len(split)):
+        try:
+            image = rows[i][column]
+            left_out.update(ignored(image) if hasattr(image, "getexif") else [])
+            decoded = _pixels(image)
+        except Exception as error:  # of many types, depending on format and damage
+            raise ConfigError(
+                [f"{where}: {column} of row {i} is not a readable image ({error}); remove the row"]
+            ) from error
+        decoded = decoded[None] if decoded.ndim == 2 else decoded.transpose(2, 0, 1)
+        if i == 0:
+            images = np.empty((len(split), *decoded.shape), np.uint8)
+        if decoded.shape[1:] != images.shape[2:]:
             raise ConfigError(
                 [
-                    f"{where}: image {i} is {list(pixels.shape)} [channels, height, width], the "
-                    f"others are {list(images.shape[1:])}; resize all images to one size"
+                    f"{where}: image {i} is {decoded.shape[2]}x{decoded.shape[1]} pixels, the "
+                    f"others are {images.shape[3]}x{images.shape[2]}; resize all images to one size"
                 ]
             )
-        images[i] = pixels
-    if images is None:
-        raise ConfigError([f"{where}: it is empty"])
+        if len(decoded) > images.shape[1]:  # the first image in color
+            images = np.repeat(images, len(decoded), axis=1)
+        images[i] = decoded
+    for what, count in left_out.items():
+        log.warning("%s: %s: %d", where, what, count)
     return images
+
+
+def _pixels(image: Any) -> NDArray[np.uint8]:
+    """uint8 [H, W] or [H, W, 3] of an image, or of numbers in that form."""
+    if hasattr(image, "getexif"):
+        return pixels(image)
+    array = np.asarray(image)
+    is_image = array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3
+    if not is_image or array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+        raise ValueError(
+            f"{type(image).__name__} {list(array.shape)} of type {array.dtype}; expected an image, "
+            "or whole numbers 0..255 [height, width] or [height, width, 3]"
+        )
+    return array.astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,16 @@ from numpy.typing import NDArray
 
 from fedsmu_ray.datasets import cache
 from fedsmu_ray.datasets.dataset import Dataset, moments
+from fedsmu_ray.datasets.pixels import ignored, pixels, rgb
 from fedsmu_ray.errors import ConfigError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+log = logging.getLogger(__name__)
+
+# Formats that Pillow knows by name but cannot decode alone, and one of arrays without a range.
+NOT_IMAGES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
+# What operating systems and network drives leave behind, besides names that begin with a dot.
+SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
+NAMED = 5  # files named in a message about many
 CHUNK = 256  # images decoded between two updates of the progress display
 SILENT = 2000  # no progress display for so few images
 LINE_EVERY_S = 10.0  # between progress lines of a display that is not a terminal
@@ -32,24 +40,55 @@ class ImageList:
     labels: NDArray[np.int64]
 
 
-def list_images(folders: list[Path]) -> ImageList:
-    """The image files of one folder per class, sorted by name; a missing folder has none."""
+def visible(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder, sorted by name, without hidden ones and SYSTEM_FILES.
+
+    A missing folder has none. Raises ConfigError for a folder that cannot be read.
+    """
+    if not folder.is_dir():
+        return []
+    with _named_errors():
+        found = list(os.scandir(folder))
+    found = [e for e in found if not (e.name.startswith(".") or e.name.lower() in SYSTEM_FILES)]
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def list_images(split: Path, folders: list[Path]) -> ImageList:
+    """The image files of one folder per class, sorted by name; a missing folder has none.
+
+    split: the folder that holds them all. What else is in there is named in one warning.
+    """
+    readable = suffixes()
     files: list[str] = []
     labels: list[int] = []
+    skipped = [e.path for e in visible(split) if not e.is_dir()]
     for label, folder in enumerate(folders):
-        names = sorted(e.name for e in os.scandir(folder)) if folder.is_dir() else []
-        found = [
-            os.path.join(folder, name)
-            for name in names
-            if os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
-        files += found
-        labels += [label] * len(found)
+        for entry in visible(folder):
+            is_image = os.path.splitext(entry.name)[1].lower() in readable and not entry.is_dir()
+            (files if is_image else skipped).append(entry.path)
+            labels += [label] * is_image
+    if skipped:
+        log.warning(
+            "%s: %d files or folders are skipped, since they are not images in a class folder: %s",
+            split,
+            len(skipped),
+            ", ".join(os.path.relpath(path, split) for path in skipped[:NAMED])
+            + ", ..." * (len(skipped) > NAMED),
+        )
     return ImageList(files, np.array(labels, np.int64))
 
 
+def suffixes() -> set[str]:
+    """Suffixes of the still images that Pillow reads, in lower case."""
+    from PIL import Image
+
+    registered = Image.registered_extensions()
+    opened = {*Image.OPEN, "MPO"} - NOT_IMAGES  # the JPEG reader opens MPO
+    return {suffix for suffix, kind in registered.items() if kind in opened}
+
+
 def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: int) -> Dataset:
-    """The images as uint8 [N, 3, H, W], from the cache or decoded into it.
+    """The images as uint8 [N, 3, H, W] (RGB), from the cache or decoded into it.
 
     They are normalized by the training set's moments. Raises ConfigError that names an image that
     is damaged or not of the size of the first.
@@ -59,41 +98,56 @@ def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: i
         for images in (train, test)
         for file, label in zip(images.files, images.labels)
     ]
-    height, width = _pixels(train.files[0]).shape[:2]
+    height, width = _read(train.files[0])[0].shape[:2]
 
     def write_arrays(folder: Path) -> dict[str, Any]:
+        left_out: dict[str, list[str]] = {}
         with _progress(f"decoding {len(labeled):,} images of {root}", len(labeled)) as advance:
             for split, images in (("train", train), ("test", test)):
                 shape = (len(images.files), 3, height, width)
                 x = np.lib.format.open_memmap(folder / f"{split}_x.npy", "w+", np.uint8, shape)
-                _decode(images.files, x, advance)
+                _decode(images.files, x, advance, left_out)
                 x.flush()
                 np.save(folder / f"{split}_y.npy", images.labels)
+        for what, files in left_out.items():
+            log.warning("%s: %s: %d, such as %s", root, what, len(files), min(files))
         mean, std = moments(np.load(folder / "train_x.npy", mmap_mode="r"), 255.0)
         return {"mean": mean, "std": std}
 
     nbytes = len(labeled) * (3 * height * width + 8)
-    arrays, facts = cache.cached(name, root, cache.fingerprint(labeled), nbytes, write_arrays)
+    with _named_errors():
+        mark = cache.fingerprint(labeled)
+    arrays, facts = cache.cached(name, root, mark, nbytes, write_arrays)
     mean, std = tuple(facts["mean"]), tuple(facts["std"])
     train_x, train_y, test_x, test_y = (arrays[key] for key in cache.NAMES)
     return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std)
 
 
-def _decode(files: list[str], x: NDArray[np.uint8], advance: Callable[[int], None]) -> None:
-    """Decode the files into x [N, 3, H, W], on all cores: Pillow releases the interpreter lock."""
+def _decode(
+    files: list[str],
+    x: NDArray[np.uint8],
+    advance: Callable[[int], None],
+    left_out: dict[str, list[str]],
+) -> None:
+    """Decode the files into x [N, 3, H, W], on all cores: Pillow releases the interpreter lock.
+
+    left_out: the files of which something is ignored, by what it is; filled here.
+    """
 
     def decode_chunk(start: int) -> int:
         stop = min(start + CHUNK, len(files))
         for i in range(start, stop):
-            pixels = _pixels(files[i])
-            if pixels.shape[:2] != x.shape[2:]:
+            decoded, ignored_parts = _read(files[i])
+            for what in ignored_parts:
+                left_out.setdefault(what, []).append(files[i])
+            if decoded.shape[:2] != x.shape[2:]:
                 raise ConfigError(
                     [
-                        f"data.root: {files[i]} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
-                        f"others are {x.shape[3]}x{x.shape[2]}; resize all images to one size"
+                        f"data.root: {files[i]} is {decoded.shape[1]}x{decoded.shape[0]} pixels, "
+                        f"the others are {x.shape[3]}x{x.shape[2]}; resize all images to one size"
                     ]
                 )
-            x[i] = pixels.transpose(2, 0, 1)
+            x[i] = decoded.transpose(2, 0, 1)
         return stop - start
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -105,19 +159,30 @@ def _decode(files: list[str], x: NDArray[np.uint8], advance: Callable[[int], Non
             raise
 
 
-def _pixels(file: str) -> NDArray[np.uint8]:
-    """RGB pixels, uint8 [H, W, 3]."""
+def _read(file: str) -> tuple[NDArray[np.uint8], list[str]]:
+    """RGB pixels, uint8 [H, W, 3], and what of the image they leave out."""
     from PIL import Image
 
-    # What Pillow raises for damaged files.
-    damaged = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
     try:
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except damaged as error:
+            left_out = ignored(image)
+            return rgb(pixels(image)), left_out
+    except Exception as error:  # of many types, depending on format and damage
+        what = str(error) or type(error).__name__
         raise ConfigError(
-            [f"data.root: {file} is not a readable image ({error}); replace or remove it"]
-        ) from None
+            [f"data.root: {file} is not a readable image ({what}); replace or remove it"]
+        ) from error
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Turn errors of the operating system into ConfigErrors that name the file."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            [f"data.root: {error.filename} cannot be read ({error.strerror}); repair or remove it"]
+        ) from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.dataset import Dataset
-from fedsmu_ray.datasets.images import ImageList, decoded, list_images
+from fedsmu_ray.datasets.images import ImageList, decoded, list_images, visible
 from fedsmu_ray.errors import ConfigError
 
 
@@ -42,7 +42,7 @@ class TinyImageNet(DatasetSource):
 
 def _training_images(folder: Path, wnids: list[str]) -> ImageList:
     """The training images; every class must have the same number."""
-    images = list_images([folder / wnid / "images" for wnid in wnids])
+    images = list_images(folder, [folder / wnid / "images" for wnid in wnids])
     counts = np.bincount(images.labels, minlength=len(wnids))
     short = np.flatnonzero(counts < counts.max(initial=1))
     if len(short):
@@ -67,7 +67,7 @@ def _validation_images(folder: Path, wnids: list[str]) -> ImageList:
             ]
         )
     classes = {wnid: label for label, wnid in enumerate(wnids)}
-    existing = {e.name for e in os.scandir(images)} if images.is_dir() else set()
+    existing = {entry.name for entry in visible(images)}
     files, labels = [], []
     for number, line in enumerate(annotations.read_text().splitlines(), 1):
         name, wnid = (line.split("\t") + ["", ""])[:2]

@@ -3,7 +3,9 @@
 import sys
 import types
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fedsmu_ray.errors import ConfigError
 from tests.helpers.dataset_files import load, write_hugging_face
@@ -41,3 +43,70 @@ def test_hugging_face_from_disk(tmp_path):
         load(f"hf:{tmp_path / 'own'}", client="role")
     with pytest.raises(ConfigError, match="cannot be loaded"):
         load(f"hf:{tmp_path / 'absent'}")
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Saves a data set of the given rows, the same for training and test; returns its name."""
+    datasets = pytest.importorskip("datasets", reason="needs the optional extra hf")
+    if not hasattr(datasets, "Features"):
+        pytest.skip("needs the optional extra hf")
+
+    def save(images, labels, **features):
+        features = datasets.Features(
+            {"image": datasets.Image(), "label": datasets.Value("int64")} | features
+        )
+        rows = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+        datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "own")
+        return f"hf:{tmp_path / 'own'}"
+
+    return save
+
+
+GRAY = np.arange(0, 240, 8, dtype=np.uint8).reshape(5, 6)
+
+
+def test_16_bit_images_are_scaled(save):
+    deep = Image.frombytes("I;16", (6, 5), (GRAY.astype("<u2") * 257).tobytes())
+    data = load(save([deep, Image.fromarray(GRAY)], [0, 1]))
+    assert data.train_x.tolist() == [[GRAY.tolist()]] * 2
+
+
+def test_gray_images_among_those_in_color_are_converted(save, caplog):
+    color = Image.new("RGBA", (6, 5), (255, 0, 0, 0))
+    data = load(save([Image.fromarray(GRAY), color], [0, 1]))
+    assert data.train_x[0].tolist() == [GRAY.tolist()] * 3
+    assert data.train_x[1, :, 0, 0].tolist() == [255, 0, 0]
+    assert "split train: images with transparent pixels, whose colors are used" in caplog.text
+
+
+def test_rows_that_are_no_images_are_named(save):
+    import datasets
+
+    with pytest.raises(ConfigError, match="image 1 is 7x5 pixels, the others are 6x5; resize"):
+        load(save([Image.fromarray(GRAY), Image.new("L", (7, 5))], [0, 1]))
+    deep = Image.fromarray(GRAY.astype(np.float32))
+    with pytest.raises(ConfigError, match="image of row 0 is not a readable image .mode F: it is"):
+        load(save([deep, deep], [0, 1]))
+    with pytest.raises(ConfigError, match="image of row 1 is not a readable image .NoneType"):
+        load(save([Image.fromarray(GRAY), None], [0, 1]))
+    name = save([GRAY / 255] * 2, [0, 1], image=datasets.Array2D((5, 6), "float32"))
+    with pytest.raises(ConfigError, match="row 0 is not a readable image .*float"):
+        load(name, image="image")
+    name = save([GRAY] * 2, [0, 1], image=datasets.Array2D((5, 6), "uint8"))
+    assert load(name, image="image").train_x.tolist() == [[GRAY.tolist()]] * 2
+
+
+def test_labels_are_classes(save, caplog):
+    import datasets
+
+    images = [Image.fromarray(GRAY)] * 3
+    assert load(save(images, [3, 7, 3])).train_y.tolist() == [0, 1, 0]
+    assert "the 2 labels 3, 7 are used as classes 0..1" in caplog.text
+    name = save(images, ["cat", "dog", "cat"], label=datasets.Value("string"))
+    assert load(name).train_y.tolist() == [0, 1, 0]
+    with pytest.raises(ConfigError, match="train_y holds values of type NoneType"):
+        load(save(images, [0, 1, None]))
+    name = save(images, [0, 2, -1], label=datasets.ClassLabel(names=["a", "b", "c"]))
+    with pytest.raises(ConfigError, match=r"train_y\[2\] = -1: labels must be in 0..2"):
+        load(name)

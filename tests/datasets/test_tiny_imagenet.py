@@ -11,6 +11,8 @@ from tests.helpers.dataset_files import load, write_image
 
 
 def test_tiny_imagenet(tiny_imagenet):
+    for folder in ("", "train", "train/n01/images", "val", "val/images"):
+        (tiny_imagenet / folder / ".DS_Store").write_bytes(b"")
     data = load("tiny_imagenet", tiny_imagenet.parent)
     assert data.train_x.shape == (12, 3, 8, 8) and data.classes == 3
     assert data.test_y.tolist() == [0, 0, 1, 1, 2, 2]
