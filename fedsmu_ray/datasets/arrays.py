@@ -8,43 +8,87 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsmu_ray.datasets.conversion import as_array, count, floats
 from fedsmu_ray.datasets.dataset import Dataset, checked, moments
+from fedsmu_ray.datasets.labels import classes_of, clients_of
 from fedsmu_ray.errors import ConfigError
 
 REQUIRED = ("train_x", "train_y", "test_x", "test_y")
-OPTIONAL = ("classes", "clients", "symbols", "mean", "std")
+OPTIONAL = ("classes", "clients", "symbols", "mean", "std", "scale")
+CHANNELS = (1, 3, 4)  # of images that may have them last
 
 
 def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
     """A data set from arrays by name: those in REQUIRED, and any of those in OPTIONAL.
 
-    uint8 [N, C, H, W] or [N, H, W] are images, normalized by the training set's moments unless mean
-    and std are given; other whole numbers are tokens; floats are used as they are. Labels and
-    `clients` are whole numbers. Raises ConfigError that names `where`.
+    Arrays may be lists or tensors. uint8 [N, C, H, W] or [N, H, W] are images, normalized by the
+    training set's moments unless mean and std are given; whole numbers [N, length] are tokens;
+    floats [N, ...] are used as they are, unless they are images with mean and std. Labels and
+    `clients` are as in labels.py. Raises ConfigError that names `where`.
     """
     _check_keys(arrays, where)
-    train_x, test_x = (_samples(arrays[key], where) for key in ("train_x", "test_x"))
-    train_y, test_y = (
-        _whole_numbers(np.ascontiguousarray(arrays[key]), f"{where}: {key}")
-        for key in ("train_y", "test_y")
+    train_x, test_x = (samples(arrays[key], f"{where}: {key}") for key in ("train_x", "test_x"))
+    numbers = {
+        key: count(arrays[key], f"{where}: {key}")
+        for key in ("classes", "symbols")
+        if key in arrays
+    }
+    train_y, test_y, classes = classes_of(
+        arrays["train_y"], arrays["test_y"], numbers.get("classes"), where
     )
-    clients = None
-    if "clients" in arrays:
-        clients = _whole_numbers(np.asarray(arrays["clients"]), f"{where}: clients")
-    classes = int(arrays["classes"]) if "classes" in arrays else 1 + int(train_y.max(initial=0))
+    clients = clients_of(arrays["clients"], where) if "clients" in arrays else None
+    scale = 255.0 if train_x.dtype == np.uint8 else 1.0
     mean = std = symbols = None
-    if train_x.dtype == np.uint8 and train_x.ndim == 4 and len(train_x):
-        mean, std = _moments(train_x, arrays, where)
+    if train_x.ndim == 4 and train_x.size and (train_x.dtype == np.uint8 or "mean" in arrays):
+        (scale,) = floats(arrays.get("scale", scale), f"{where}: scale", 1)
+        mean, std = _moments(train_x, arrays, scale, where)
     elif train_x.dtype.kind in "iu" and train_x.size:
-        symbols = int(arrays["symbols"]) if "symbols" in arrays else 1 + int(train_x.max())
+        symbols = numbers.get("symbols", 1 + int(train_x.max()))
+    _check_used(arrays, mean is not None, symbols is not None, where)
     split_arrays = (train_x, train_y, test_x, test_y)
-    dataset = Dataset(name, *split_arrays, classes, mean, std, clients=clients, symbols=symbols)
+    dataset = Dataset(name, *split_arrays, classes, mean, std, scale, clients, symbols)
     return checked(dataset, where)
+
+
+def samples(values: Any, what: str) -> NDArray[Any]:
+    """Images uint8 [N, C, H, W], tokens uint8 or int64 [N, length], or float32 [N, ...].
+
+    Gray images [N, H, W] get their channel axis. Raises ConfigError that names `what`.
+    """
+    x = as_array(values, what)
+    cure = _cure(x)
+    if cure:
+        raise ConfigError([f"{what} {list(x.shape)} of type {x.dtype}: {cure}"])
+    if x.dtype == np.uint8:
+        return np.ascontiguousarray(x[:, None] if x.ndim == 3 else x)
+    with np.errstate(over="ignore"):  # infinite values are reported by `checked`
+        return np.ascontiguousarray(x, np.float32 if x.dtype.kind == "f" else np.int64)
+
+
+def _cure(x: NDArray[Any]) -> str:
+    """What to do if x cannot be samples; empty if it can."""
+    if x.dtype.kind in "US":
+        return "text must be encoded as tokens, whole numbers [samples, length]"
+    if x.dtype.kind == "b":
+        return "convert it to float32, or images to uint8"
+    if x.ndim < 2:
+        return "it must be [samples, ...]; x[:, None] if each sample is one number"
+    if x.dtype == np.uint8 and x.ndim == 4:
+        channels_are_last = x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS
+        return (
+            "images are [N, channels, height, width]: x.transpose(0, 3, 1, 2)" * channels_are_last
+        )
+    if x.dtype.kind in "iu" and x.ndim > 2 + (x.dtype == np.uint8):
+        return (
+            "whole numbers are tokens [samples, length] or uint8 images; convert images to uint8 "
+            "(16 bits: x // 257), other numbers to float32"
+        )
+    return ""
 
 
 def _check_keys(arrays: Mapping[str, Any], where: str) -> None:
     missing = [key for key in REQUIRED if key not in arrays]
-    unknown = sorted(set(arrays) - {*REQUIRED, *OPTIONAL})
+    unknown = sorted(str(key) for key in arrays if key not in (*REQUIRED, *OPTIONAL))
     problems = [f"{', '.join(missing)} missing"] * bool(missing)
     problems += [f"{', '.join(unknown)} unknown"] * bool(unknown)
     if problems:
@@ -56,44 +100,31 @@ def _check_keys(arrays: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _samples(values: Any, where: str) -> NDArray[Any]:
-    """Gray images get their channel axis; whole numbers become int64, floats float32."""
-    x = np.ascontiguousarray(values)
-    if x.dtype == np.uint8:
-        return x[:, None] if x.ndim == 3 else x
-    if x.dtype.kind not in "iuf" or x.ndim < 2:
-        raise ConfigError(
-            [
-                f"{where}: samples {list(x.shape)} of type {x.dtype}: expected [samples, ...] of "
-                "uint8 (images), whole numbers (tokens) or floats"
-            ]
-        )
-    return x.astype(np.float32 if x.dtype.kind == "f" else np.int64, copy=False)
-
-
-def _whole_numbers(values: NDArray[Any], where: str) -> NDArray[np.int64]:
-    if values.dtype.kind not in "iub":
-        raise ConfigError([f"{where} is {values.dtype}; it must hold whole numbers"])
-    return values.astype(np.int64, copy=False)
+def _check_used(arrays: Mapping[str, Any], are_images: bool, are_tokens: bool, where: str) -> None:
+    """Nothing that was given may be ignored."""
+    problems = [
+        f"{where}: {key} is for images [samples, channels, height, width]"
+        for key in ("mean", "std", "scale")
+        if key in arrays and not are_images
+    ]
+    if ("mean" in arrays) != ("std" in arrays):
+        problems.append(f"{where}: mean and std must be given together")
+    if "symbols" in arrays and not are_tokens:
+        problems.append(f"{where}: symbols is for tokens (whole numbers [samples, length])")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _moments(
-    images: NDArray[np.uint8], arrays: Mapping[str, Any], where: str
+    images: NDArray[Any], arrays: Mapping[str, Any], scale: float, where: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel: those given, else the images' own."""
-    if "mean" in arrays and "std" in arrays:
-        mean, std = (
-            tuple(np.asarray(arrays[key], np.float64).reshape(-1).tolist())
-            for key in ("mean", "std")
-        )
-    else:
-        mean, std = moments(images, 255.0)
-    channels = images.shape[1]
-    if not len(mean) == len(std) == channels or min(std) <= 0:
-        raise ConfigError(
-            [
-                f"{where}: mean {mean} and std {std} need a number for each of the {channels} "
-                "channels, and std must be positive"
-            ]
-        )
+    if "mean" not in arrays or "std" not in arrays:
+        return moments(images, scale)
+    mean, std = (
+        floats(arrays[key], f"{where}: {key} (per channel)", images.shape[1])
+        for key in ("mean", "std")
+    )
+    if min(scale, *std) <= 0:
+        raise ConfigError([f"{where}: std = {std} and scale = {scale:g} must be positive"])
     return mean, std

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fedsmu_ray.errors import ConfigError
 
-BLOCK = 1000  # images whose moments are computed at once
+BLOCK = 1000  # samples looked at at once
+MOST = 1 << 24  # classes or symbols; a model for more would not fit the memory
 HASHED_BYTES = 1 << 24  # of an array, hashed at once
 
 
@@ -87,36 +88,50 @@ def moments(x: NDArray[Any], scale: float) -> tuple[tuple[float, ...], tuple[flo
 
 def checked(dataset: Dataset, where: str) -> Dataset:
     """The data set, if its arrays are valid and match; raises ConfigError that names `where`."""
-    problems = []
+    problems = _number_problems(dataset)
     splits = ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
     for split, x, y in splits:
-        found = [
+        problems += [
             *_label_problems(x, y, dataset.classes, split),
             *_sample_problems(x, dataset.symbols, split),
         ]
-        problems += [f"{where}: {problem}" for problem in found]
     train, test = (f"{list(x.shape[1:])} ({x.dtype})" for x in (dataset.train_x, dataset.test_x))
     if train != test:
         problems.append(
-            f"{where}: training samples are {train} and test samples {test}; they must have the "
-            "same shape and type"
+            f"training samples are {train} and test samples {test}; they must have the same shape "
+            "and type"
         )
     if dataset.clients is not None and dataset.clients.shape != dataset.train_y.shape:
         problems.append(
-            f"{where}: clients {list(dataset.clients.shape)} must hold one whole number for every "
-            "training sample"
+            f"clients {list(dataset.clients.shape)} must hold one whole number for every training "
+            "sample"
         )
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([f"{where}: {problem}" for problem in problems])
     return dataset
 
 
+def _number_problems(dataset: Dataset) -> list[str]:
+    problems = []
+    if dataset.classes < 2:
+        problems.append(
+            f"classes = {dataset.classes}: there must be at least two, or nothing can be learned"
+        )
+    for key in ("classes", "symbols"):
+        number = getattr(dataset, key) or 0
+        if number > MOST:
+            problems.append(f"{key} = {number}: at most {MOST}; number them 0, 1, 2, ...")
+    return problems
+
+
 def _label_problems(x: NDArray[Any], y: NDArray[Any], classes: int, split: str) -> list[str]:
-    if y.ndim != 1 or y.dtype != np.int64 or len(x) != len(y) or not len(y):
+    if len(x) != len(y) or not len(y):
         return [
-            f"{split}_x {list(x.shape)} and {split}_y {list(y.shape)} ({y.dtype}) must hold the "
-            "same number of samples, at least one, and labels must be whole numbers"
+            f"{split}_x {list(x.shape)} and {split}_y {list(y.shape)} must hold the same number of "
+            "samples, at least one"
         ]
+    if y.ndim != 1 or y.dtype != np.int64:
+        return [f"{split}_y is {list(y.shape)} ({y.dtype}); labels must be int64 [samples]"]
     wrong = np.flatnonzero((y < 0) | (y >= classes))
     if len(wrong):
         return [f"{split}_y[{wrong[0]}] = {y[wrong[0]]}: labels must be in 0..{classes - 1}"]
@@ -126,8 +141,27 @@ def _label_problems(x: NDArray[Any], y: NDArray[Any], classes: int, split: str) 
 def _sample_problems(x: NDArray[Any], symbols: int | None, split: str) -> list[str]:
     if x.dtype not in (np.uint8, np.int64, np.float32):
         return [f"{split}_x is {x.dtype}; it must be uint8 (images), int64 (tokens) or float32"]
-    if x.dtype == np.float32 and not np.isfinite(x).all():
-        return [f"{split}_x holds NaN or infinite values; remove those samples"]
+    if x.ndim < 2 or 0 in x.shape[1:]:
+        return [f"{split}_x is {list(x.shape)}; a sample must hold at least one number"]
+    if x.dtype == np.float32:
+        wrong = _not_finite(x)
+        if len(wrong):
+            return [
+                f"{split}_x holds NaN or infinite values, or values beyond float32, in "
+                f"{len(wrong)} samples (the first is {split}_x[{wrong[0]}]); correct or remove them"
+            ]
     if symbols is not None and x.size and (x.min() < 0 or x.max() >= symbols):
-        return [f"{split}_x holds tokens outside 0..{symbols - 1}"]
+        return [
+            f"{split}_x holds tokens {x.min()} to {x.max()}; they must be in 0..{symbols - 1}, "
+            f"since symbols = {symbols}"
+        ]
     return []
+
+
+def _not_finite(x: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Indices of the samples that hold NaN or infinite values."""
+    finite = [
+        np.isfinite(x[i : i + BLOCK]).reshape(len(x[i : i + BLOCK]), -1).all(1)
+        for i in range(0, len(x), BLOCK)
+    ]
+    return np.flatnonzero(~np.concatenate([np.empty(0, bool), *finite]))

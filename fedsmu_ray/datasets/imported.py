@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from fedsmu_ray import plugins
 from fedsmu_ray.datasets.arrays import REQUIRED, from_arrays
 from fedsmu_ray.datasets.base import DatasetSource
-from fedsmu_ray.datasets.dataset import Dataset, checked
+from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.errors import ConfigError
 
 
@@ -39,7 +39,11 @@ class Imported(DatasetSource):
         loaded = plugins.call("data.dataset", name, function, root, **self.options)
         where = f"data.dataset = {name}"
         if isinstance(loaded, Dataset):
-            return checked(loaded, where)
+            given = {field.name: getattr(loaded, field.name) for field in fields(loaded)}
+            del given["name"]
+            if loaded.mean is None:
+                del given["scale"]
+            loaded = {key: value for key, value in given.items() if value is not None}
         if not isinstance(loaded, Mapping):
             raise ConfigError(
                 [

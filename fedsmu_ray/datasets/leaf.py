@@ -4,7 +4,7 @@
         {"users": [...], "num_samples": [...], "user_data": {user: {"x": [...], "y": [...]}}}
 
 x is a list of windows of characters (Shakespeare) or of lists of numbers (FEMNIST, synthetic); y is
-a list of the next characters or of whole numbers.
+a list of the next characters or of labels. File names of images (CelebA) are not read.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsmu_ray.datasets.base import DatasetSource
+from fedsmu_ray.datasets.conversion import as_array
 from fedsmu_ray.datasets.dataset import Dataset, checked
+from fedsmu_ray.datasets.labels import classes_of, vector
 from fedsmu_ray.errors import ConfigError
 
 # LEAF's 80 symbols, in its order; the index of a symbol is its token.
@@ -36,12 +38,16 @@ class Leaf(DatasetSource):
     """
 
     alphabet: Annotated[
-        str, Field(description="symbols of the text, in the order of their tokens")
+        str, Field(min_length=2, description="symbols of the text, in the order of their tokens")
     ] = ALPHABET
+    classes: Annotated[
+        int | None,
+        Field(ge=2, description="number of classes of numbers; default: the training labels"),
+    ] = None
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read <root>/<name> or <root>."""
-        return _load(name, root, self.alphabet)
+        return _load(name, root, self.alphabet, self.classes)
 
 
 @dataclass(frozen=True)
@@ -50,22 +56,22 @@ class Shakespeare(DatasetSource):
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read <root>/<name> or <root>."""
-        return _load(name, root, ALPHABET)
+        return _load(name, root, ALPHABET, None)
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Samples [N, ...], labels and natural clients int64 [N].
+    """Samples [N, ...], labels (whole numbers or text) and natural clients (int64) [N].
 
     Clients are numbered in the order of the users.
     """
 
     x: NDArray[Any]
-    y: NDArray[np.int64]
+    y: NDArray[Any]
     clients: NDArray[np.int64]
 
 
-def _load(name: str, root: Path, alphabet: str) -> Dataset:
+def _load(name: str, root: Path, alphabet: str, classes: int | None) -> Dataset:
     """Read the data set in <root>/<name> or <root>.
 
     Raises ConfigError that names the file, the user and the problem.
@@ -80,12 +86,17 @@ def _load(name: str, root: Path, alphabet: str) -> Dataset:
                 "that holds train/ and test/"
             ]
         )
+    if len(set(alphabet)) < len(alphabet):
+        raise ConfigError([f"data.options.alphabet = {alphabet!r}: a symbol is in it twice"])
     train, test = (_read_split(place / split, alphabet) for split in ("train", "test"))
+    where = f"data.root: {place}"
     symbols = None if train.x.dtype == np.float32 else len(alphabet)
-    classes = 1 + int(train.y.max()) if symbols is None else symbols
-    arrays = (train.x, train.y, test.x, test.y)
+    train_y, test_y, classes = classes_of(
+        train.y, test.y, classes if symbols is None else symbols, where
+    )
+    arrays = (train.x, train_y, test.x, test_y)
     dataset = Dataset(name, *arrays, classes, clients=train.clients, symbols=symbols)
-    return checked(dataset, f"data.root: {place}")
+    return checked(dataset, where)
 
 
 def _read_split(folder: Path, alphabet: str) -> _Split:
@@ -98,7 +109,7 @@ def _read_split(folder: Path, alphabet: str) -> _Split:
     codes = np.full(0x110000, -1, np.int64)  # token of every Unicode code point
     codes[[ord(c) for c in alphabet]] = np.arange(len(alphabet))
     xs: list[NDArray[Any]] = []
-    ys: list[NDArray[np.int64]] = []
+    ys: list[NDArray[Any]] = []
     users: set[str] = set()
     for file in files:
         for user, samples in _users(file):
@@ -108,12 +119,16 @@ def _read_split(folder: Path, alphabet: str) -> _Split:
                     [f"{where}: the user is in the folder twice; remove one of the files"]
                 )
             x, y = _user_arrays(samples, codes, alphabet, where)
-            if xs and (x.shape[1:] != xs[0].shape[1:] or x.dtype != xs[0].dtype):
+            form, first = (
+                f"{list(x.shape[1:])} ({x.dtype}) with labels that are "
+                f"{'text' if y.dtype.kind == 'U' else 'numbers'}"
+                for x, y in ((x, y), (xs[0], ys[0]) if xs else (x, y))
+            )
+            if form != first:
                 raise ConfigError(
                     [
-                        f"{where}: samples are {list(x.shape[1:])} ({x.dtype}), those before "
-                        f"{list(xs[0].shape[1:])} ({xs[0].dtype}); all samples must have the same "
-                        "shape and type"
+                        f"{where}: samples are {form}, those before {first}; all samples must have "
+                        "the same shape and type"
                     ]
                 )
             users.add(user)
@@ -127,17 +142,25 @@ def _read_split(folder: Path, alphabet: str) -> _Split:
 
 def _user_arrays(
     samples: dict[str, list[Any]], codes: NDArray[np.int64], alphabet: str, where: str
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Samples and labels of one user: tokens of text, or numbers."""
-    if not isinstance(samples["x"][0], str):
-        x = _numbers(samples["x"], np.float32, f"{where}, x")
-        return x, _numbers(samples["y"], np.int64, f"{where}, y")
-    x, y = (_tokens(samples[key], codes, alphabet, f"{where}, {key}") for key in ("x", "y"))
-    if y.shape[1] != 1:
+    x, y = samples["x"], samples["y"]
+    if not isinstance(x[0], str):
+        return _numbers(x, f"{where}: x"), vector(y, "y", where)
+    if not isinstance(y[0], str):
         raise ConfigError(
-            [f"{where}: y[0] = {samples['y'][0]!r}: expected one character, the next one"]
+            [
+                f"{where}: x[0] = {x[0][:80]!r} is text, and its label {y[0]!r} is not a "
+                "character: images by file name (CelebA) and labeled texts are not read; write a "
+                "function that returns arrays, with the users as `clients` (data.dataset=import:)"
+            ]
         )
-    return x, y[:, 0].astype(np.int64)
+    x_tokens, y_tokens = (
+        _tokens(samples[key], codes, alphabet, f"{where}, {key}") for key in ("x", "y")
+    )
+    if y_tokens.shape[1] != 1:
+        raise ConfigError([f"{where}: y[0] = {y[0]!r}: expected one character, the next one"])
+    return x_tokens, y_tokens[:, 0].astype(np.int64)
 
 
 def _users(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
@@ -147,6 +170,10 @@ def _users(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
         users, numbers, data = plain["users"], plain["num_samples"], plain["user_data"]
         found = [(user, data[user]) for user in users]
         lengths = [(len(samples["x"]), len(samples["y"])) for _, samples in found]
+        if not all(isinstance(samples[key], list) for _, samples in found for key in "xy"):
+            raise TypeError("x and y of a user must be lists")
+        if len(numbers) != len(users):
+            raise TypeError(f"num_samples has {len(numbers)} numbers for {len(users)} users")
     except (OSError, ValueError) as error:
         raise ConfigError(
             [f"data.root: {file} is not a complete JSON file ({error}); fetch or generate it again"]
@@ -194,14 +221,10 @@ def _tokens(
     return tokens.reshape(len(texts), length).astype(np.uint8 if len(alphabet) <= 256 else np.int64)
 
 
-def _numbers(values: list[Any], dtype: DTypeLike, where: str) -> NDArray[Any]:
-    """Numbers as an array of float32, or of int64 if all of them are whole."""
-    try:
-        array = np.asarray(values)
-        is_fractional = dtype is np.int64 and array.dtype.kind == "f" and (array % 1).any()
-        if array.dtype.kind not in "iuf" or is_fractional:
-            raise ValueError(f"values like {values[0]!r}")
-        return array.astype(dtype)
-    except ValueError as error:
-        wanted = "whole numbers" if dtype is np.int64 else "lists of numbers of one length, or text"
-        raise ConfigError([f"{where}: expected {wanted}: {error}"]) from None
+def _numbers(values: list[Any], what: str) -> NDArray[np.float32]:
+    """Lists of numbers of one length as float32 [N, ...]."""
+    array = as_array(values, what)
+    if array.dtype.kind not in "iuf":
+        raise ConfigError([f"{what}: expected lists of numbers: values like {values[0]!r}"])
+    with np.errstate(over="ignore"):  # infinite values are reported by `checked`
+        return array.astype(np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsmu_ray.datasets.base import DatasetSource
-from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.dataset import Dataset, checked
 from fedsmu_ray.errors import ConfigError
 
 # name: (torchvision class, mean, std); the statistics are those of the training sets
@@ -46,7 +46,9 @@ class MNIST(DatasetSource):
             raise _not_found(name, f"train-images-idx3-ubyte[.gz] in {root}/{kind}/raw or {root}")
         train_x, train_y = _idx_split(name, place, "train", "train")
         test_x, test_y = _idx_split(name, place, "test", "t10k")
-        return Dataset(name, train_x, train_y, test_x, test_y, 10, mean, std)
+        return checked(
+            Dataset(name, train_x, train_y, test_x, test_y, 10, mean, std), f"data.root: {place}"
+        )
 
 
 @dataclass(frozen=True)

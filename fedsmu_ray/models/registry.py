@@ -50,7 +50,7 @@ def build(
     tokens = symbols is not None
     if model.takes_tokens not in (None, tokens):
         kind, cure = (
-            ("tokens", "use model.name=char_lstm")
+            ("tokens (whole numbers)", "use model.name=char_lstm, or convert them to floats")
             if tokens
             else ("no tokens", "use one of the other models")
         )

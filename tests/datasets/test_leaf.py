@@ -87,7 +87,9 @@ def test_leaf_numbers_and_other_alphabets(tmp_path):
     assert data.train_x.dtype == np.float32 and data.clients.tolist() == [0, 0, 1]
     assert data.classes == 3 and data.symbols is None
     assert torch.equal(DeviceData(data, CPU).test_batch(0, 1)[0], torch.tensor([[0.5, 1.0]]))
-    with pytest.raises(ConfigError, match="letters: unknown key; .*leaf has the options alphabet"):
+    with pytest.raises(
+        ConfigError, match="letters: unknown key; .*leaf has the options alphabet, classes"
+    ):
         load("leaf", tmp_path, letters="abc")
     with pytest.raises(ConfigError, match="alphabet: unknown key; .*shakespeare has no options"):
         load("shakespeare", tmp_path, alphabet="abc")
@@ -122,3 +124,68 @@ def test_shakespeare(data_root):  # oracle 33
         seen = {role[:, i : i + 40].tobytes() for i in (0, 40)} | {w[:40].tobytes() for w in role}
         # No overlap except for phrases that a role repeats.
         assert sum(w[:40].tobytes() in seen for w in test) <= 4
+
+
+def write_numbers(root, train_y, test_y, x=None, **more):
+    """Write the users a and b with one label each list, and samples of two numbers."""
+    for split, labels in (("train", train_y), ("test", test_y)):
+        data = {
+            user: {"x": x or [[0.5, i] for i in range(len(y))], "y": y}
+            for user, y in zip("ab", labels)
+        }
+        plain = {"users": list(data), "num_samples": [len(y) for y in labels], "user_data": data}
+        (root / split).mkdir(exist_ok=True)
+        (root / split / "f.json").write_text(json.dumps(plain | more))
+
+
+def test_labels_of_numbers_are_classes(tmp_path, caplog):
+    write_numbers(tmp_path, [[10, 30], [30]], [[30], [10]])
+    data = load("leaf", tmp_path)
+    assert (
+        data.classes == 2 and data.train_y.tolist() == [0, 1, 1] and data.test_y.tolist() == [1, 0]
+    )
+    assert "the 2 labels 10, 30 are used as classes 0..1" in caplog.text
+    assert load("leaf", tmp_path, classes=62).train_y.tolist() == [10, 30, 30]
+    write_numbers(tmp_path, [["cat", "dog"], ["cat"]], [["dog"], ["cat"]])
+    assert load("leaf", tmp_path).train_y.tolist() == [0, 1, 0]
+    write_numbers(tmp_path, [[True, False], [True]], [[False], [True]])
+    assert load("leaf", tmp_path).train_y.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "labels, more, message",
+    [
+        (([0, 1], ["a"]), {}, r"user b: samples are .*labels that are text, .*that are numbers"),
+        (([0, 0.5], [1]), {}, r"train/f.json, user a: y\[1\] = 0.5: it must hold whole numbers"),
+        (([[0, 1]], [[1, 0]]), {}, r"user a: y is \[1, 2\]; it must hold one value per sample"),
+        (
+            ([0, 1], [1]),
+            {"x": ["1.jpg", "2.jpg"]},
+            r"user a: x\[0\] = '1.jpg' is text, .*CelebA.*im",
+        ),
+        (([0, 1], [1]), {"x": [[1], [1, 2]]}, r"user a: x is not an array: .*one shape"),
+        (([0, 1], [1]), {"x": [[["a"]], [["b"]]]}, r"user a: x: expected lists of numbers: .*'a'"),
+        (([0, 1], [1]), {"num_samples": [2]}, "num_samples has 1 numbers for 2 users"),
+        (([], []), {"users": [], "num_samples": []}, "train: no user has samples"),
+    ],
+)
+def test_labels_and_samples_of_other_forms_are_refused(tmp_path, labels, more, message):
+    x = more.pop("x", None)
+    write_numbers(tmp_path, labels if x is None else (labels[0],), [[0]], x, **more)
+    with pytest.raises(ConfigError, match=message):
+        load("leaf", tmp_path)
+
+
+def test_labels_that_are_not_lists_and_odd_alphabets(tmp_path):
+    def change(plain):
+        plain["user_data"]["GHOST"]["y"] = {str(i): y for i, y in enumerate("x" * 18)}
+
+    write_leaf(tmp_path, change)
+    with pytest.raises(
+        ConfigError, match="LEAF's format: TypeError x and y of a user must be lists"
+    ):
+        load("leaf", tmp_path)
+    with pytest.raises(ConfigError, match="data.options.alphabet = 'aba': a symbol is in it twice"):
+        load("leaf", tmp_path, alphabet="aba")
+    with pytest.raises(ConfigError, match="data.options.alphabet = '': it must|String should"):
+        load("leaf", tmp_path, alphabet="")

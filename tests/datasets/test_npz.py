@@ -23,5 +23,7 @@ def test_npz(tmp_path):
 
 def test_arrays_that_do_not_fit_name_the_file(tmp_path):
     np.savez(tmp_path / "own.npz", **small_arrays(test_y=np.full(8, 4)))
-    with pytest.raises(ConfigError, match=r"data.root: .*own.npz: test_y\[0\] = 4: labels must be"):
+    with pytest.raises(
+        ConfigError, match=r"data.root: .*own.npz: test_y\[0\] = 4: no training sample"
+    ):
         load("npz", tmp_path / "own.npz")
