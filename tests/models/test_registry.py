@@ -39,6 +39,6 @@ def test_tokens_need_a_model_for_tokens():
     )
     assert isinstance(data, Dataset) and data.symbols == 7
     few = {"data": {"clients": 2}, "federation": {"cohort": 1}}
-    with pytest.raises(ConfigError, match="the data has tokens .whole numbers.; use model.name=char_lstm"):
+    with pytest.raises(ConfigError, match="the data has tokens .whole numbers.; use model"):
         Problem.of(parse({**few, "model": {"name": "mlp"}}), data)
     assert Problem.of(parse({**few, "model": {"name": "char_lstm"}}), data).dim
