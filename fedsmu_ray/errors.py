@@ -49,7 +49,7 @@ class MethodError(ExperimentError, RuntimeError):
 
 
 class DivergenceError(ExperimentError, ArithmeticError):
-    """The server's model has values that are not finite."""
+    """A state or message of the server is no longer finite; names the round and the field."""
 
 
 class ExecutionError(ExperimentError, RuntimeError):

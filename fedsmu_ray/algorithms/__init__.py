@@ -2,6 +2,7 @@
 
 from fedsmu_ray.algorithms.base import (
     Beta,
+    Divisor,
     Fraction,
     LocalSolver,
     Method,
@@ -16,6 +17,7 @@ from fedsmu_ray.algorithms.base import (
 
 __all__ = [
     "Beta",
+    "Divisor",
     "Fraction",
     "LocalSolver",
     "Method",

@@ -9,7 +9,7 @@ place.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
@@ -28,6 +28,8 @@ State = Mapping[str, Tensor]  # named tensors
 Rate = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+# What formulas divide by: float32 holds its square, and quotients of parameters.
+Divisor = Annotated[float, Field(ge=1e-18, le=1e18)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 TieRule = Literal["zero", "random"]  # what a tied vote becomes: 0, or a fair coin
 
@@ -150,6 +152,13 @@ class Method(ABC):
     sends it in full. A method whose server sends more names it in `downlink` and keeps it in its
     state under the same name.
     """
+
+    def problems(self, setting: Setting) -> Sequence[str]:
+        """What keeps the method from working with its options in this experiment.
+
+        Each is a line like `key = value: what is wrong; the cure`. By default there is none.
+        """
+        return ()
 
     @abstractmethod
     def uplink(self, setting: Setting) -> Fields:

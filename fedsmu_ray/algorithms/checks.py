@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.algorithms.base import Method, Setting
-from fedsmu_ray.errors import ConfigError, ExperimentError, MethodError
+from fedsmu_ray.errors import ClientError, ConfigError, ExperimentError, MethodError
+from fedsmu_ray.numerics.parameters import is_finite
 from fedsmu_ray.wire.base import Codec
 
 MAX_NAME_LENGTH = 5  # of a field's name, in ASCII characters
@@ -20,12 +21,15 @@ DIM = 7  # parameters of the vector that the states are tried on
 
 
 def check_method(name: str, method: Method, setting: Setting) -> None:
-    """Call the hooks that declare fields and initial states, and check what they return.
+    """Ask the method for problems, call the hooks that declare fields and initial states.
 
-    name: `algorithm.name`, for the message. Raises ConfigError for the first mistake; it names the
-    class, the hook and the cure, and for an exception in a hook also the file and line.
+    name: `algorithm.name`, for the message. Raises ConfigError with the method's problems, or for
+    the first mistake in what the hooks return; it names the class, the hook and the cure, and for
+    an exception in a hook also the file and line.
     """
     checks = _Checks(name, method)
+    if problems := list(checks.call("problems", setting)):
+        raise ConfigError(problems)
     if not checks.fields("uplink", setting):
         raise checks.error("uplink", "has no fields", "return at least one field with its codec")
     downlink = checks.fields("downlink", setting)
@@ -168,6 +172,28 @@ def check_names(method: Method, hook: str, found: Mapping[str, Tensor], wanted: 
         label = f"{type(method).__name__}.{hook}"
         have, want = (", ".join(sorted(names)) or "nothing" for names in (found, wanted))
         raise MethodError(f"{label} returned {have}; it has to return {want}")
+
+
+def not_finite(values: Mapping[str, Tensor]) -> str | None:
+    """The name of the first of these tensors that holds NaN or Inf; None if there is none."""
+    return next((name for name, value in values.items() if not is_finite(value)), None)
+
+
+def check_clients_finite(
+    what: str, values: Mapping[str, Tensor], round: int, clients: Sequence[int]
+) -> None:
+    """Raise ClientError for a client whose row of a tensor [C, P] holds NaN or Inf.
+
+    what: the tensors in the message, such as "upload".
+    """
+    name = not_finite(values)
+    if name is None:
+        return
+    client = next(c for c, row in zip(clients, values[name]) if not is_finite(row))
+    raise ClientError(
+        f"round {round}, client {client}: local training diverged (its {what} '{name}' holds NaN "
+        "or Inf); lower local.lr or set local.clip_norm"
+    )
 
 
 def _is_codec(value: object) -> bool:

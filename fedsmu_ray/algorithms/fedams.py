@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from fedsmu_ray.algorithms.base import (
     Beta,
+    Divisor,
     LocalSolver,
     Method,
-    Positive,
     Round,
     ServerRate,
     Setting,
@@ -53,7 +54,7 @@ class FedAMS(Method):
         float, Field(ge=0, le=1, description="decay of the second moment (beta_2)")
     ] = 0.99
     eps: Annotated[
-        Positive, Field(description="floor of the second moment, or added to its root (epsilon)")
+        Divisor, Field(description="floor of the second moment, or added to its root (epsilon)")
     ] = 1e-3
     stabiliser: Annotated[
         Literal["max", "add"],
@@ -69,6 +70,14 @@ class FedAMS(Method):
             "beta2^t) in round t"
         ),
     ] = False
+
+    def problems(self, setting: Setting) -> Sequence[str]:
+        if self.bias_correction and self.beta2 == 1:
+            return [
+                "algorithm.beta2 = 1: the bias correction divides by 1 - beta2^t; use a smaller "
+                "one, or algorithm.bias_correction=false"
+            ]
+        return ()
 
     def uplink(self, setting: Setting) -> Fields:
         return {"z": Float32()}

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsmu_ray.algorithms.base import LocalSolver, Method, Positive, Round, Setting, State
+from fedsmu_ray.algorithms.base import Divisor, LocalSolver, Method, Round, Setting, State
 from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
@@ -42,9 +42,7 @@ class FedDyn(Method):
     d bits.
     """
 
-    alpha: Annotated[Positive, Field(description="weight of the dynamic regularizer (alpha)")] = (
-        0.01
-    )
+    alpha: Annotated[Divisor, Field(description="weight of the dynamic regularizer (alpha)")] = 0.01
 
     def uplink(self, setting: Setting) -> Fields:
         return {"delta": Float32()}

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsmu_ray.algorithms.base import Beta, Positive, Rate, Round, State
+from fedsmu_ray.algorithms.base import Beta, Divisor, Rate, Round, State
 from fedsmu_ray.algorithms.fedavg import FedAvgClient
 
 
@@ -39,7 +39,7 @@ class FedAdam(FedAvgClient):
     beta1: Annotated[Beta, Field(description="decay of the first moment (beta_1)")] = 0.9
     beta2: Annotated[Beta, Field(description="decay of the second moment (beta_2)")] = 0.99
     tau: Annotated[
-        Positive, Field(description="degree of adaptivity (tau); v starts at its square")
+        Divisor, Field(description="degree of adaptivity (tau); v starts at its square")
     ] = 1e-3
 
     def server_init(self, x: Tensor) -> State:

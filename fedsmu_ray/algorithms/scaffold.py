@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from fedsmu_ray.algorithms.base import LocalSolver, Method, Round, ServerRate, Setting, State
 from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
+
+SMALLEST_RATE = 1e-18  # that a float32 displacement can be divided by
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class Scaffold(Method):
     """
 
     lr: ServerRate = 1.0
+
+    def problems(self, setting: Setting) -> Sequence[str]:
+        if setting.lr >= SMALLEST_RATE:
+            return ()
+        return [
+            f"local.lr = {setting.lr:g}: control variates are displacements divided by it "
+            f"(equation 2 of the method); use a rate of at least {SMALLEST_RATE:g}"
+        ]
 
     def uplink(self, setting: Setting) -> Fields:
         return {"delta": Float32(), "gamma": Float32()}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsmu_ray import environment
-from fedsmu_ray.algorithms.checks import call_hook, check_names
+from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_names
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.federation.local_training import EVALUATION_BATCH, GroupSolver, Trainer
 from fedsmu_ray.federation.problem import Problem
@@ -79,6 +79,8 @@ class ClientWorker:
         uploads, new = self.method.client(received, self._stack(states), solver)
         check_names(self.method, "client (uploads)", uploads, set(self.problem.uplink))
         check_names(self.method, "client (states)", new, self.state_names)
+        check_clients_finite("upload", uploads, round, clients)
+        check_clients_finite("state", new, round, clients)
         messages = message.encode(self.problem.uplink, uploads, round, clients)
         report = TrainReport(solver.losses.tolist(), solver.zeros)
         return GroupOutput(messages, report, self._shards(new, len(clients)))
@@ -96,6 +98,7 @@ class ClientWorker:
         setting = replace(self.problem.setting, cohort=participants)
         new = call_hook(self.method, "apply_feedback", received, self._stack(states), setting)
         check_names(self.method, "apply_feedback", new, self.state_names)
+        check_clients_finite("state after the server's feedback", new, round, clients)
         return self._shards(new, len(clients))
 
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:

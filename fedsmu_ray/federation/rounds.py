@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field, replace
 
 from fedsmu_ray.config.schema import FederationConfig
-from fedsmu_ray.errors import ClientError, ExperimentError, MethodError
+from fedsmu_ray.errors import ClientError, DivergenceError, ExperimentError, MethodError
 from fedsmu_ray.federation.cohort import drop_out, sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
@@ -171,7 +171,7 @@ class _Retries:
 
     def after(self, task: Train, error: ExperimentError) -> list[Task]:
         """The tasks to run because of this failure; raises it if the configuration says so."""
-        if isinstance(error, MethodError):  # a mistake in the method, the same for every client
+        if isinstance(error, (MethodError, DivergenceError)):  # the same for every client
             raise error
         config, clients = self.config, task.clients
         self.failures[clients] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsmu_ray.algorithms.base import Round, State
-from fedsmu_ray.algorithms.checks import call_hook, check_names
+from fedsmu_ray.algorithms.checks import call_hook, check_names, not_finite
 from fedsmu_ray.errors import DivergenceError, MessageError
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import Arrays, RejectedMessages, StepStats
@@ -28,6 +28,29 @@ class _Decoded:
     clients: Sequence[int]
     values: dict[str, Any]  # field -> what its accumulator takes
     nbytes: int
+
+
+@dataclass
+class _Largest:
+    """The largest magnitude in the uploads of a round, to say where a divergence may come from."""
+
+    magnitude: float = 0.0
+    field: str = ""
+    client: int = 0
+
+    def note(self, field: str, values: Any, clients: Sequence[int]) -> None:
+        """Take the values of a field [C, P]; those that are not floats have no magnitude."""
+        if not isinstance(values, Tensor) or not values.is_floating_point():
+            return
+        low, high = (float(v) for v in torch.aminmax(values))
+        if max(-low, high) > self.magnitude:
+            row = int(values.abs().amax(-1).argmax())
+            self.magnitude, self.field, self.client = max(-low, high), field, clients[row]
+
+    def __str__(self) -> str:
+        if not self.magnitude:
+            return ""
+        return f"; largest upload: {self.magnitude:.3g} in '{self.field}' of client {self.client}"
 
 
 class Server:
@@ -54,7 +77,9 @@ class Server:
         self.rejected: dict[int, MessageError] = {}
         self.next = self.uplink_bytes = 0
         self.participants: list[int] = []  # clients whose messages were added up, in cohort order
+        self.largest = _Largest()
         values = call_hook(self.method, "broadcast", self.state)
+        self._require_finite("broadcast", {name: values[name] for name in self.problem.downlink})
         broadcast = self._encode(self.problem.downlink, values)
         self.downlink_bytes = broadcast.nbytes
         return broadcast
@@ -76,8 +101,8 @@ class Server:
     def step(self, missing: Sequence[int] = ()) -> StepStats | RejectedMessages:
         """Make the method's server step on what was received; no step if messages were rejected.
 
-        missing: cohort positions from which nothing will arrive. Raises DivergenceError if the
-        model is no longer finite.
+        missing: cohort positions from which nothing will arrive. Raises DivergenceError if a mean
+        of the uploads, or a field of the new state, is not finite.
         """
         if self.rejected:
             rejected, self.rejected = self.rejected, {}
@@ -85,20 +110,26 @@ class Server:
         self._add_up(frozenset(missing))
         assert not self.early and self.participants, "step before all groups of the round arrived"
         mean = {name: total.mean() for name, total in self.totals.items()}
+        self._require_finite("mean of the uploads", mean)
         setting, seed = self.problem.setting, self.problem.config.seed
         round = Round(self.round, tuple(self.participants), setting, seed)
         self.state = self._new_state(mean, round)
-        if not parameters.is_finite(self.state["x"]):
-            raise DivergenceError(
-                f"round {self.round}: the server model holds NaN or Inf; lower the server's step "
-                "(algorithm.*) or local.lr"
-            )
         return self._stats()
 
     def _new_state(self, mean: State, round: Round) -> dict[str, Tensor]:
         state = dict(call_hook(self.method, "server", self.state, mean, round))
         check_names(self.method, "server", state, set(self.state))
+        self._require_finite("state", state)
         return state
+
+    def _require_finite(self, what: str, values: State) -> None:
+        name = not_finite(values)
+        if name is not None:
+            raise DivergenceError(
+                f"round {self.round}: training diverged (the server's {what} '{name}' holds NaN or "
+                f"Inf{self.largest}); lower the server's step (algorithm.*) or local.lr, or set "
+                "local.clip_norm"
+            )
 
     def _stats(self) -> StepStats:
         count, dim = len(self.participants), self.problem.dim
@@ -148,12 +179,22 @@ class Server:
         payloads: Mapping[str, NDArray[np.uint8]]
         payloads = message.payloads(uplink, messages, dim, self.round, clients)
         for name, rows in payloads.items():
-            try:
-                values[name] = self.totals[name].decode(rows)
-            except MessageError as error:
-                where = f"round {self.round}, clients {list(clients)}, field '{name}'"
-                raise MessageError(f"{where}: {error}") from None
+            values[name] = message.decode_field(
+                name, self._finite_decoder(name), rows, self.round, clients
+            )
+            self.largest.note(name, values[name], clients)
         return values
+
+    def _finite_decoder(self, name: str) -> Callable[[NDArray[np.uint8]], Any]:
+        """The decoder of a field, which raises MessageError for values that are not finite."""
+
+        def decode(rows: NDArray[np.uint8]) -> Any:
+            values = self.totals[name].decode(rows)
+            if isinstance(values, Tensor) and not parameters.is_finite(values):
+                raise MessageError("decodes to NaN or Inf")
+            return values
+
+        return decode
 
     def _add_up(self, missing: Collection[int] = ()) -> None:
         """Add what has arrived, up to the first cohort position that is still awaited."""

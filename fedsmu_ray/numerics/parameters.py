@@ -129,4 +129,6 @@ def chunked(step: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[
 
 def is_finite(x: Tensor) -> bool:
     """Whether x holds neither NaN nor Inf."""
+    if not x.is_floating_point() or not x.numel():
+        return True
     return all(isfinite(v) for v in torch.aminmax(x))  # NaN anywhere makes both NaN

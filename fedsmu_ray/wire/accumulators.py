@@ -39,19 +39,23 @@ class OrderedMean:
 
 
 class _Magnitudes:
-    """Sums of the magnitudes and squares of every coordinate, for Jain's index."""
+    """Sums of the magnitudes and squares of every coordinate, for Jain's index.
+
+    As float64, in which no square of a float32 is too large or too small.
+    """
 
     def __init__(self, dim: int) -> None:
-        self.total, self.squares = torch.zeros(dim), torch.zeros(dim)
+        self.total, self.squares = torch.zeros(2, dim, dtype=torch.float64)
 
     def add(self, value: Tensor) -> None:
+        value = value.double()
         self.total += value.abs()
         self.squares += value.square()
 
     def uniformity(self, count: int) -> float:
         kept = self.squares > 0  # a coordinate that is 0 for every client would give 0/0
         jain = self.total[kept].square() / (count * self.squares[kept])
-        return float(jain.double().mean()) if len(jain) else 1.0
+        return float(jain.mean()) if len(jain) else 1.0
 
 
 class PerClientRows(OrderedMean):

@@ -175,6 +175,10 @@ class Quantizer(Averaged):
     scaled: bool = False
     zero_rule: SignRule = "random"
 
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"{self.bits} bits leave no level beside 0; use zero_level=False")
+
     @property
     def top(self) -> int:
         """The largest level as an integer: 2^b - 1 on a mid-rise grid, q on a mid-tread one."""

@@ -16,8 +16,8 @@ what the receiver's own configuration asks for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import xxhash
@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsmu_ray.errors import MessageError
-from fedsmu_ray.wire.base import Bytes, Fields
+from fedsmu_ray.wire.base import Bytes, Codec, Fields
+
+T = TypeVar("T")
 
 MAGIC, VERSION = b"FSMU", 2
 SERVER = 0xFFFFFFFF  # the `client` of a broadcast
@@ -87,14 +89,31 @@ def decode(
 
     Raises MessageError like `payloads`, and for payloads that no encoder produces.
     """
-    values = {}
-    for name, rows in payloads(fields, messages, dim, round, clients).items():
-        try:
-            values[name] = fields[name].decode(rows, dim)
-        except MessageError as error:
-            where = f"round {round}, {_describe_senders(clients)}, field '{name}'"
-            raise MessageError(f"{where}: {error}") from None
-    return values
+    return {
+        name: decode_field(name, _decoder(fields[name], dim), rows, round, clients)
+        for name, rows in payloads(fields, messages, dim, round, clients).items()
+    }
+
+
+def _decoder(codec: Codec, dim: int) -> Callable[[Bytes], Tensor]:
+    return lambda rows: codec.decode(rows, dim)
+
+
+def decode_field(
+    name: str, decode: Callable[[Bytes], T], rows: Bytes, round: int, clients: Sequence[int]
+) -> T:
+    """The decoded rows [C, size] of a field; raises MessageError with the sender of a bad row."""
+    try:
+        return decode(rows)
+    except MessageError as error:
+        for client, row in zip(clients, rows):
+            try:
+                decode(row[None])
+            except MessageError as cause:
+                where = f"round {round}, {_describe_client(int(client))}, field '{name}'"
+                raise MessageError(f"{where}: {cause}") from None
+        where = f"round {round}, {_describe_senders(clients)}, field '{name}'"
+        raise MessageError(f"{where}: {error}") from None
 
 
 def payloads(

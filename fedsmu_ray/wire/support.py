@@ -24,7 +24,7 @@ def largest(v: Tensor, k: int) -> Tensor:
     """
     a = v.abs()
     threshold = torch.topk(a, k, dim=-1, sorted=True).values[:, -1:]
-    above, ties = a > threshold, a == threshold
+    above, ties = ~(a <= threshold), a == threshold  # NaN is kept, so that it does not go unseen
     return above | (ties & (ties.cumsum(-1) <= k - above.sum(-1, keepdim=True)))
 
 

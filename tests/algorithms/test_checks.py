@@ -1,7 +1,7 @@
 """Checks of a method before an experiment begins: every error names the hook and the cure."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -139,3 +139,24 @@ def test_feedback():
 def test_abstract_hooks_keep_a_class_from_being_built():
     with pytest.raises(TypeError, match="abstract"):
         Method()
+
+
+@pytest.mark.parametrize("name", ["scaffold", "scallion"])
+@pytest.mark.parametrize("lr", [0.0, 1e-50, 1e-19])
+def test_a_rate_that_a_method_cannot_divide_by_is_refused(name, lr):
+    with pytest.raises(ConfigError, match=f"local.lr = {lr:g}: .*use a rate of at least 1e-18"):
+        check_method(name, METHODS[name](), replace(SETTING, lr=lr))
+    check_method(name, METHODS[name](), replace(SETTING, lr=1e-18))
+
+
+def test_a_second_moment_that_never_changes_has_no_bias_to_correct():
+    with pytest.raises(ConfigError, match="algorithm.beta2 = 1: .*algorithm.bias_correction=false"):
+        check_method("fedams", METHODS["fedams"](beta2=1.0, bias_correction=True), SETTING)
+    check_method("fedams", METHODS["fedams"](beta2=1.0), SETTING)
+
+
+def test_a_methods_own_problems_are_shown_as_they_are():
+    assert refused("problems", ["algorithm.gain = 3: too loud; lower it"]) == (
+        "algorithm.gain = 3: too loud; lower it"
+    )
+    assert "Own.problems raised KeyError: 'gain'" in refused("problems", fails)

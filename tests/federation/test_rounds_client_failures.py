@@ -163,6 +163,33 @@ def test_a_diverging_client_is_dropped(monkeypatch, caplog):
     assert history[-1].dropped >= 1 and f"client {BROKEN}: local training diverged" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "name, kind, field, told",
+    [
+        ("fedavg", 0, "delta", "its upload 'delta' holds NaN or Inf"),
+        ("fedsmu", 1, "m", "its state 'm' holds NaN or Inf"),
+        ("scaffold", 1, "c", "its state 'c' holds NaN or Inf"),
+    ],
+)
+def test_a_client_whose_upload_or_state_is_not_finite_is_dropped(
+    name, kind, field, told, monkeypatch, caplog
+):
+    """It is the client of the group that is named and dropped; the others' uploads count."""
+    problem = problem_of(name, group=6, on_client_failure="drop", client_retries=0)
+    honest = type(problem.method).client
+
+    def client(self, received, state, local):
+        results = honest(self, received, state, local)
+        ill = (local.clients == BROKEN)[:, None]
+        results[kind][field].masked_fill_(ill, float("inf"))
+        return results
+
+    monkeypatch.setattr(type(problem.method), "client", client)
+    history, _ = outcome(problem)
+    assert f"client {BROKEN}: local training diverged ({told})" in caplog.text
+    assert history[-1].dropped == sum(BROKEN in sample_cohort(0, t, 12, 6) for t in range(1, 5))
+
+
 def test_too_few_participants_end_the_run(misbehave):
     misbehave(raises, ALWAYS)
     with pytest.raises(

@@ -46,7 +46,7 @@ def test_server_rejects_altered_or_outdated_messages_and_accepts_a_replacement()
     for bad, told in (
         (upload(problem, [3], round=1), "header says round 1, expected 2"),
         (altered, "client 3: checksum mismatch"),
-        (nan, r"clients \[3\], field 'delta': row 0 holds NaN or Inf"),
+        (nan, "round 2, client 3, field 'delta': holds NaN or Inf"),
         (altered[:, :-1], "expected 1 of"),
     ):
         server.receive(0, (3,), bad)
@@ -75,16 +75,74 @@ def test_server_steps_without_missing_positions():
     assert gaps.sha256() == whole.sha256()
 
 
-def test_server_refuses_a_model_that_is_not_finite():
-    server = Server(problem := problem_of({"name": "fedavg", "lr": 1e38}))
-    server.open_round(1, False)
-    server.receive(
-        0,
-        (3,),
-        message.encode(problem.uplink, {"delta": torch.full((1, problem.dim), 1e10)}, 1, [3]),
+def received(algorithm, **fields):
+    """A server that got an upload of client 3, all 1e-3, and of client 9, with these values."""
+    server = Server(problem := problem_of(algorithm))
+    server.open_round(1, True)
+    for position, client in enumerate((3, 9)):
+        values = {name: torch.full((1, problem.dim), 1e-3) for name in problem.uplink}
+        values |= {"R": torch.zeros(1, problem.dim)}
+        values |= {"u": torch.ones(1, problem.dim, dtype=torch.int8)}
+        if client == 9:
+            for name, value in fields.items():
+                values[name][0, 5] = value
+        sent = message.encode(problem.uplink, {k: values[k] for k in problem.uplink}, 1, [client])
+        server.receive(position, (client,), sent)
+    return server
+
+
+@pytest.mark.parametrize(
+    "algorithm, fields, told",
+    [
+        ({"name": "fedavg", "lr": 1e38}, {"delta": 1e10}, "state 'x'"),
+        ({"name": "fedams"}, {"z": 3.4e38}, "state 'nu'"),
+        ({"name": "fedams"}, {"z": 1e20}, "state 'nu'"),
+        ({"name": "fedadam"}, {"delta": -3.4e38}, "state 'v'"),
+    ],
+)
+def test_a_state_that_is_not_finite_is_divergence(algorithm, fields, told):
+    """Every field is checked; a finite upload is named if its square is what overflows."""
+    server = received(algorithm, **fields)
+    before = dict(server.state)
+    ((field, value),) = fields.items()
+    whole = (
+        rf"round 1: training diverged \(the server's {told} holds NaN or Inf; largest upload: "
+        rf"{re.escape(f'{abs(value):.3g}')} in '{field}' of client 9\); lower the server's step"
     )
-    with pytest.raises(DivergenceError, match="round 1: the server model holds NaN or Inf"):
+    with pytest.raises(DivergenceError, match=whole):
         server.step()
+    assert server.state == before
+
+
+def test_finite_uploads_whose_sum_is_not_are_divergence():
+    server = Server(problem := problem_of({"name": "fed_global_lion"}))
+    server.open_round(1, False)
+    for position, client in enumerate((3, 9)):
+        sent = message.encode(
+            problem.uplink, {"delta": torch.full((1, problem.dim), 3e38)}, 1, [client]
+        )
+        server.receive(position, (client,), sent)
+    with pytest.raises(DivergenceError, match="mean of the uploads 'delta' holds NaN or Inf"):
+        server.step()
+
+
+@pytest.mark.parametrize(
+    "name, field", [("scaffold", "gamma"), ("fedlion", "mu"), ("fedsmu_mc", "m")]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_upload_that_is_not_finite_names_its_client(name, field, value):
+    server = received({"name": name}, **{field: value})
+    rejected = server.step()
+    assert str(rejected.errors[1]) == f"round 1, client 9, field '{field}': holds NaN or Inf"
+
+
+def test_a_broadcast_that_is_not_finite_is_divergence_and_no_clients_failure(monkeypatch):
+    """The error of the server is raised at once, whatever is to happen when clients fail."""
+    problem = problem_of({"name": "fedavg"}, federation={"on_client_failure": "drop"})
+    monkeypatch.setattr(Broken, "broadcast", lambda self, state: {"x": state["x"] / 0})
+    broken = replace(problem, config=replace(problem.config, algorithm=Broken()))
+    with pytest.raises(DivergenceError, match="round 1: .*the server's broadcast 'x' holds NaN"):
+        inline(broken)
 
 
 def wrong_field(self, server, mean, round):

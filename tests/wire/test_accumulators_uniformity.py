@@ -23,6 +23,8 @@ def test_uniformity_keeps_its_bounds_and_ignores_a_common_factor():  # [29]
     value = normal(10, 300)
     mixed = uniformity(Float32(), value)
     assert 1 / 10 < mixed < 1 and uniformity(Float32(), 64 * value) == pytest.approx(mixed)
+    for factor in (1e30, 1e-30):  # whose squares float32 does not hold
+        assert uniformity(Float32(), factor * value) == pytest.approx(mixed)
     alone = torch.zeros(10, 300)
     alone[3, :200] = normal(200).float()  # the other 100 coordinates are left out
     assert uniformity(Float32(), alone) == pytest.approx(1 / 10)

@@ -124,3 +124,9 @@ def test_tiny_values_are_what_the_server_decodes(codec, scale):
     v = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
     value = codec.compress(v * float(scale), FakeDraws())
     assert torch.equal(codec.decode(codec.encode(value), 30), value)
+
+
+def test_a_quantizer_needs_a_level_beside_zero():
+    with pytest.raises(ValueError, match="1 bits leave no level beside 0; use zero_level=False"):
+        Quantizer(SIZES, 1)
+    assert Quantizer(SIZES, 1, zero_level=False).top == 1

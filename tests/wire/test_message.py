@@ -166,14 +166,11 @@ def test_nan_and_inf_are_refused(bad):
 
 @pytest.mark.parametrize(
     "clients, sender",
-    [
-        ([message.SERVER], "the server"),
-        ([0, 5], "clients 0, 5"),
-        (range(8), r"4, ... \(8 in all\)"),
-    ],
+    [([message.SERVER], "the server"), ([0, 5], "client 5"), (range(8), "client 7")],
 )
 def test_senders_of_impossible_payloads_are_named(clients, sender):
-    value = torch.full((len(clients), 9), float("nan"))
+    value = torch.zeros(len(clients), 9)
+    value[-1, 3] = float("nan")
     packed = message.encode({"x": Float32()}, {"x": value}, 1, clients)
-    with pytest.raises(MessageError, match=f"round 1, .*{sender}, field 'x': row 0 holds NaN"):
+    with pytest.raises(MessageError, match=f"^round 1, {sender}, field 'x': holds NaN or Inf$"):
         message.decode({"x": Float32()}, packed, 9, 1, clients)

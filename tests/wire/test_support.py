@@ -26,3 +26,12 @@ def test_top_k_refuses_impossible_supports():
     rows = mask.encode(mask.compress(normal(1, DIM).float(), FakeDraws()))
     with pytest.raises(MessageError, match="mask"):
         mask.decode(overwrite(rows, slice(cut, None), 0), DIM)
+
+
+@pytest.mark.parametrize("places", [[3], [3, 30], range(DIM)])
+def test_top_k_keeps_nan(places):
+    """It is then found in the upload, where the client's values are checked."""
+    value = normal(2, DIM).float()
+    value[1, list(places)] = float("nan")
+    kept = TopK(support(0.05, "mask")).compress(value, FakeDraws())
+    assert kept[1, list(places)].isnan().all() and not kept[0].isnan().any()
