@@ -13,22 +13,26 @@ import ray
 from ray import cloudpickle
 
 from fedsmu_ray import environment, plugins
-from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.config.schema import ComputeConfig, Config
 from fedsmu_ray.datasets.dataset import Dataset
-from fedsmu_ray.errors import ExecutionError
+from fedsmu_ray.errors import ConfigError, ExecutionError
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def cluster(address: str | None = None) -> Iterator[str]:
+def cluster(address: str | None = None, config: Config | None = None) -> Iterator[str]:
     """Join a Ray cluster, or start one on this machine.
 
     address: "auto" or host:port; default: $RAY_ADDRESS. The cluster is left (or shut down)
     afterwards. A process that has joined a cluster already keeps it, and uses it here. Yields a
-    phrase that says which cluster it is, with its resources. Raises ExecutionError for a cluster
+    phrase that says which cluster it is, with its resources. config: what is to run, so that user
+    code in it that cannot be sent to other processes is a ConfigError before Ray starts. Raises
+    ExecutionError for a cluster
     that cannot be joined.
     """
+    if config:
+        _check_user_code(config)
     owned = not ray.is_initialized()
     if owned:
         _connect(address)
@@ -95,6 +99,25 @@ def ship_user_modules() -> None:
     """
     for module in plugins.user_modules():
         cloudpickle.register_pickle_by_value(module)
+
+
+def _check_user_code(config: Config) -> None:
+    """Raise ConfigError for a method or model that cannot be sent to other processes."""
+    ship_user_modules()
+    for section, name, part in (
+        ("algorithm", config.method_name, config.algorithm),
+        ("model", config.model_name, config.model),
+    ):
+        try:
+            cloudpickle.dumps(part)
+        except Exception as error:
+            raise ConfigError(
+                [
+                    f"{section}.name = {name}: it cannot be sent to other processes "
+                    f"({type(error).__name__}: {error}); create locks, open files, generators and "
+                    "the like where they are used, not at the top of the module"
+                ]
+            ) from error
 
 
 def store(dataset: Dataset) -> list[Any]:

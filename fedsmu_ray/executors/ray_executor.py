@@ -338,7 +338,7 @@ class RayBackend:
     @contextmanager
     def open(self, problem: Problem, address: str | None) -> Iterator[tuple[Executor, str]]:
         compute = problem.config.compute
-        with ray_cluster.cluster(address) as where:
+        with ray_cluster.cluster(address, problem.config) as where:
             groups = -(-problem.config.federation.cohort // problem.group_size)
             self.check(compute, address)
             count = compute.actors or min(groups, ray_cluster.fitting_actors(compute))

@@ -42,7 +42,7 @@ def sweep(
             open_tracker, tracking.uri, tracking.experiment, config.tune.storage
         )
         importing = background.submit(_import_tuner)
-        with ray_cluster.cluster(address) as where:
+        with ray_cluster.cluster(address, config) as where:
             backend(config.compute.executor).check(config.compute, address)
             stored = ray_cluster.store(dataset)
             del dataset  # one copy on this node is enough

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.executors.ray_cluster import cluster
+
 
 @pytest.mark.slow
 def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
@@ -26,3 +30,23 @@ def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
         assert done.stdout.startswith("a local Ray on this machine"), done.stderr
     finally:
         note.write_text(before) if before else note.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "section, name", [("model", "import:with_a_lock:Model"), ("algorithm", "import:with_a_lock:M")]
+)
+def test_user_code_that_cannot_be_sent_is_refused_before_ray_starts(
+    section, name, tmp_path, monkeypatch
+):
+    (tmp_path / "with_a_lock.py").write_text(
+        "import threading\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+        "from fedsmu_ray.algorithms.fedavg import FedAvg\nLOCK = threading.Lock()\n"
+        "class Model(nn.Linear):\n    def forward(self, x):\n        with LOCK: return x\n"
+        "@dataclass(frozen=True)\nclass M(FedAvg):\n    def broadcast(self, state): return LOCK\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = parse({section: {"name": name}})
+    message = f"{section}.name = {name}: it cannot be sent .*lock.*; create locks, open files"
+    with pytest.raises(ConfigError, match=message), cluster(config=config):
+        raise AssertionError("Ray was started")
+    del sys.modules["with_a_lock"]
