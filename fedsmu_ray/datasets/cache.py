@@ -8,6 +8,7 @@ memory-mapped, so the processes of a machine share their pages.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -24,12 +25,14 @@ from numpy.typing import NDArray
 
 from fedsmu_ray import environment
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files.locks import file_lock
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of an entry, and of how images are decoded; other entries are made again
 NAMES = ("train_x", "train_y", "test_x", "test_y")
 BLOCK = 1 << 24  # bytes checksummed at a time
+LOCK_TIMEOUT_S = 86_400.0  # for another process that decodes the same images
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -54,21 +57,26 @@ def cached(
 ) -> tuple[Arrays, dict[str, Any]]:
     """Arrays (NAMES, read-only, memory-mapped) and facts of the entry for `root`.
 
-    The entry is made if it is missing, out of date or damaged. mark: fingerprint of the files it is
-    made from. nbytes: size of the arrays, in bytes. make: writes <name>.npy for all NAMES into a
-    folder and returns the facts for meta.json. Raises ConfigError if the entry cannot be written.
+    The entry is made if it is missing, out of date or damaged, by one process at a time. mark:
+    fingerprint of the files it is made from. nbytes: size of the arrays, in bytes. make: writes
+    <name>.npy for all NAMES into a folder and returns the facts for meta.json. Raises ConfigError
+    if the entry cannot be written.
     """
     location = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     entry = folder() / f"{name}-{location}"
-    try:
+    with contextlib.suppress(FileNotFoundError, _UnusableError):
         return _load(entry, mark)
-    except FileNotFoundError:
-        pass
-    except _UnusableError as error:
-        log.warning("%s: %s; decoding the images again", entry, error)
     try:
-        _make(entry, mark, nbytes, make)
-        return _load(entry, mark)
+        folder().mkdir(parents=True, exist_ok=True)
+        with file_lock(folder() / f".{entry.name}.lock", f"the cache {entry}", LOCK_TIMEOUT_S):
+            try:
+                return _load(entry, mark)  # another process may have made it meanwhile
+            except FileNotFoundError:
+                pass
+            except _UnusableError as error:
+                log.warning("%s: %s; decoding the images again", entry, error)
+            _make(entry, mark, nbytes, make)
+            return _load(entry, mark)
     except (OSError, _UnusableError) as error:
         raise ConfigError(
             [
@@ -87,7 +95,6 @@ def _make(entry: Path, mark: str, nbytes: int, make: Callable[[Path], dict[str, 
 
     Raises OSError if the disk does not have enough space.
     """
-    folder().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder()).free
     # Writing to a mapped file on a full disk would end the process without a message.
     if free < nbytes:

@@ -34,7 +34,7 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
     if array.dtype.kind not in "biufUS" or not array.ndim:
         raise ConfigError(
             [
-                f"{what} holds {_kind(array, values)}; it must be an array, list or tensor of "
+                f"{what} {_kind(array, values)}; it must be an array, list or tensor of "
                 "numbers, without missing values"
             ]
         )
@@ -87,8 +87,8 @@ def _without_tensors(values: Any) -> Any:
 def _kind(array: NDArray[Any], values: Any) -> str:
     """What is in an array that is no good, for a message."""
     if array.ndim == 0:
-        return f"a single {type(values).__name__}"
+        return f"is of type {type(values).__name__}"
     if array.dtype != object:
-        return f"values of type {array.dtype}"
+        return f"holds values of type {array.dtype}"
     other = next((v for v in array.flat if not isinstance(v, (int, float))), array.flat[0])
-    return f"values of type {type(other).__name__}, such as {str(other)[:40]!r}"
+    return f"holds values of type {type(other).__name__}, such as {str(other)[:40]!r}"

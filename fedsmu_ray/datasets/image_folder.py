@@ -10,7 +10,8 @@ import numpy as np
 
 from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.dataset import Dataset
-from fedsmu_ray.datasets.images import NAMED, ImageList, decoded, list_images, suffixes, visible
+from fedsmu_ray.datasets.folders import shortened, visible
+from fedsmu_ray.datasets.images import ImageList, decoded, list_images, suffixes
 from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class ImageFolder(DatasetSource):
             raise ConfigError(
                 [
                     f"data.root: {root / 'test'} has classes without training images: "
-                    f"{_shortened(extra)}; their folders must be called alike in train/ and test/"
+                    f"{shortened(extra)}; their folders must be called alike in train/ and test/"
                 ]
             )
         train, test = (_images(root / s, classes) for s in ("train", "test"))
@@ -52,7 +53,7 @@ class ImageFolder(DatasetSource):
         _check_counts(root / "test", classes, tested, test)
         untested = [c for c in classes if c not in tested]
         if untested:
-            log.warning("%s has no images of %s", root / "test", _shortened(untested))
+            log.warning("%s has no images of %s", root / "test", shortened(untested))
         return decoded(name, root, train, test, len(classes))
 
 
@@ -70,7 +71,7 @@ def _check_counts(split: Path, classes: list[str], folders: list[str], images: I
     empty = [name for name in folders if not counts[name]]
     if empty or not folders:
         what = (
-            f"class folders without images: {_shortened(empty)}" if folders else "no class folders"
+            f"class folders without images: {shortened(empty)}" if folders else "no class folders"
         )
         raise ConfigError(
             [
@@ -78,7 +79,3 @@ def _check_counts(split: Path, classes: list[str], folders: list[str], images: I
                 f"that Pillow reads: {', '.join(sorted(suffixes()))}"
             ]
         )
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + f" and {len(names) - NAMED} more" * (len(names) > NAMED)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedsmu_ray.datasets import cache
 from fedsmu_ray.datasets.dataset import Dataset, moments
+from fedsmu_ray.datasets.folders import named_errors, report_skipped, visible
 from fedsmu_ray.datasets.pixels import ignored, pixels, rgb
 from fedsmu_ray.errors import ConfigError
 
@@ -24,9 +25,6 @@ log = logging.getLogger(__name__)
 
 # Formats that Pillow knows by name but cannot decode alone, and one of arrays without a range.
 NOT_IMAGES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
-# What operating systems and network drives leave behind, besides names that begin with a dot.
-SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
-NAMED = 5  # files named in a message about many
 CHUNK = 256  # images decoded between two updates of the progress display
 SILENT = 2000  # no progress display for so few images
 LINE_EVERY_S = 10.0  # between progress lines of a display that is not a terminal
@@ -40,41 +38,22 @@ class ImageList:
     labels: NDArray[np.int64]
 
 
-def visible(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted by name, without hidden ones and SYSTEM_FILES.
-
-    A missing folder has none. Raises ConfigError for a folder that cannot be read.
-    """
-    if not folder.is_dir():
-        return []
-    with _named_errors():
-        found = list(os.scandir(folder))
-    found = [e for e in found if not (e.name.startswith(".") or e.name.lower() in SYSTEM_FILES)]
-    return sorted(found, key=lambda entry: entry.name)
-
-
 def list_images(split: Path, folders: list[Path]) -> ImageList:
     """The image files of one folder per class, sorted by name; a missing folder has none.
 
-    split: the folder that holds them all. What else is in there is named in one warning.
+    split: the folder that holds them all. One warning names what else is in there.
     """
-    readable = suffixes()
+    readable, classes = suffixes(), set(map(str, folders))
     files: list[str] = []
     labels: list[int] = []
-    skipped = [e.path for e in visible(split) if not e.is_dir()]
+    # The images of Tiny-ImageNet are in a folder of the class folder.
+    skipped = [e.path for e in visible(split) if not classes & {e.path, f"{e.path}/images"}]
     for label, folder in enumerate(folders):
         for entry in visible(folder):
             is_image = os.path.splitext(entry.name)[1].lower() in readable and not entry.is_dir()
             (files if is_image else skipped).append(entry.path)
             labels += [label] * is_image
-    if skipped:
-        log.warning(
-            "%s: %d files or folders are skipped, since they are not images in a class folder: %s",
-            split,
-            len(skipped),
-            ", ".join(os.path.relpath(path, split) for path in skipped[:NAMED])
-            + ", ..." * (len(skipped) > NAMED),
-        )
+    report_skipped(split, skipped, "as they are not images in a class folder")
     return ImageList(files, np.array(labels, np.int64))
 
 
@@ -115,7 +94,7 @@ def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: i
         return {"mean": mean, "std": std}
 
     nbytes = len(labeled) * (3 * height * width + 8)
-    with _named_errors():
+    with named_errors():
         mark = cache.fingerprint(labeled)
     arrays, facts = cache.cached(name, root, mark, nbytes, write_arrays)
     mean, std = tuple(facts["mean"]), tuple(facts["std"])
@@ -171,17 +150,6 @@ def _read(file: str) -> tuple[NDArray[np.uint8], list[str]]:
         what = str(error) or type(error).__name__
         raise ConfigError(
             [f"data.root: {file} is not a readable image ({what}); replace or remove it"]
-        ) from error
-
-
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    """Turn errors of the operating system into ConfigErrors that name the file."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            [f"data.root: {error.filename} cannot be read ({error.strerror}); repair or remove it"]
         ) from error
 
 

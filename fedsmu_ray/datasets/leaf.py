@@ -10,6 +10,7 @@ a list of the next characters or of labels. File names of images (CelebA) are no
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +22,11 @@ from pydantic import Field
 from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.conversion import as_array
 from fedsmu_ray.datasets.dataset import Dataset, checked
+from fedsmu_ray.datasets.folders import report_skipped, shortened, visible
 from fedsmu_ray.datasets.labels import classes_of, vector
 from fedsmu_ray.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 # LEAF's 80 symbols, in its order; the index of a symbol is its token.
 ALPHABET = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz}"
@@ -91,6 +95,10 @@ def _load(name: str, root: Path, alphabet: str, classes: int | None) -> Dataset:
     train, test = (_read_split(place / split, alphabet) for split in ("train", "test"))
     where = f"data.root: {place}"
     symbols = None if train.x.dtype == np.float32 else len(alphabet)
+    if symbols is not None and classes is not None:
+        raise ConfigError(
+            [f"data.options.classes = {classes}: text has the classes of its alphabet; remove it"]
+        )
     train_y, test_y, classes = classes_of(
         train.y, test.y, classes if symbols is None else symbols, where
     )
@@ -101,7 +109,10 @@ def _load(name: str, root: Path, alphabet: str, classes: int | None) -> Dataset:
 
 def _read_split(folder: Path, alphabet: str) -> _Split:
     """All files of a folder."""
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    entries = [Path(entry.path) for entry in visible(folder)]
+    files = [path for path in entries if path.suffix.lower() == ".json"]
+    skipped = [str(path) for path in entries if path not in files]
+    report_skipped(folder, skipped, "as they are not JSON files")
     if not files:
         raise ConfigError(
             [f"data.root: {folder} has no *.json files; a LEAF data set needs train/ and test/"]
@@ -119,16 +130,11 @@ def _read_split(folder: Path, alphabet: str) -> _Split:
                     [f"{where}: the user is in the folder twice; remove one of the files"]
                 )
             x, y = _user_arrays(samples, codes, alphabet, where)
-            form, first = (
-                f"{list(x.shape[1:])} ({x.dtype}) with labels that are "
-                f"{'text' if y.dtype.kind == 'U' else 'numbers'}"
-                for x, y in ((x, y), (xs[0], ys[0]) if xs else (x, y))
-            )
-            if form != first:
+            if xs and _form(x, y) != _form(xs[0], ys[0]):
                 raise ConfigError(
                     [
-                        f"{where}: samples are {form}, those before {first}; all samples must have "
-                        "the same shape and type"
+                        f"{where}: samples are {_form(x, y)}, those before {_form(xs[0], ys[0])}; "
+                        "all samples must have the same shape and type"
                     ]
                 )
             users.add(user)
@@ -138,6 +144,12 @@ def _read_split(folder: Path, alphabet: str) -> _Split:
         raise ConfigError([f"data.root: {folder}: no user has samples; fetch or generate it again"])
     clients = np.repeat(np.arange(len(ys)), [len(y) for y in ys])
     return _Split(np.concatenate(xs), np.concatenate(ys), clients)
+
+
+def _form(x: NDArray[Any], y: NDArray[Any]) -> str:
+    """What the samples and labels of all users must have in common."""
+    labels = "text" if y.dtype.kind == "U" else "numbers"
+    return f"{list(x.shape[1:])} ({x.dtype}) with labels that are {labels}"
 
 
 def _user_arrays(
@@ -194,6 +206,9 @@ def _users(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
                     f"says {number}; fetch or generate the file again"
                 ]
             )
+    empty = [str(user) for user, samples in found if not samples["x"]]
+    if empty:
+        log.warning("%s: %d users have no samples: %s", file, len(empty), shortened(empty))
     return [(user, samples) for user, samples in found if samples["x"]]
 
 

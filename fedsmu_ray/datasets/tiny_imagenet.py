@@ -10,7 +10,8 @@ import numpy as np
 
 from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.dataset import Dataset
-from fedsmu_ray.datasets.images import ImageList, decoded, list_images, visible
+from fedsmu_ray.datasets.folders import visible
+from fedsmu_ray.datasets.images import ImageList, decoded, list_images
 from fedsmu_ray.errors import ConfigError
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,16 +12,30 @@ from fedsmu_ray.errors import ConfigError
 from tests.helpers.dataset_files import load, write_image
 
 
+def entries():
+    """The entries of the cache, and what is left of temporary ones."""
+    return [path for path in cache.folder().iterdir() if path.suffix != ".lock"]
+
+
+def test_processes_make_an_entry_one_after_another(tiny_imagenet, monkeypatch):
+    """Four at once: one decodes, and the others take what it has made."""
+    made, make = [], cache._make
+    monkeypatch.setattr(cache, "_make", lambda *given: (made.append(1), make(*given)))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: load("tiny_imagenet", tiny_imagenet).digest(), range(4)))
+    assert len(set(found)) == 1 and len(made) == 1
+
+
 def test_images_are_decoded_once(tiny_imagenet, cache_folder, monkeypatch):
     first = load("tiny_imagenet", tiny_imagenet)
-    (entry,) = cache_folder.iterdir()
+    (entry,) = entries()
     monkeypatch.setattr(images, "_decode", None)  # decoding again would fail
     again = load("tiny_imagenet", tiny_imagenet)
     assert np.array_equal(first.train_x, again.train_x)
     assert again.mean == first.mean and again.std == first.std
     assert type(again.train_x) is np.ndarray
     assert not again.train_x.flags.writeable and not again.train_x.flags.owndata
-    assert os.listdir(cache_folder) == [entry.name]  # no temporary file is left
+    assert entries() == [entry]  # no temporary file is left
 
 
 @pytest.mark.parametrize(
@@ -36,7 +51,7 @@ def test_a_damaged_cache_is_reported_and_rebuilt(
     tiny_imagenet, cache_folder, caplog, damage, message
 ):
     pixels = load("tiny_imagenet", tiny_imagenet).train_x.copy()
-    (entry,) = cache_folder.iterdir()
+    (entry,) = entries()
     damage(entry)
     with caplog.at_level(logging.WARNING):
         again = load("tiny_imagenet", tiny_imagenet)
@@ -67,4 +82,4 @@ def test_a_disk_without_space_is_found_before_anything_is_written(tiny_imagenet,
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage._replace(free=100))
     with pytest.raises(ConfigError, match="0.0 GB are needed and 0.0 GB free; set .FEDSMU_CACHE"):
         load("tiny_imagenet", tiny_imagenet)
-    assert not list(cache.folder().iterdir())
+    assert not entries()

@@ -81,7 +81,7 @@ def test_text_may_have_classes_without_samples():
         ([0, 1], ["a"], None, "train_y is int64 and test_y <U1; both must be alike"),
         ([0, None], [0], None, "train_y holds values of type NoneType"),
         ([], [0], None, "train_y is empty"),
-        (3, [0], None, "train_y holds a single int"),
+        (3, [0], None, "train_y is of type int"),
     ],
 )
 def test_wrong_labels_are_named(train, test, classes, message):

@@ -176,6 +176,17 @@ def test_labels_and_samples_of_other_forms_are_refused(tmp_path, labels, more, m
         load("leaf", tmp_path)
 
 
+def test_what_is_skipped_is_named(tmp_path, caplog):
+    write_numbers(tmp_path, [[0, 1], []], [[0]])
+    for name in ("._f.json", ".DS_Store", "readme.md"):
+        (tmp_path / "train" / name).write_bytes(b"\xff")
+    assert load("leaf", tmp_path).clients.tolist() == [0, 0]
+    assert caplog.messages == [
+        f"{tmp_path / 'train'}: skipped 1 files or folders, as they are not JSON files: readme.md",
+        f"{tmp_path / 'train/f.json'}: 1 users have no samples: b",
+    ]
+
+
 def test_labels_that_are_not_lists_and_odd_alphabets(tmp_path):
     def change(plain):
         plain["user_data"]["GHOST"]["y"] = {str(i): y for i, y in enumerate("x" * 18)}
@@ -187,5 +198,8 @@ def test_labels_that_are_not_lists_and_odd_alphabets(tmp_path):
         load("leaf", tmp_path)
     with pytest.raises(ConfigError, match="data.options.alphabet = 'aba': a symbol is in it twice"):
         load("leaf", tmp_path, alphabet="aba")
-    with pytest.raises(ConfigError, match="data.options.alphabet = '': it must|String should"):
+    with pytest.raises(ConfigError, match="data.options.alphabet = ''"):
         load("leaf", tmp_path, alphabet="")
+    write_leaf(tmp_path)
+    with pytest.raises(ConfigError, match="data.options.classes = 62: text has the classes of its"):
+        load("leaf", tmp_path, classes=62)

@@ -10,6 +10,13 @@ from fedsmu_ray.errors import ConfigError
 from tests.helpers.dataset_files import load, write_image
 
 
+def test_classes_that_are_not_listed_are_named(tiny_imagenet, caplog):
+    write_image(tiny_imagenet / "train/n99/images/n99_0.JPEG")
+    assert load("tiny_imagenet", tiny_imagenet).classes == 3
+    assert "train: skipped 1 files or folders, as they are not images in a class" in caplog.text
+    assert caplog.messages[0].endswith(": n99")
+
+
 def test_tiny_imagenet(tiny_imagenet):
     for folder in ("", "train", "train/n01/images", "val", "val/images"):
         (tiny_imagenet / folder / ".DS_Store").write_bytes(b"")
