@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,6 +31,7 @@ from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.numerics import parameters
+from fedsmu_ray.numerics.isolation import isolated
 from fedsmu_ray.tracking.base import Tracker
 from fedsmu_ray.tracking.metrics import final_metrics, tracked
 from fedsmu_ray.tracking.registry import open_tracker
@@ -37,6 +39,7 @@ from fedsmu_ray.tracking.registry import open_tracker
 log = logging.getLogger(__name__)
 
 RUN_ID_FILE = "run_id"  # in the folder of a run that is tracked
+_one_run = threading.RLock()  # held by the run of this process that trains
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,14 @@ def run(
     tracked run, and gives the same bits. display: show progress on stderr. An interrupt or error
     ends the tracked run as KILLED or FAILED and is raised again. The folder of the run is locked
     until then: LockedError, which names the process, is raised for a run that is still alive.
+
+    Neither the process-wide generators (of Python, NumPy and PyTorch) nor settings such as the
+    default dtype change the result, and they are as they were afterwards. As they belong to the
+    whole process, runs in several threads wait for each other.
     """
-    began = time.perf_counter()
-    with ExitStack() as held:  # the folder of the run
+    with _one_run, isolated(config.seed), ExitStack() as held:
+        began = time.perf_counter()
+        # The folder of the run is held to the end.
         folder = held.enter_context(old_folder(Path(resume))) if resume is not None else None
         problem = Problem.of(config)
         if folder:

@@ -22,6 +22,9 @@ class Model(ABC):
 
     # Whether its inputs are tokens (int64) or numbers (float); None: both are possible.
     takes_tokens: ClassVar[bool | None] = False
+    # Whether the module is the user's code, which is not known to draw nothing, to keep the samples
+    # of a batch apart, and to be the same whenever it is built.
+    is_users: ClassVar[bool] = False
 
     def load(self, name: str) -> None:
         """Import the code that `name` (`model.name`) refers to, so that it is part of the pickle.
@@ -35,6 +38,6 @@ class Model(ABC):
         """A module for samples of `shape` that returns logits [batch, classes].
 
         name: `model.name` as written. symbols: number of different tokens, for data of tokens.
-        Initial parameters are drawn from PyTorch's global CPU generator, which `registry.build`
-        seeds. Raises ConfigError for data that the model cannot take.
+        What is drawn comes from the process-wide generators, which `registry.build` seeds. Raises
+        ConfigError for data that the model cannot take.
         """

@@ -25,6 +25,7 @@ class ImportedModel(Model):
     """What the user's function(shape, classes, **options) returns, a torch.nn.Module."""
 
     takes_tokens: ClassVar[bool | None] = None
+    is_users: ClassVar[bool] = True
 
     options: Annotated[
         Mapping[str, Any] | None, Field(description="keyword arguments of the model's function")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from fedsmu_ray import plugins
@@ -11,6 +10,7 @@ from fedsmu_ray.models.base import Model, Shape
 from fedsmu_ray.models.imported import ImportedModel
 from fedsmu_ray.models.networks import MLP, CharLSTM, LeNet, Linear, ResNet18GN, ViTS
 from fedsmu_ray.models.torchvision_models import TorchvisionModel
+from fedsmu_ray.numerics.isolation import isolated
 
 # Names, and forms of names, that `model.name` may have.
 MODELS: dict[str, type[Model]] = {
@@ -43,9 +43,9 @@ def build(
 ) -> nn.Module:
     """The module for samples of `shape`, initialized from `seed`.
 
-    symbols: number of different tokens, for data of tokens. PyTorch initializes from its global
-    generator, which is seeded here, on the CPU, and restored afterwards, so the result depends on
-    `seed` alone. Raises ConfigError for data that the model cannot take.
+    symbols: number of different tokens, for data of tokens. What draws from a process-wide
+    generator (of PyTorch, NumPy or Python) depends on `seed` alone; the generators of the caller
+    are as they were afterwards. Raises ConfigError for data that the model cannot take.
     """
     tokens = symbols is not None
     if model.takes_tokens not in (None, tokens):
@@ -57,6 +57,5 @@ def build(
         raise ConfigError(
             [f"model.name = {name}: the data has {kind}; {cure} (or a model of your own)"]
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with isolated(seed):
         return model.build(name, shape, classes, symbols)
