@@ -14,7 +14,7 @@ from torch import Tensor
 from fedsmu_ray import environment
 from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_names
 from fedsmu_ray.datasets.device import DeviceData
-from fedsmu_ray.federation.local_training import EVALUATION_BATCH, GroupSolver, Trainer
+from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import Arrays, Score, TrainReport
 from fedsmu_ray.numerics import parameters
@@ -58,6 +58,8 @@ class ClientWorker:
             problem.config.seed,
             problem.config.data.augment,
             compute.precision,
+            problem.probed,
+            problem.config.model.is_users,
         )
         self._decoded: tuple[Any, Mapping[str, Tensor]] = (None, {})  # the last message, by its key
 
@@ -74,6 +76,7 @@ class ClientWorker:
         arrays, or None before its first round. Raises ClientError for a client whose training
         diverged.
         """
+        self.problem.seed_generators("group", round, clients[0])
         received = self._decode(round, self.problem.downlink, broadcast)
         solver = GroupSolver(self.trainer, round, torch.tensor(clients), self.problem.setting)
         uploads, new = self.method.client(received, self._stack(states), solver)
@@ -94,6 +97,7 @@ class ClientWorker:
         states: Sequence[Arrays | None],
     ) -> list[Shard]:
         """New states of a client group that got the server's feedback to `participants` clients."""
+        self.problem.seed_generators("feedback", round, clients[0])
         received = self._decode(round, self.problem.feedback_fields(participants), feedback)
         setting = replace(self.problem.setting, cohort=participants)
         new = call_hook(self.method, "apply_feedback", received, self._stack(states), setting)
@@ -106,11 +110,12 @@ class ClientWorker:
 
         sent: the broadcast, or, where that holds no model, `Server.model_message`.
         """
+        self.problem.seed_generators("evaluation", round, start)
         trainer = self.trainer
         x = self._decode(round, self.problem.model_fields, sent)["x"]
         correct, loss = 0, 0.0
-        for i in range(start, stop, EVALUATION_BATCH):
-            right, summed = trainer.score(x, i, min(i + EVALUATION_BATCH, stop))
+        for first, end in trainer.evaluation_batches(start, stop):
+            right, summed = trainer.score(x, first, end)
             correct, loss = correct + right, loss + summed
         return Score(correct, loss)
 

@@ -19,9 +19,10 @@ from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.errors import ClientError, ConfigError
-from fedsmu_ray.federation.local_training import EVALUATION_BATCH, GroupSolver, Trainer
+from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.models import checks
 from fedsmu_ray.models.modes import evaluating
+from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import parameters
 
 _CURE = "write its forward so that F.cross_entropy(model(inputs), labels).backward() works"
@@ -30,16 +31,18 @@ _OTHER_SIZE = "choose another local.batch_size"
 _SETTING = Setting((1,), clients=4, cohort=2, steps=1, lr=0.0)  # which local SGD does not read
 
 
-def check_model(module: nn.Module, config: Config, dataset: Dataset, split: Partition) -> None:
+def check_model(
+    module: nn.Module, config: Config, dataset: Dataset, split: Partition, probed: Probed
+) -> None:
     """Train and evaluate a module on a few samples of the data.
 
-    The module has to be new, and cannot be used afterwards: its forward may change it. Raises
-    ConfigError, which names `model.name`, for whatever goes wrong.
+    The module has to be new, and cannot be used afterwards: its forward may change it. probed: what
+    is known of it. Raises ConfigError, which names `model.name`, for whatever goes wrong.
     """
     where = f"model.name = {config.model_name}"
     before = checks.buffers(module)
     with plugins.reported(f"{where}: training it", _CURE):
-        trainer = _trainer(module, config, dataset)
+        trainer = _trainer(module, config, dataset, probed)
     x = parameters.flatten(module)
     inputs = trainer.data.test_batch(0, 1)[0]
     client = _client_with_a_batch_of_one(split.sizes, config.local.batch_size)
@@ -55,7 +58,8 @@ def check_model(module: nn.Module, config: Config, dataset: Dataset, split: Part
         _train(trainer, x, [2, 3], one)
     tests = len(dataset.test_y)
     _evaluate(trainer, x, min(2, tests), where)
-    if tests % EVALUATION_BATCH == 1:
+    first, end = trainer.evaluation_batches(0, tests)[-1]
+    if end - first == 1:
         one = f"{where}: with a batch of one sample, the last of the {tests} test samples"
         checks.check_outputs(module, inputs, dataset.classes, one, _ONE)
         _evaluate(trainer, x, 1, one)
@@ -63,7 +67,7 @@ def check_model(module: nn.Module, config: Config, dataset: Dataset, split: Part
     _check_loading(trainer, x, where)
 
 
-def _trainer(module: nn.Module, config: Config, dataset: Dataset) -> Trainer:
+def _trainer(module: nn.Module, config: Config, dataset: Dataset, probed: Probed) -> Trainer:
     """The trainer of an experiment with four clients, of 2, 2, 1 and 1 samples.
 
     At a learning rate of 0 a training step has to leave a model as it is, whatever the data.
@@ -79,6 +83,8 @@ def _trainer(module: nn.Module, config: Config, dataset: Dataset) -> Trainer:
         config.seed,
         config.data.augment,
         config.compute.precision,
+        probed,
+        config.model.is_users,
     )
 
 

@@ -15,9 +15,9 @@ from fedsmu_ray.datasets.augment import flip_and_crop
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.errors import ClientError
-from fedsmu_ray.models.checks import batches_clients
 from fedsmu_ray.models.modes import evaluating
-from fedsmu_ray.numerics import passes, streams
+from fedsmu_ray.models.probes import Probed
+from fedsmu_ray.numerics import isolation, passes, streams
 from fedsmu_ray.numerics.parameters import Layout, chunked, is_finite
 from fedsmu_ray.wire.base import ZeroRule
 
@@ -45,18 +45,22 @@ class Trainer:
         seed: int,
         augment: bool = False,
         precision: str = "float32",
+        probed: Probed | None = None,
+        is_users: bool = False,
     ) -> None:
         """Take what all rounds share.
 
         augment: whether training images are flipped and cropped. precision: of matrix products and
-        convolutions; weights, gradients and everything that is sent stay float32.
+        convolutions; weights, gradients and everything that is sent stay float32. probed: what is
+        known of the module. is_users: whether it is the user's code.
         """
         self.module, self.data, self.partition, self.local = module, data, partition, local
         self.seed, self.augment = seed, augment
         bfloat16 = precision == "bfloat16"
         self.autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=bfloat16)
         self.layout = Layout.of(module)
-        self.batched = batches_clients(module, data.test_batch(0, 2)[0])
+        self.probed, self.is_users = probed or Probed(), is_users
+        self.batched = self.probed.batches_clients(module, data.test_batch(0, 2)[0])
 
     def batches(self, round: int, clients: Tensor) -> tuple[Tensor, Tensor]:
         """Training batches of the round: indices [C, K, B], and batch sizes [C, K].
@@ -86,6 +90,19 @@ class Trainer:
         params = self.layout.named(self.layout.views(y))
         together: Tensor = vmap(lambda p, i: functional_call(self.module, p, (i,)))(params, inputs)
         return together
+
+    def evaluation_batches(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Cut test samples `start` to `stop` into batches: the first sample and the end of each.
+
+        For a model to which its batch matters they are about equal, so that the last one is no
+        smaller than the others.
+        """
+        if self.probed.rows_independent:
+            starts = range(start, stop, EVALUATION_BATCH)
+            return [(i, min(i + EVALUATION_BATCH, stop)) for i in starts]
+        parts = -(-(stop - start) // EVALUATION_BATCH)
+        cuts = [start + (stop - start) * i // parts for i in range(parts + 1)]
+        return list(zip(cuts, cuts[1:]))
 
     def score(self, x: Tensor, start: int, stop: int) -> tuple[int, float]:
         """Evaluate the model x [P] on one batch, of the test samples `start` to `stop`.
@@ -264,10 +281,9 @@ class GroupSolver:
         count = len(self.clients)
         index, real = self.trainer.batches(self.round, self.clients)
         width = count if self.trainer.batched else 1
-        with torch.random.fork_rng(devices=[]):
-            for first in range(0, count, width):
-                rows = slice(first, first + width)
-                self.losses[rows] = self._descend_rows(rows, y[rows], index[rows], real[rows], step)
+        for first in range(0, count, width):
+            rows = slice(first, first + width)
+            self.losses[rows] = self._descend_rows(rows, y[rows], index[rows], real[rows], step)
 
     def _descend_rows(
         self, rows: slice, y: Tensor, index: Tensor, real: Tensor, step: LocalStep
@@ -278,9 +294,12 @@ class GroupSolver:
         """
         trainer, clients = self.trainer, self.clients[rows]
         augmentation = streams.keys(trainer.seed, "augmentation", self.round, clients)
-        if not trainer.batched:
+        alone = not trainer.batched or (trainer.is_users and len(clients) == 1)
+        if alone:
             # The model's own draws (dropout) are a function of the client and the round.
-            torch.manual_seed(int(streams.keys(trainer.seed, "model", self.round, clients)[0]))
+            key = streams.keys(trainer.seed, "model", self.round, clients)
+            isolation.seed_generators(int(key[0]))
+        before = isolation.generator_states() if trainer.is_users and not alone else None
         y.requires_grad_()
         total = torch.zeros(len(y), device=y.device)
         for k in range(index.shape[1]):
@@ -298,6 +317,12 @@ class GroupSolver:
                 step(rows, y, h, live)
                 total += loss.detach()
         y.requires_grad_(False)
+        if before is not None and isolation.generator_states() != before:
+            raise ClientError(
+                f"round {self.round}, clients {clients.tolist()}: the model drew random numbers, "
+                "but it had drawn none when it was checked, so its clients were trained together; "
+                "let it draw in every training step or in none"
+            )
         return total.cpu() / (real > 0).sum(-1)
 
     def _resolve_zeros(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +19,9 @@ from fedsmu_ray.datasets.partition import Partition, partition
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.dry_run import check_model
-from fedsmu_ray.models import checks, registry
-from fedsmu_ray.numerics import parameters
+from fedsmu_ray.models import checks, probes, registry
+from fedsmu_ray.models.probes import Probed
+from fedsmu_ray.numerics import isolation, parameters, streams
 from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
@@ -39,6 +41,7 @@ class Problem:
     config: Config
     dataset: Dataset
     partition: Partition
+    probed: Probed = field(default_factory=Probed)  # what `of` found out about the model
 
     @staticmethod
     def of(config: Config, dataset: Dataset | None = None) -> Problem:
@@ -64,7 +67,8 @@ class Problem:
         )
         problem = Problem(config, dataset, split)
         checks.check(problem.module(), problem.sample, dataset.classes, config.model_name)
-        check_model(problem.module(), config, dataset, split)
+        problem = replace(problem, probed=problem._probe())
+        check_model(problem.module(), config, dataset, split, problem.probed)
         check_method(config.method_name, problem.method, problem.setting)
         return problem
 
@@ -76,11 +80,46 @@ class Problem:
         return replace(self, dataset=cast(Dataset, dataset))
 
     def module(self) -> nn.Module:
-        """The model, freshly initialized from the seed."""
+        """The model, freshly initialized from the seed, with the constants of the experiment.
+
+        Raises ConfigError if it is not the model that `of` has built.
+        """
+        return self.probed.restored(self._build(), self.config.model_name)
+
+    def _build(self) -> nn.Module:
         config, data = self.config, self.dataset
         return registry.build(
             config.model_name, config.model, data.shape, data.classes, config.seed, data.symbols
         )
+
+    def _probe(self) -> Probed:
+        if not self.config.model.is_users:
+            return Probed(parameters.constants(self._build()))
+        index = np.linspace(0, len(self.dataset.train_y) - 1, probes.SAMPLES).astype(np.int64)
+        few = replace(
+            self.dataset,
+            train_x=self.dataset.train_x[index],
+            train_y=self.dataset.train_y[index],
+            test_x=self.dataset.test_x[:0],
+        )
+        data = DeviceData(few, torch.device("cpu"))
+        return probes.probe(
+            self._build, data.batch(torch.arange(probes.SAMPLES))[0], self.config.model_name
+        )
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether model or method are the user's and may draw from process-wide generators."""
+        return self.config.model.is_users or self.config.method_name.startswith("import:")
+
+    def seed_generators(self, stream: str, round: int, client: int = 0) -> None:
+        """Seed what user code may draw from: a function of seed, stream, round and client.
+
+        Without user code nothing is done, since it takes as long as a client of a tiny model.
+        """
+        if self.runs_user_code:
+            key = streams.keys(self.config.seed, stream, round, torch.tensor([client]))
+            isolation.seed_generators(int(key))
 
     @property
     def sample(self) -> Tensor:
@@ -159,7 +198,8 @@ class Problem:
         compute, cohort = self.config.compute, self.config.federation.cohort
         if compute.clients_per_task:
             return min(compute.clients_per_task, cohort)
-        if not compute.gpus_per_actor and not checks.batches_clients(self.module(), self.sample):
+        on_cpu = not compute.gpus_per_actor
+        if on_cpu and not self.probed.batches_clients(self.module(), self.sample):
             return 1
         fitting = cohort if compute.gpus_per_actor else CACHED_PARAMETERS // self.dim
         worthwhile = OVERHEAD_PARAMETERS // self.dim

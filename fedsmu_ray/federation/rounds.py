@@ -255,8 +255,9 @@ def _evaluate(problem: Problem, executor: Executor, round: int, sent: Handle) ->
 
 def _evaluation_tasks(problem: Problem, round: int) -> list[Task]:
     total = len(problem.dataset.test_y)
-    starts = range(0, total, EVALUATION_SLICE)
-    return [Evaluate(round, i, min(i + EVALUATION_SLICE, total)) for i in starts]
+    # A model to which its batch matters gets batches of about the same size, cut from one slice.
+    size = EVALUATION_SLICE if problem.probed.rows_independent else total
+    return [Evaluate(round, i, min(i + size, total)) for i in range(0, total, size)]
 
 
 def _complete_record(progress: Progress, problem: Problem, scores: Scores) -> Record:

@@ -62,12 +62,15 @@ class Server:
     def __init__(self, problem: Problem) -> None:
         torch.set_num_threads(1)
         self.problem, self.method = problem, problem.method
-        self.state: dict[str, Tensor] = dict(self.method.server_init(problem.initial()))
+        initial = problem.initial()
+        problem.seed_generators("server", 0)
+        self.state: dict[str, Tensor] = dict(self.method.server_init(initial))
         self.round = 0
 
     def open_round(self, round: int, uniformity: bool) -> NDArray[np.uint8]:
         """Begin a round; returns the broadcast, uint8 [1, bytes]."""
         self.round, self.uniformity = round, uniformity
+        self.problem.seed_generators("broadcast", round)
         self.totals: dict[str, Accumulator] = {
             name: codec.accumulator(self.problem.dim, uniformity)
             for name, codec in self.problem.uplink.items()
@@ -117,6 +120,7 @@ class Server:
         return self._stats()
 
     def _new_state(self, mean: State, round: Round) -> dict[str, Tensor]:
+        self.problem.seed_generators("server", self.round)
         state = dict(call_hook(self.method, "server", self.state, mean, round))
         check_names(self.method, "server", state, set(self.state))
         self._require_finite("state", state)
@@ -166,7 +170,7 @@ class Server:
 
     def sha256(self) -> str:
         """SHA-256 of the model vector."""
-        return parameters.sha256(self.state["x"])
+        return parameters.sha256(self.state["x"], self.problem.probed.constants)
 
     def _encode(self, fields: Fields, values: State) -> NDArray[np.uint8]:
         rows = {name: values[name][None] for name in fields}

@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.modes import evaluating
+from fedsmu_ray.numerics.isolation import generator_states, isolated
 from fedsmu_ray.numerics.parameters import Layout, flatten
 
 _FIT = "change the model or the data (torchvision's models for large images: model.image_size)"
@@ -131,8 +132,8 @@ def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
     inputs: a batch as the model gets it. It is done on a GPU whenever it is possible. On a CPU it
     pays for small matrices, where the overhead of a single client dominates; a convolution already
     keeps a core busy with one client, and its batched form (grouped convolution) is slower there.
-    It is impossible for LSTMs, for control flow that depends on values, and for dropout, whose
-    random numbers would depend on the grouping.
+    It is impossible for LSTMs, for control flow that depends on values, and for dropout and other
+    draws, whose random numbers would depend on the grouping.
     """
     if any(isinstance(m, nn.RNNBase) for m in module.modules()):
         return False
@@ -143,12 +144,13 @@ def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
     layout = Layout.of(module)
     y = flatten(module).to(inputs.device).expand(2, -1).clone().requires_grad_()
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings(), isolated(0):
+            before = generator_states()
             # "There is a performance drop": it is still no slower than one client after the other.
             warnings.simplefilter("ignore")
             params = layout.named(layout.views(y))
             forward = vmap(lambda p, x: functional_call(module, p, (x,)))
             torch.autograd.grad(forward(params, torch.stack([inputs, inputs])).sum(), y)
+            return generator_states() == before
     except Exception:  # whatever it is, the clients are trained one by one, where it is reported
         return False
-    return True

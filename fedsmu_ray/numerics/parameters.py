@@ -1,7 +1,8 @@
 """A model's trainable parameters as one flat vector, with their names and offsets.
 
-The vector holds the trainable parameters in registration order, each flattened row-major. Buffers
-are not part of it, so a module whose training changes buffers (batch-norm statistics) is refused
+The vector holds the trainable parameters in registration order, each flattened row-major. All other
+tensors of a module (buffers and frozen parameters) are its *constants*: they travel with the model,
+but are not trained, so a module whose training changes buffers (batch-norm statistics) is refused
 (`models.checks`).
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite, prod
@@ -67,13 +68,55 @@ def load_into(module: nn.Module, x: Tensor) -> nn.Module:
     return module
 
 
+def constants(module: nn.Module) -> dict[str, Tensor]:
+    """Copies, on the CPU, of the module's buffers and frozen parameters, by name."""
+    return {name: t.detach().cpu().clone() for name, t in _constants(module).items()}
+
+
+def load_constants(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
+    """Write what `constants` returned into a module with the same ones; returns the module.
+
+    Raises ValueError for a module with others.
+    """
+    own = _constants(module)
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in values.items()}:
+        raise ValueError(
+            f"its buffers and frozen parameters are {sorted(own)}, not {sorted(values)}, or have "
+            "other shapes"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(values[name])
+    return module
+
+
+def _constants(module: nn.Module) -> dict[str, Tensor]:
+    frozen = {name: p for name, p in module.named_parameters() if not p.requires_grad}
+    return {**frozen, **dict(module.named_buffers())}
+
+
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def sha256(x: Tensor) -> str:
-    """SHA-256 of the vector as little-endian float32: the `model_sha256` of a run."""
-    return hashlib.sha256(x.detach().cpu().numpy().astype("<f4").tobytes()).hexdigest()
+def sha256(x: Tensor, constants: Mapping[str, Tensor] | None = None) -> str:
+    """SHA-256 of a model: the `model_sha256` of a run.
+
+    It is that of the vector as little-endian float32, followed, if the model has constants, by the
+    `digest` of each in the order of their names.
+    """
+    total = hashlib.sha256(x.detach().cpu().numpy().astype("<f4").tobytes())
+    for name, value in sorted((constants or {}).items()):
+        total.update(f"{name} {digest(value)}".encode())
+    return total.hexdigest()
+
+
+def digest(value: Tensor) -> str:
+    """SHA-256 of dtype, shape and elements of a tensor."""
+    dense = value.detach().cpu().to_dense() if value.layout != torch.strided else value.detach()
+    flat = torch.view_as_real(dense) if dense.is_complex() else dense
+    raw = flat.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(f"{value.dtype} {tuple(value.shape)} ".encode() + raw).hexdigest()
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

@@ -43,10 +43,8 @@ def test_clients_trained_one_by_one_skip_batches_beyond_their_data():
 
 
 def test_random_draws_of_the_model_depend_on_client_and_round():
-    """Dropout draws from PyTorch's generator, which is seeded for every client and restored."""
+    """Dropout draws from PyTorch's generator, which is seeded for every client."""
     trainer = trainer_of(LocalConfig(epochs=1))
-    state = torch.get_rng_state()
     group = train(trainer, 2, [3, 9])
-    assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(group[1], train(trainer, 2, [9])[0])
     assert not torch.equal(group[1], train(trainer, 3, [9])[0])
