@@ -25,7 +25,7 @@ from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
-from fedsmu_ray.experiment.summary import new_run, summarize
+from fedsmu_ray.experiment.summary import DATA_DIGEST, new_run, summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
@@ -106,7 +106,7 @@ def _run(
         ):
             problem = executor.problem  # on Ray its data is in the store, so ours can be freed
             tracker = opening.result()
-            run_id = _begin(tracker, config, folder)
+            run_id = _begin(tracker, problem, folder)
             try:
                 history, summary = _train(executor, folder, tracker, run_id, shown, began)
             except BaseException as error:
@@ -121,7 +121,7 @@ def _run(
             return Result(summary, history, executor.params(), problem)
 
 
-def _begin(tracker: Tracker, config: Config, folder: Path | None) -> str:
+def _begin(tracker: Tracker, problem: Problem, folder: Path | None) -> str:
     """Start the tracked run, or resume the one that the folder names; returns its id.
 
     "" without tracking; the folder then keeps the id of a run that was tracked before.
@@ -131,7 +131,8 @@ def _begin(tracker: Tracker, config: Config, folder: Path | None) -> str:
         if before:
             log.warning("tracking is off: run %s in MLflow does not get the rest", before)
         return ""
-    run = new_run(config.name, config)
+    config = problem.config
+    run = new_run(config.name, config, {DATA_DIGEST: problem.dataset.digest()})
     if folder and not before and (folder / MANIFEST).exists():
         log.warning(
             "%s names no run in MLflow, as after a run without tracking: a new one gets everything "

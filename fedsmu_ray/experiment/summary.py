@@ -12,6 +12,7 @@ from fedsmu_ray.tracking.base import NewRun
 from fedsmu_ray.tracking.metrics import METRICS
 
 CONFIG_FILE = "config.yaml"  # of a run: in its folder, and as its artifact
+DATA_DIGEST = "fedsmu.data_digest"  # tag of a run with `Dataset.digest`
 
 
 def new_run(

@@ -76,7 +76,8 @@ def test_a_run_is_tracked(recording):
     config = config_of()
     result = run(config)
     start, *logs, finish = recording.calls
-    assert start == ("start", new_run("small", config))
+    tags = {"fedsmu.data_digest": result.problem.dataset.digest()}
+    assert start == ("start", new_run("small", config, tags))
     evaluated = [record for record in result.history if record.test_accuracy is not None]
     assert [record.round for record in evaluated] == [2, 4, 5]
     assert logs == [("log", "the-id", tracked(r), r.round) for r in evaluated]
@@ -108,11 +109,11 @@ def test_an_interrupted_run_is_killed_and_resumed(recording, tmp_path, capsys):
     assert recording.calls[-1] == ("finish", "the-id", "KILLED", None, None)
     assert {"config.yaml", "run_id", "checkpoint.json"} <= {p.name for p in folder.iterdir()}
     assert (folder / "run_id").read_text() == "the-id"
+    begun = recording.calls[0][1]
     recording.calls, recording.fail_at = [], None
     result = run(config, resume=folder)
     assert (
-        recording.calls[0] == ("resume", "the-id", new_run("small", config))
-        and recording.calls[-1][2] == "FINISHED"
+        recording.calls[0] == ("resume", "the-id", begun) and recording.calls[-1][2] == "FINISHED"
     )
     # A resumed run sends all rounds again; trackers ignore those they have.
     assert [call[3] for call in recording.calls[1:-1]] == [2, 4, 5]
