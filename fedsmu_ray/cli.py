@@ -10,14 +10,16 @@ import contextlib
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from fedsmu_ray.errors import ConfigError, ExperimentError
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.files.valid_json import to_json
+from fedsmu_ray.processes import guard
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2  # a configuration or argument that cannot be used
@@ -60,14 +62,29 @@ def split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, list(arguments)
 
 
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a command as all of this process, under the guard that kills it at the third interrupt.
+
+    Exits at once: tearing down torch, Ray and MLflow would take seconds.
+    """
+    guard.start()
+    code = main()
+    with contextlib.suppress(BrokenPipeError):  # the reader of our output has closed it
+        sys.stdout.flush()
+        sys.stderr.flush()
+    guard.stop()
+    os._exit(code)
+
+
 def main(command: Callable[[], int]) -> int:
     """Run a command and return its exit code; errors that a user can fix become one message."""
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
     )
-    # Shells start background jobs with SIGINT ignored, and schedulers end jobs with SIGTERM.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    for number in guard.SIGNALS:
+        # Shells start background jobs with SIGINT ignored; nohup means what it says.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         return command()
     except KeyboardInterrupt:
@@ -85,19 +102,26 @@ def main(command: Callable[[], int]) -> int:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
+    for number in guard.SIGNALS:
+        signal.signal(number, _count)
+    if signum == signal.SIGHUP:
+        _leave_terminal()
     raise KeyboardInterrupt
+
+
+def _count(signum: int, frame: FrameType | None) -> None:
+    """A second signal must not interrupt the cleanup; the guard sees it, unlike with SIG_IGN."""
+
+
+def _leave_terminal() -> None:
+    """Discard further output to a terminal that is gone: writing there is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            os.dup2(nowhere, output)
+    os.close(nowhere)
 
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON, the last line of stdout; null stands for NaN."""
     print(to_json(value), flush=True)
-
-
-def leave(code: int) -> None:
-    """Flush the output and exit at once: tearing down torch, Ray and MLflow would take seconds."""
-    with contextlib.suppress(BrokenPipeError):  # the reader of our output has closed it
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)

@@ -173,4 +173,4 @@ def _plot(counts: NDArray[np.int64], title: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.leave(main())
+    cli.run(main)

@@ -61,5 +61,10 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def script() -> None:
+    """Run the command as all of this process."""
+    cli.run(main)
+
+
 if __name__ == "__main__":
-    cli.leave(main())
+    script()

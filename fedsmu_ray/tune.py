@@ -57,5 +57,10 @@ def _tune(options: argparse.Namespace) -> int:
     return 0 if outcome["best"] and not outcome["failed"] else 1
 
 
+def script() -> None:
+    """Run the command as all of this process."""
+    cli.run(main)
+
+
 if __name__ == "__main__":
-    cli.leave(main())
+    script()

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A folder (or top-level module) imports only from itself and from those in the lines above its own.
 LAYERS = [
-    ["errors", "environment"],
+    ["errors", "environment", "processes"],
     ["files"],
     ["plugins", "cli", "numerics"],
     ["tracking"],

@@ -16,6 +16,7 @@ from fedsmu_ray import environment, plugins
 from fedsmu_ray.config.schema import ComputeConfig, Config
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.errors import ConfigError, ExecutionError
+from fedsmu_ray.executors.ray_watch import watched
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,7 @@ def cluster(address: str | None = None, config: Config | None = None) -> Iterato
     afterwards. A process that has joined a cluster already keeps it, and uses it here. Yields a
     phrase that says which cluster it is, with its resources. config: what is to run, so that user
     code in it that cannot be sent to other processes is a ConfigError before Ray starts. Raises
-    ExecutionError for a cluster
-    that cannot be joined.
+    ExecutionError for a cluster that cannot be joined, or that ends.
     """
     if config:
         _check_user_code(config)
@@ -38,7 +38,8 @@ def cluster(address: str | None = None, config: Config | None = None) -> Iterato
         _connect(address)
     try:
         ship_user_modules()
-        yield _describe(environment.ray_address(address))
+        with watched():
+            yield _describe(environment.ray_address(address))
     finally:
         if owned:
             ray.shutdown()

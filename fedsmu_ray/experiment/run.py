@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsmu_ray.config.schema import Config
+from fedsmu_ray.display.formatting import command_line
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
@@ -32,6 +33,7 @@ from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import isolated
+from fedsmu_ray.processes import guard
 from fedsmu_ray.tracking.base import Tracker
 from fedsmu_ray.tracking.metrics import final_metrics, tracked
 from fedsmu_ray.tracking.registry import open_tracker
@@ -107,14 +109,15 @@ def _run(
             problem = executor.problem  # on Ray its data is in the store, so ours can be freed
             tracker = opening.result()
             run_id = _begin(tracker, problem, folder)
+            resume_command = command_line("train", "--resume", folder) if folder else ""
+            guard.note_resume_command(resume_command)
             try:
                 history, summary = _train(executor, folder, tracker, run_id, shown, began)
             except BaseException as error:
                 is_interrupt = isinstance(error, KeyboardInterrupt)
                 tracker.finish(run_id, "KILLED" if is_interrupt else "FAILED")
-                if folder:
-                    command = f"python -m fedsmu_ray.train --resume {folder}"
-                    shown.print_line(f"to resume from the last checkpoint: {command}")
+                if resume_command:
+                    shown.print_line(f"to resume from the last checkpoint: {resume_command}")
                 raise
             where_tracked = {"tracking_uri": tracker.uri, "not_in_mlflow": tracker.missing}
             summary = {"run_id": run_id, **summary, **where_tracked}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fedsmu_ray.config.schema import Config
+from fedsmu_ray.display.formatting import command_line
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.processes import guard
 from fedsmu_ray.sweeps import space
 from fedsmu_ray.sweeps.folder import SweepFolder, find_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
@@ -49,6 +52,8 @@ def sweep(
             run_trials, tracker = importing.result(), opening.result()
             recorder = SweepRecorder(config, SweepFolder(path, config), tracker)
             status: RunStatus = "FAILED"
+            resume_command = command_line("tune", "--resume", path)
+            guard.note_resume_command(resume_command)
             try:
                 run_trials(config, recorder, stored, where, display)
                 status = "FINISHED"
@@ -57,6 +62,8 @@ def sweep(
                 raise
             finally:
                 outcome = recorder.close(status, time.perf_counter() - began)
+                if status != "FINISHED" and display:
+                    print(f"to resume: {resume_command}", file=sys.stderr)
             return outcome
 
 

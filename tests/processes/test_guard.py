@@ -1,0 +1,157 @@
+"""The guard of a command: the third interrupt kills, and a sudden end is told."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+PRELUDE = """
+import itertools, subprocess, sys, time
+from fedsmu_ray import cli
+from fedsmu_ray.processes import guard
+
+def started():
+    guard.note_resume_command("python -m x --resume 'my run'")
+    nowhere = subprocess.DEVNULL
+    child = subprocess.Popen(["sleep", "1000"], stdout=nowhere, stderr=nowhere)
+    print(child.pid, flush=True)
+    return child  # kept: an interrupt in its __del__ would be lost
+
+def retry_for_ever():
+    child = started()
+    while True:
+        try:
+            time.sleep(1000)
+        except BaseException:
+            print("retry", flush=True)
+
+def never_return_to_python():
+    child = started()
+    sum(itertools.count())
+
+def work():
+    child = started()
+    try:
+        time.sleep(1000)
+    finally:
+        print("cleaned up", flush=True)
+        print("cleaned up", file=sys.stderr)
+
+"""
+
+
+@pytest.fixture
+def start():
+    """A function that starts a command in a process of its own."""
+    started = []
+
+    def popen(function, **options):
+        code = f"{PRELUDE}cli.run(lambda: cli.main({function}))"
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        started.append(subprocess.Popen([sys.executable, "-c", code], text=True, **pipes))
+        return started[-1]
+
+    yield popen
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def child_of():
+    """A function that gives the child that a command has started."""
+    found = []
+
+    def child(process):
+        found.append(psutil.Process(int(process.stdout.readline())))
+        return found[-1]
+
+    yield child
+    for process in found:
+        if process.is_running():
+            process.kill()
+
+
+def runs_on(process):
+    """Wait for longer than what counts as one interrupt; the command must not end."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.3)
+
+
+@pytest.mark.parametrize("function", ["retry_for_ever", "never_return_to_python"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_third_signal_kills_the_command_and_its_children(start, child_of, function, number):
+    process = start(function)
+    child = child_of(process)
+    runs_on(process)
+    process.send_signal(number)
+    runs_on(process)
+    process.send_signal(number)
+    assert process.stderr.readline() == "still ending; once more kills the processes at once\n"
+    runs_on(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert out == ("retry\n" if function == "retry_for_ever" else "")
+    assert err == (
+        "killed by the third interrupt\n"
+        "tracked runs may stay RUNNING until they are resumed: python -m x --resume 'my run'\n"
+    )
+    _, alive = psutil.wait_procs([child], timeout=30)
+    assert not alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_interrupts(start, child_of, number):
+    process = start("work")
+    child = child_of(process)
+    runs_on(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "cleaned up\n")
+    assert err == "cleaned up\ninterrupted\n"
+    assert child.is_running()  # not touched where the command ends by itself
+
+
+def test_the_cleanup_goes_on_when_the_terminal_is_closed(start, child_of):
+    terminal, end = pty.openpty()
+    process = start("work", stderr=end)
+    os.close(end)
+    child_of(process)
+    runs_on(process)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "cleaned up\n")
+
+
+def test_nohup_is_respected(start, child_of):
+    process = start("work", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    child_of(process)
+    runs_on(process)
+    process.send_signal(signal.SIGHUP)
+    runs_on(process)
+
+
+def test_a_sudden_end_is_told_with_the_command_that_resumes(start, child_of):
+    process = start("work")
+    child_of(process)
+    process.kill()
+    _, err = process.communicate(timeout=30)
+    assert err.startswith("error: the process of the command has ended suddenly: ")
+    assert err.endswith("until they are resumed: python -m x --resume 'my run'\n")
+
+
+@pytest.mark.parametrize(
+    "function, code, words",
+    [("lambda: 3", 3, ""), ("lambda: 1 / 0", 1, "division by zero\n"), ("sys.exit", 0, "")],
+)
+def test_an_end_of_its_own_is_not_told(start, function, code, words):
+    process = start(function)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code and out == "" and "suddenly" not in err
+    assert err.endswith(words) and (words or err == "")
