@@ -82,8 +82,14 @@ def runs_on(process):
         process.wait(timeout=0.3)
 
 
-@pytest.mark.parametrize("function", ["retry_for_ever", "never_return_to_python"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "function, number",
+    [
+        ("retry_for_ever", signal.SIGINT),
+        ("never_return_to_python", signal.SIGTERM),
+        ("never_return_to_python", signal.SIGHUP),
+    ],
+)
 def test_the_third_signal_kills_the_command_and_its_children(start, child_of, function, number):
     process = start(function)
     child = child_of(process)
