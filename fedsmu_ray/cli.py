@@ -55,6 +55,28 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
     return made
 
 
+def add_resume(made: argparse.ArgumentParser, what: str, key: str) -> None:
+    """Add `--resume [DIR]` to a parser: None without it, "" without DIR."""
+    made.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help=f"resume {what}; DIR: its folder (default: the latest of the recipe's name in {key})",
+    )
+
+
+def settle_resume(options: argparse.Namespace) -> None:
+    """`--resume FILE` and `--resume key=value` have no DIR: the latest of the name is meant."""
+    given = options.resume
+    if not given or os.path.isdir(given):
+        return
+    if "=" in given and "/" not in given.split("=")[0]:
+        options.arguments, options.resume = [*options.arguments, given], ""
+    elif given.endswith((".yaml", ".yml")) and not split(options.arguments)[0]:
+        options.arguments, options.resume = [given, *options.arguments], ""
+
+
 def split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """FILE (if the first argument is not key=value) and the overrides."""
     if arguments and "=" not in arguments[0]:

@@ -82,11 +82,13 @@ def limit_pending_trials(count: int) -> None:
 
 
 def expand_path(text: str) -> str:
-    """A path as an absolute one, with ~, ~user, $NAME and ${NAME} replaced as in a shell.
+    """A path with ~, ~user, $NAME and ${NAME} replaced as in a shell, and then absolute.
 
     A folder that exists under the name that is written, such as `a$b`, is meant as it is. Raises
     ValueError, which says what is wrong, if a home directory is not known or a variable not set.
     """
+    if "~" not in text and "$" not in text:
+        return text
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         raise ValueError("the home directory cannot be determined; write the full path")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from fedsmu_ray import cli, environment
@@ -13,7 +12,7 @@ EXAMPLES = """examples:
   python -m fedsmu_ray.train algorithm.name=fedavg local.lr=0.05  another method, another rate
   python -m fedsmu_ray.train tune_configs/fashion_mnist.yaml compute.gpus_per_actor=0.25
   python -m fedsmu_ray.train --list-methods                       what algorithm.name can be
-  python -m fedsmu_ray.train checkpoint.every=10                  checkpoints; then --resume RUN_DIR
+  python -m fedsmu_ray.train checkpoint.every=10                  checkpoints; then --resume DIR
   python -m fedsmu_ray.train compute.executor=inline --json       in this process; results as JSON
 """
 
@@ -23,10 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(
         "train", "Train one federated experiment; its `tune` section is not used.", EXAMPLES
     )
-    parser.add_argument(
-        "--resume",
-        metavar="RUN_DIR",
-        help="resume a run from its last checkpoint (see checkpoint.every)",
+    cli.add_resume(
+        parser, "a run from its last checkpoint (see checkpoint.every)", "checkpoint.folder"
     )
     parser.add_argument(
         "--list-methods",
@@ -34,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="print the methods with their bits and options, and exit",
     )
     options = parser.parse_intermixed_args(argv)
+    cli.settle_resume(options)
     environment.use_cluster_token(options.address)
     return cli.main(_list_methods if options.list_methods else lambda: _train(options))
 
@@ -49,10 +47,11 @@ def _train(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.loading import load_config
     from fedsmu_ray.display.results import print_run
     from fedsmu_ray.experiment.run import run
+    from fedsmu_ray.files.run_folders import RUN, find_folder
 
     file, overrides = cli.split(options.arguments)
     if options.resume and not file:
-        file = os.path.join(options.resume, "config.yaml")
+        file = str(find_folder(RUN, options.resume) / RUN.file)
     config = load_config(file, overrides)
     result = run(config, options.address, options.resume, display=not options.quiet)
     print_run(result.summary)

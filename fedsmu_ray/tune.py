@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from fedsmu_ray import cli, environment
@@ -22,28 +21,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(
         "tune", "Sweep federated experiments with Ray Tune and compare them in MLflow.", EXAMPLES
     )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="resume an interrupted sweep; DIR: its folder "
-        "(default: the latest of the recipe's name in tune.storage)",
-    )
+    cli.add_resume(parser, "an interrupted sweep", "tune.storage")
     options = parser.parse_intermixed_args(argv)
-    if options.resume and not os.path.isdir(options.resume):
-        # `--resume FILE key=value` means the latest sweep of that recipe.
-        options.arguments, options.resume = [options.resume, *options.arguments], ""
+    cli.settle_resume(options)
     environment.use_cluster_token(options.address)
     return cli.main(lambda: _tune(options))
 
 
 def _tune(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.loading import load_config
+    from fedsmu_ray.files.run_folders import SWEEP, find_folder
 
     file, overrides = cli.split(options.arguments)
     if options.resume and not file:
-        file = os.path.join(options.resume, "sweep.yaml")
+        file = str(find_folder(SWEEP, options.resume) / SWEEP.file)
     config = load_config(file, overrides)
 
     # Importing these takes seconds, so a wrong configuration is reported before.

@@ -90,3 +90,23 @@ def test_results_are_one_line_of_json(capsys):
     cli.print_json({"a": [1, float("nan")], "path": os})
     out = capsys.readouterr().out
     assert out.startswith('{"a": [1, null], "path": "<module') and out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, resume, rest",
+    [
+        (["my.yaml", "a=1"], None, ["my.yaml", "a=1"]),
+        (["my.yaml", "--resume"], "", ["my.yaml"]),
+        (["--resume", "my.yaml", "a=1"], "", ["my.yaml", "a=1"]),
+        (["my.yaml", "--resume", "a=1", "b=2"], "", ["my.yaml", "b=2", "a=1"]),
+        (["--resume", "runs/x", "a=1"], "runs/x", ["a=1"]),
+        (["--resume", "runs/lr=0.1-x"], "runs/lr=0.1-x", []),
+        (["my.yaml", "--resume", "other.yaml"], "other.yaml", ["my.yaml"]),
+    ],
+)
+def test_resume_takes_a_folder_and_leaves_other_arguments(arguments, resume, rest):
+    parser = cli.parser("train", "what it does", "examples: none")
+    cli.add_resume(parser, "a run", "checkpoint.folder")
+    options = parser.parse_intermixed_args(arguments)
+    cli.settle_resume(options)
+    assert (options.resume, options.arguments) == (resume, rest)

@@ -105,7 +105,8 @@ def test_paths_are_expanded_as_in_a_shell(monkeypatch, tmp_path):
         "$SCRATCH/runs": "/scratch/me/runs",
         "/data/${SCRATCH}/x": "/data/scratch/me/x",
         "/a/x$SCRATCH": "/a/x/scratch/me",
-        "a/../b": f"{tmp_path}/a/../b",  # where this leads depends on links
+        "runs/": "runs/",
+        "a/../$SCRATCH": f"{tmp_path}/a/../scratch/me",  # where it leads depends on links
         "cost $ 5": f"{tmp_path}/cost $ 5",
         "x~": f"{tmp_path}/x~",
     }.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -15,13 +16,13 @@ _LOCAL_STORES = ("sqlite:///", "file://", "file:")  # what follows is a path
 
 def _expand_folder(text: str) -> str:
     _check_folder(text)
-    return _expand(text)
+    return expand_path(text)
 
 
 def _expand_data(text: str) -> str:
     """An absolute path, so that the configuration kept with a run holds in any working folder."""
     _check_folder(text)
-    return expand_path(text)
+    return str(Path(expand_path(text)).absolute())
 
 
 def _check_folder(text: str) -> None:
@@ -32,19 +33,14 @@ def _check_folder(text: str) -> None:
 
 
 def _expand_uri(text: str) -> str:
-    """The tracking URI with its path expanded, if it has one that needs it."""
+    """The tracking URI with its path expanded, if it has one."""
     store = next((prefix for prefix in _LOCAL_STORES if text.startswith(prefix)), "")
-    return text if _URL.match(text) and not store else store + _expand(text.removeprefix(store))
+    return text if _URL.match(text) and not store else store + expand_path(text.removeprefix(store))
 
 
 def _expand_dataset(text: str) -> str:
-    """The name of a data set, with the path of `hf:<path>` expanded if it needs it."""
-    return "hf:" + _expand(text.removeprefix("hf:")) if text.startswith("hf:") else text
-
-
-def _expand(text: str) -> str:
-    """A path that stays as it is without ~ and variables: it may be something else, as a name."""
-    return expand_path(text) if "~" in text or "$" in text else text
+    """The name of a data set, with the path of `hf:<path>` expanded."""
+    return "hf:" + expand_path(text.removeprefix("hf:")) if text.startswith("hf:") else text
 
 
 DataPath = Annotated[str, AfterValidator(_expand_data)]

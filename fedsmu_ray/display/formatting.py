@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 
@@ -17,11 +15,6 @@ def stdout() -> Console:
     """The console for results: as wide as the terminal, or PIPED_WIDTH columns if it is piped."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
-
-
-def command_line(command: str, *arguments: str | Path) -> str:
-    """A command of this package as a line that can be pasted into a shell."""
-    return shlex.join(["python", "-m", f"fedsmu_ray.{command}", *map(str, arguments)])
 
 
 def size(nbytes: float) -> str:

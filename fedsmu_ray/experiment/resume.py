@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +12,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fedsmu_ray.config.schema import Config
-from fedsmu_ray.errors import CheckpointError, ConfigError, LostError
+from fedsmu_ray.errors import CheckpointError, LostError
 from fedsmu_ray.experiment.checkpoint import MANIFEST, Checkpoint, Loaded, describe_problem
 from fedsmu_ray.experiment.description import Description, Origin, Resumption
-from fedsmu_ray.experiment.summary import CONFIG_FILE
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.rounds import rounds
 from fedsmu_ray.federation.tasks import Arrays, Executor, StateRef
 from fedsmu_ray.files.folders import private_folder, write
 from fedsmu_ray.files.locks import folder_lock
+from fedsmu_ray.files.run_folders import RUN, find_folder, new_name
 from fedsmu_ray.tracking.base import RoundCursor
 
 log = logging.getLogger(__name__)
@@ -38,22 +36,21 @@ def new_folder(config: Config) -> Iterator[Path | None]:
     if config.checkpoint.every is None:
         yield None
         return
-    name = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    folder = private_folder(Path(config.checkpoint.folder) / name)
+    folder = private_folder(Path(config.checkpoint.folder) / new_name(config.name))
     with folder_lock(folder, f"the run in {folder}"):
-        write(folder / CONFIG_FILE, config.anywhere().to_yaml())
+        write(folder / RUN.file, config.anywhere().to_yaml())
         yield folder
 
 
 @contextmanager
-def old_folder(folder: Path) -> Iterator[Path]:
+def old_folder(config: Config, resume: str | Path) -> Iterator[Path]:
     """The folder of an interrupted run, locked until the run has ended.
 
-    Raises ConfigError if it is not the folder of a run, and LockedError, before anything in it is
-    read or written, if its run is still alive.
+    resume: the folder, or "" for the latest one of this name in checkpoint.folder. Raises
+    ConfigError if it is not the folder of a run, and LockedError, before anything in it is read or
+    written, if its run is still alive.
     """
-    if not (folder / CONFIG_FILE).is_file():
-        raise ConfigError([f"--resume {folder}: not the folder of a run (no {CONFIG_FILE} in it)"])
+    folder = find_folder(RUN, resume, config.checkpoint.folder, config.name)
     with folder_lock(folder, f"the run in {folder}"):
         yield folder
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsmu_ray.config.schema import Config
-from fedsmu_ray.display.formatting import command_line
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
@@ -31,6 +30,7 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.files.folders import write
+from fedsmu_ray.files.run_folders import RUN
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import isolated
 from fedsmu_ray.processes import guard
@@ -67,10 +67,11 @@ def run(
     """Run one experiment to its end.
 
     address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted run
-    of the same configuration; it continues from its last checkpoint (or round 1) in the same
-    tracked run, and gives the same bits. display: show progress on stderr. An interrupt or error
-    ends the tracked run as KILLED or FAILED and is raised again. The folder of the run is locked
-    until then: LockedError, which names the process, is raised for a run that is still alive.
+    of the same configuration, or "" for the latest one of this name; it continues from its last
+    checkpoint (or round 1) in the same tracked run, and gives the same bits. display: show progress
+    on stderr. An interrupt or error ends the tracked run as KILLED or FAILED and is raised again.
+    The folder of the run is locked until then: LockedError, which names the process, is raised for
+    a run that is still alive.
 
     Neither the process-wide generators (of Python, NumPy and PyTorch) nor settings such as the
     default dtype change the result, and they are as they were afterwards. As they belong to the
@@ -79,7 +80,7 @@ def run(
     with _one_run, isolated(config.seed), ExitStack() as held:
         began = time.perf_counter()
         # The folder of the run is held to the end.
-        folder = held.enter_context(old_folder(Path(resume))) if resume is not None else None
+        folder = None if resume is None else held.enter_context(old_folder(config, resume))
         problem = Problem.of(config)
         if folder:
             check_resume(problem, folder)
@@ -109,7 +110,7 @@ def _run(
             problem = executor.problem  # on Ray its data is in the store, so ours can be freed
             tracker = opening.result()
             run_id = _begin(tracker, problem, folder)
-            resume_command = command_line("train", "--resume", folder) if folder else ""
+            resume_command = RUN.resume_command(folder) if folder else ""
             guard.note_resume_command(resume_command)
             try:
                 history, summary = _train(executor, folder, tracker, run_id, shown, began)

@@ -8,10 +8,10 @@ from typing import Any
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
+from fedsmu_ray.files.run_folders import RUN
 from fedsmu_ray.tracking.base import NewRun
 from fedsmu_ray.tracking.metrics import METRICS
 
-CONFIG_FILE = "config.yaml"  # of a run: in its folder, and as its artifact
 DATA_DIGEST = "fedsmu.data_digest"  # tag of a run with `Dataset.digest`
 
 
@@ -24,7 +24,7 @@ def new_run(
     """
     params = {key: str(value) for key, value in config.flat().items() if key != "name"}
     own_tags = {"mlflow.source.name": "fedsmu_ray", "fedsmu.method": config.method_name}
-    files = {CONFIG_FILE: config.to_yaml()}
+    files = {RUN.file: config.to_yaml()}
     return NewRun(name, params, {**own_tags, **(tags or {})}, files, parent)
 
 

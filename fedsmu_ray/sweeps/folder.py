@@ -3,6 +3,7 @@
     sweep.yaml      the configuration of the sweep
     trials.jsonl    one line per event: the sweep or a trial has started, a trial has ended
     ray/            files of Ray Tune
+    .lock           held by the process of the sweep
 
 A sweep is resumed from the first two, however it ended; nothing is unpickled.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files import secrets
+from fedsmu_ray.files.folders import private_folder, write
+from fedsmu_ray.files.locks import folder_lock
+from fedsmu_ray.files.run_folders import SWEEP, find_folder, new_name
 from fedsmu_ray.files.valid_json import to_json, without_nan
 from fedsmu_ray.sweeps.space import Params
 
@@ -31,64 +35,64 @@ FAILED = "failed"
 log = logging.getLogger(__name__)
 
 
-def find_folder(config: Config, resume: str | None) -> Path:
-    """The name of a new folder, or the folder to resume from.
+@contextmanager
+def new_folder(config: Config) -> Iterator[Path]:
+    """A new, private folder for a sweep, locked until the sweep has ended."""
+    folder = private_folder(Path(config.tune.storage) / new_name(config.name))
+    with folder_lock(folder, f"the sweep in {folder}"):
+        write(folder / SWEEP.file, config.anywhere().to_yaml())
+        yield folder
 
-    resume: None for a new sweep, a folder, or "" for the latest one of this name. Raises
-    ConfigError if there is none, or if it belongs to another configuration.
+
+@contextmanager
+def old_folder(config: Config, resume: str) -> Iterator[Path]:
+    """The folder of an interrupted sweep, locked until the sweep has ended.
+
+    resume: a folder, or "" for the latest one of this name. Raises ConfigError if there is none, or
+    if it belongs to another configuration, and LockedError, before anything in it is read, if its
+    sweep is still running.
     """
-    storage = Path(config.tune.storage)
-    if resume is None:
-        return storage / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    if resume:
-        found = [Path(resume)]
-    else:
-        found = sorted(path.parent for path in storage.glob(f"{config.name}-*/sweep.yaml"))
-    if not found or not (found[-1] / "sweep.yaml").exists():
-        raise ConfigError(
-            [
-                f"--resume {resume}: no sweep to resume in {resume or storage} (the folder of a "
-                "sweep has a file sweep.yaml)"
-            ]
-        )
-    _check_same(config, found[-1])
-    return found[-1]
+    folder = find_folder(SWEEP, resume, config.tune.storage, config.name)
+    with folder_lock(folder, f"the sweep in {folder}"):
+        _check_same(config, folder)
+        yield folder
 
 
 def _check_same(config: Config, folder: Path) -> None:
     """Raise ConfigError if the sweep in the folder has another configuration."""
-    before = load_config(folder / "sweep.yaml")
-    old, new = before.flat(), config.flat()
-    changed = {key for key in old | new if old.get(key) != new.get(key)}
-    if secrets.cut(asdict(before.tune)) != secrets.cut(asdict(config.tune)):
-        changed.add("tune")
-    if changed:
+    old, new = _trials_of(load_config(folder / SWEEP.file)), _trials_of(config)
+    if changed := sorted(key for key in old | new if old.get(key) != new.get(key)):
         raise ConfigError(
             [
                 f"--resume {folder}: the sweep was started with another configuration (differs in "
-                f"{', '.join(sorted(changed))}); give the same one, or start a new sweep"
+                f"{', '.join(changed)}); give the same one, or start a new sweep"
             ]
         )
 
 
+def _trials_of(config: Config) -> dict[str, Any]:
+    """The settings that decide which trials a sweep has and how they are compared."""
+    tune = secrets.cut(asdict(config.tune))
+    others = ("storage", "concurrent")  # where and how many at once
+    decisive = {f"tune.{key}": value for key, value in tune.items() if key not in others}
+    return {**config.flat(), **decisive, "tune.mode": config.tune.direction}
+
+
 class SweepFolder:
-    """The folder of a sweep, new or to be resumed, and the state of its trials.
+    """The folder of a sweep and the state of its trials.
 
     Every change of state is appended to trials.jsonl at once.
     """
 
-    def __init__(self, path: Path, config: Config) -> None:
-        """Create the folder, or read what is recorded in it."""
+    def __init__(self, path: Path) -> None:
+        """Read what is recorded in an existing folder."""
         self.path = path
         self.parent_run = ""  # id of the tracked run of the sweep
         self.run_ids: dict[int, str] = {}  # of the trials that have started, by index
         self.unfinished: dict[int, Params] = {}  # trials that have started and not ended
         self.ended: dict[int, dict[str, Any]] = {}  # events of the trials that have ended
         # Whether the last line may be incomplete, as after a crash.
-        self.needs_newline = path.exists()
-        if not path.exists():
-            path.mkdir(parents=True)
-            (path / "sweep.yaml").write_text(config.anywhere().to_yaml(), encoding="utf-8")
+        self.needs_newline = (path / "trials.jsonl").exists()
         for event in self.events():
             # A failed trial counts as unfinished here: it is repeated, in the same tracked run.
             if event.get("status") != FAILED:

@@ -7,16 +7,17 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 from fedsmu_ray.config.schema import Config
-from fedsmu_ray.display.formatting import command_line
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.files.run_folders import SWEEP
 from fedsmu_ray.processes import guard
 from fedsmu_ray.sweeps import space
-from fedsmu_ray.sweeps.folder import SweepFolder, find_folder
+from fedsmu_ray.sweeps.folder import SweepFolder, new_folder, old_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.tracking.base import RunStatus
 from fedsmu_ray.tracking.registry import open_tracker
@@ -30,41 +31,43 @@ def sweep(
     address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted sweep
     of the same configuration, or "" for the latest one; its completed trials are not run again.
     display: show progress on stderr. An interrupt or error ends the open runs as KILLED or FAILED
-    and is raised again.
+    and is raised again. The folder of the sweep is locked until then: LockedError, which names the
+    process, is raised for a sweep that is still running.
     """
     began = time.perf_counter()
     space.check(config)
-    path = find_folder(config, resume)
-    # Loads the data, and raises before anything starts if the model does not fit it.
-    dataset = Problem.of(config).dataset
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are displayed already
-    # Opening MLflow, importing Tune and starting Ray take seconds each, so all happen at once.
-    with ThreadPoolExecutor() as background:
-        tracking = config.tracking
-        opening = background.submit(
-            open_tracker, tracking.uri, tracking.experiment, config.tune.storage
-        )
-        importing = background.submit(_import_tuner)
-        with ray_cluster.cluster(address, config) as where:
-            backend(config.compute.executor).check(config.compute, address)
-            stored = ray_cluster.store(dataset)
-            del dataset  # one copy on this node is enough
-            run_trials, tracker = importing.result(), opening.result()
-            recorder = SweepRecorder(config, SweepFolder(path, config), tracker)
-            status: RunStatus = "FAILED"
-            resume_command = command_line("tune", "--resume", path)
-            guard.note_resume_command(resume_command)
-            try:
-                run_trials(config, recorder, stored, where, display)
-                status = "FINISHED"
-            except KeyboardInterrupt:
-                status = "KILLED"
-                raise
-            finally:
-                outcome = recorder.close(status, time.perf_counter() - began)
-                if status != "FINISHED" and display:
-                    print(f"to resume: {resume_command}", file=sys.stderr)
-            return outcome
+    with ExitStack() as held:  # the folder of the sweep
+        path = None if resume is None else held.enter_context(old_folder(config, resume))
+        # Loads the data, and raises before anything starts if the model does not fit it.
+        dataset = Problem.of(config).dataset
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are displayed already
+        # Opening MLflow, importing Tune and starting Ray take seconds each, so all happen at once.
+        with ThreadPoolExecutor() as background:
+            tracking = config.tracking
+            opening = background.submit(
+                open_tracker, tracking.uri, tracking.experiment, config.tune.storage
+            )
+            importing = background.submit(_import_tuner)
+            with ray_cluster.cluster(address, config) as where:
+                backend(config.compute.executor).check(config.compute, address)
+                stored = ray_cluster.store(dataset)
+                del dataset  # one copy on this node is enough
+                run_trials, tracker = importing.result(), opening.result()
+                path = path or held.enter_context(new_folder(config))
+                recorder = SweepRecorder(config, SweepFolder(path), tracker)
+                status: RunStatus = "FAILED"
+                guard.note_resume_command(SWEEP.resume_command(path))
+                try:
+                    run_trials(config, recorder, stored, where, display)
+                    status = "FINISHED"
+                except KeyboardInterrupt:
+                    status = "KILLED"
+                    raise
+                finally:
+                    outcome = recorder.close(status, time.perf_counter() - began)
+                    if status != "FINISHED" and display:
+                        print(f"to resume: {SWEEP.resume_command(path)}", file=sys.stderr)
+                return outcome
 
 
 def _import_tuner() -> Callable[[Config, SweepRecorder, list[Any], str, bool], None]:

@@ -295,13 +295,13 @@ def test_the_folder_of_a_run_is_new_private_and_locked(tmp_path):
             modes = [stat.S_IMODE(p.stat().st_mode) for p in (folder, folder / "config.yaml")]
             assert modes == [0o700, 0o600]
             with pytest.raises(LockedError, match=f"the run in {folder} is in use by process"):
-                old_folder(folder).__enter__()
-    with old_folder(one) as again:
+                old_folder(kept, folder).__enter__()
+    with old_folder(kept, one) as again:
         assert again == one
     with new_folder(parse({**PLAIN, "checkpoint": {}})) as none:
         assert none is None
     with pytest.raises(ConfigError, match="--resume .*: not the folder of a run .no config.yaml"):
-        old_folder(tmp_path).__enter__()
+        old_folder(kept, tmp_path).__enter__()
 
 
 def test_a_run_that_is_still_alive_is_not_resumed(tmp_path):

@@ -1,12 +1,15 @@
 """The folder of a sweep: what is recorded in it and what a resumed sweep reads."""
 
 import json
+import os
+import socket
+import stat
 
 import pytest
 
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.sweeps.folder import SweepFolder, find_folder
+from fedsmu_ray.errors import ConfigError, LockedError
+from fedsmu_ray.sweeps.folder import SweepFolder, new_folder, old_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.tracking.base import NoTracker
 
@@ -21,10 +24,21 @@ def sweep_config(storage, **sections):
     )
 
 
+def make_folder(config):
+    """The folder of a sweep that has ended."""
+    with new_folder(config) as path:
+        return path
+
+
+def resume(config, given):
+    with old_folder(config, given) as path:
+        return path
+
+
 def test_a_full_disk_loses_a_recorded_event_and_does_not_end_the_sweep(tmp_path, caplog):
     """Writing to /dev/full always fails with "No space left on device"."""
     config = sweep_config(tmp_path)
-    folder = SweepFolder(find_folder(config, None), config)
+    folder = SweepFolder(make_folder(config))
     SweepRecorder(config, folder, NoTracker())
     lines = folder.path / "trials.jsonl"
     folder.append({"event": "start", "index": 0, "params": {"local.lr": 0.1}, "run_id": "a"})
@@ -49,8 +63,7 @@ def test_a_full_disk_loses_a_recorded_event_and_does_not_end_the_sweep(tmp_path,
 def test_a_resumed_sweep_knows_what_was_recorded(tmp_path):
     """The lines were written by an earlier release; resumed sweeps must still read them."""
     config = sweep_config(tmp_path)
-    path = tmp_path / f"{config.name}-20250101-000000-1"
-    SweepFolder(path, config)
+    path = make_folder(config)
     ended = {"event": "end", "index": 0, "status": "completed", "score": 0.5, "run_id": "a"}
     events = [
         {"event": "sweep", "run_id": "parent"},
@@ -61,7 +74,8 @@ def test_a_resumed_sweep_knows_what_was_recorded(tmp_path):
     ]
     text = "".join(json.dumps(event) + "\n" for event in events) + '{"event": "st'
     (path / "trials.jsonl").write_text(text)
-    folder = SweepFolder(find_folder(config, ""), config)
+    with old_folder(config, "") as found:
+        folder = SweepFolder(found)
     assert folder.path == path and folder.parent_run == "parent"
     assert folder.ended == {0: ended}
     assert folder.unfinished == {1: {"local.lr": 0.2}}  # it failed, so it runs again
@@ -80,29 +94,44 @@ def test_a_resumed_sweep_knows_what_was_recorded(tmp_path):
     }
 
 
-def test_the_latest_sweep_of_a_name_is_resumed_and_only_with_its_configuration(tmp_path):
+def test_a_sweep_is_resumed_only_with_its_configuration(tmp_path):
     config = sweep_config(tmp_path)
-    with pytest.raises(ConfigError, match="no sweep to resume in"):
-        find_folder(config, "")
-    assert not find_folder(config, None).exists()  # a new folder is made when the sweep starts
-    paths = [tmp_path / f"{config.name}-2025010{day}-000000-1" for day in (1, 2)]
-    for path in paths:
-        SweepFolder(path, config)
-    assert find_folder(config, "") == paths[1]
-    assert find_folder(config, str(paths[0])) == paths[0]
+    with pytest.raises(ConfigError, match="no sweep to resume in .*: none is named experiment"):
+        resume(config, "")
+    path = make_folder(config)
+    assert resume(config, "") == resume(config, str(path)) == path
     with pytest.raises(ConfigError, match=r"another configuration \(differs in local.lr, seed\)"):
-        find_folder(sweep_config(tmp_path, seed=1, local={"lr": 0.3}), "")
-    with pytest.raises(ConfigError, match=r"differs in tune\)"):
-        other = {"storage": str(tmp_path), "space": {"local.lr": {"grid": [0.1]}}}
-        find_folder(sweep_config(tmp_path, tune=other), "")
+        resume(sweep_config(tmp_path, seed=1, local={"lr": 0.3}), "")
+    tune = {"storage": str(tmp_path), "space": {"local.lr": {"grid": [0.1, 0.2]}}}
+    with pytest.raises(ConfigError, match=r"differs in tune.space\)"):
+        other = {**tune, "space": {"local.lr": {"grid": [0.1]}}}
+        resume(sweep_config(tmp_path, tune=other), "")
+    # Where the sweep is and how many trials run at once does not change its trials; the mode is
+    # the metric's own.
+    same = {**tune, "storage": "elsewhere", "concurrent": 1, "mode": "max"}
+    assert resume(sweep_config(tmp_path, tune=same), str(path)) == path
+
+
+def test_a_sweep_has_a_folder_of_its_own_that_is_private_and_locked(tmp_path):
+    config = sweep_config(tmp_path / "sweeps")
+    with new_folder(config) as one, new_folder(config) as other:  # in the same second
+        assert one != other and one.parent == other.parent == tmp_path / "sweeps"
+        modes = [stat.S_IMODE(p.stat().st_mode) for p in (one, one / "sweep.yaml")]
+        assert modes == [0o700, 0o600]
+        for given in ("", str(other)):
+            with pytest.raises(LockedError) as caught:
+                resume(config, given)
+            owner = f"process {os.getpid()} on {socket.gethostname()}"
+            assert f"the sweep in {other} is in use by {owner} (since " in str(caught.value)
+    assert resume(config, "") == other
 
 
 def test_nan_that_an_earlier_release_wrote_is_read_as_none(tmp_path):
     config = sweep_config(tmp_path)
-    folder = SweepFolder(tmp_path / "sweep", config)
+    folder = SweepFolder(make_folder(config))
     line = (
         '{"event": "end", "index": 0, "status": "completed", "score": NaN, "test_loss": -Infinity}'
     )
     (folder.path / "trials.jsonl").write_text(line + "\n")
-    (row,) = SweepFolder(tmp_path / "sweep", config).ended.values()
+    (row,) = SweepFolder(folder.path).ended.values()
     assert row["score"] is None and row["test_loss"] is None

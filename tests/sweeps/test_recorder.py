@@ -62,7 +62,7 @@ def specs(config):
 
 
 def open_recorder(config, tmp_path, gone=()):
-    return SweepRecorder(config, SweepFolder(tmp_path / "sweep", config), ListTracker(gone))
+    return SweepRecorder(config, SweepFolder(tmp_path), ListTracker(gone))
 
 
 def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
@@ -159,7 +159,7 @@ def test_the_best_trial_has_the_smallest_loss_and_is_never_one_that_diverged(
     assert outcome["best"]["index"] == best and outcome["mode"] == "min"
     # A sweep that is resumed reads the same from the file, which is valid JSON.
     assert open_recorder(config, tmp_path).close("FINISHED", 1.0)["trials"] == outcome["trials"]
-    text = (tmp_path / "sweep" / "trials.jsonl").read_text()
+    text = (tmp_path / "trials.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text
 
 
@@ -187,7 +187,7 @@ def test_runs_that_the_tracker_had_lost_are_remembered_by_their_new_ids(config, 
     assert resumed.tracker.calls[-1] == ("log", f"new {run_id}", 2)
     (_, _, parent), (_, _, child), _ = resumed.tracker.calls
     assert parent.tags["fedsmu.sweep"] == "parent" and child.parent == "new run1"
-    again = SweepFolder(tmp_path / "sweep", config)
+    again = SweepFolder(tmp_path)
     assert again.parent_run == "new run1" and again.run_ids == {0: f"new {run_id}"}
     assert list(again.unfinished) == [0]
 
@@ -196,4 +196,4 @@ def test_secrets_in_the_error_of_a_trial_are_cut_out(config, tmp_path):
     recorder = open_recorder(config, tmp_path)
     recorder.fail(specs(config)[0], "OSError: http://me:secret@host is away")
     assert recorder.tracker.calls[-1][4]["fedsmu.error"] == "OSError: http://me:***@host is away"
-    assert "secret" not in (tmp_path / "sweep" / "trials.jsonl").read_text()
+    assert "secret" not in (tmp_path / "trials.jsonl").read_text()

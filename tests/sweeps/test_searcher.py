@@ -13,7 +13,7 @@ from fedsmu_ray.sweeps.space import TrialSpec
 
 def sweep(tmp_path, **tune):
     config = parse({"tune": {"baselines": [{"algorithm.name": "fedavg"}], **tune}})
-    return config, SweepFolder(tmp_path / "sweep", config)
+    return config, SweepFolder(tmp_path)
 
 
 def suggest(searcher, trial_id="t"):
@@ -82,7 +82,7 @@ def test_a_study_with_diverged_trials_goes_on_and_can_be_resumed(tmp_path):
         spec = suggest(searcher, f"t{i}")
         end(folder, i, spec.params, score)
         searcher.on_trial_complete(f"t{i}", {"test/loss": score})
-    resumed = trial_searcher(config, SweepFolder(folder.path, config))
+    resumed = trial_searcher(config, SweepFolder(folder.path))
     for each in (searcher, resumed):
         assert [(t.state.name, t.value) for t in each.study.study.trials] == [
             ("COMPLETE", 0.5),

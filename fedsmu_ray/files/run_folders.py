@@ -1,0 +1,95 @@
+"""Folders of runs and sweeps, `<name>-<time>-<process id>`, and which of them is to be resumed."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsmu_ray.environment import expand_path
+from fedsmu_ray.errors import ConfigError
+
+_SUFFIX = re.compile(r"-([0-9]{8}-[0-9]{6})-([0-9]+)(?:-([0-9]+))?$")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder."""
+
+    what: str
+    command: str  # that makes and resumes it
+    file: str  # that every folder of this kind has, and no other
+
+    def resume_command(self, folder: str | Path) -> str:
+        """The command that resumes what is in a folder, for a shell."""
+        return f"python -m fedsmu_ray.{self.command} --resume {shlex.quote(str(folder))}"
+
+
+RUN = Kind("run", "train", "config.yaml")
+SWEEP = Kind("sweep", "tune", "sweep.yaml")
+
+
+def new_name(name: str) -> str:
+    """The name of a new folder."""
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+def find_folder(kind: Kind, resume: str | Path, parent: str | Path = ".", name: str = "") -> Path:
+    """The folder that `--resume` means: `resume`, or for "" the latest in `parent` of this name.
+
+    Raises ConfigError, which says what is there instead, if it is not of this kind.
+    """
+    if str(resume):
+        return _given(kind, str(resume))
+    folders = _folders(kind, Path(parent))
+    if name not in folders:
+        others = f"; there are {', '.join(sorted(folders)[:10])}" if folders else ""
+        raise ConfigError(
+            [f"--resume: no {kind.what} to resume in {parent}: none is named {name}{others}"]
+        )
+    return folders[name]
+
+
+def _folders(kind: Kind, parent: Path) -> dict[str, Path]:
+    """The latest folder of this kind in `parent` for every name."""
+    paths = parent.iterdir() if parent.is_dir() else []
+    found = [(made, p) for p in paths if (made := _SUFFIX.search(p.name)) and _is(kind, p)]
+    found.sort(key=lambda each: (each[0][1], int(each[0][2]), int(each[0][3] or 1)))
+    return {path.name[: made.start()]: path for made, path in found}
+
+
+def _is(kind: Kind, folder: Path) -> bool:
+    return (folder / kind.file).is_file()
+
+
+def _given(kind: Kind, given: str) -> Path:
+    try:
+        folder = Path(expand_path(given))
+    except ValueError as error:
+        raise ConfigError([f"--resume {given}: {error}"]) from None
+    if not _is(kind, folder):
+        raise ConfigError([f"--resume {given}: {_explain(kind, folder)}"])
+    return folder
+
+
+def _explain(kind: Kind, folder: Path) -> str:
+    """Why a path is not a folder of this kind, and what was probably meant."""
+    expected = f"not the folder of a {kind.what} (no {kind.file} in it)"
+    if not folder.exists():
+        names = [path.name for path in _folders(kind, folder.parent).values()]
+        close = difflib.get_close_matches(folder.name, names, n=1)
+        return "there is no such folder" + "".join(f"; did you mean {name}?" for name in close)
+    if folder.is_file():
+        meant = f", {folder.parent}" if _is(kind, folder.parent) else ""
+        return f"a file; give the folder of a {kind.what}{meant}"
+    for place in (folder, folder.parent, folder.parent.parent):  # checkpoints of a trial are inside
+        for each in (SWEEP, RUN):
+            if _is(each, place) and (place == folder or _SUFFIX.search(place.name)):
+                return f"{expected}; it belongs to a {each.what}: {each.resume_command(place)}"
+    if inner := _folders(kind, folder):
+        return f"{expected}; give one of those that it holds, such as {list(inner.values())[-1]}"
+    return expected
