@@ -31,10 +31,11 @@ def check(values: Mapping[str, Any]) -> list[str]:
 
 
 def _unusable_name(name: str) -> Iterator[str]:
-    if not re.fullmatch(r"\w[\w .,=+()@-]{0,99}", name):
+    # A folder's name has at most 255 bytes, about 30 of them for time and process.
+    if not re.fullmatch(r"\w[\w .,=+()@-]{0,99}", name) or len(name.encode()) > 220:
         yield (
             f"name = {format_value(name)}: must begin with a letter or digit and hold up to 100 "
-            "letters, digits, spaces and .,=+()@_-, since folders are named after it"
+            "letters, digits, spaces and .,=+()@_- (220 bytes), since folders are named after it"
         )
 
 

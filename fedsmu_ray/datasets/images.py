@@ -168,12 +168,14 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True, highlight=False, quiet=total <= SILENT)
+    console = Console(
+        stderr=True, markup=False, emoji=False, highlight=False, quiet=total <= SILENT
+    )
     done, last_line = 0, time.monotonic()
     if not console.is_terminal:
         console.print(f"{what} (once; then they are cached)", soft_wrap=True)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

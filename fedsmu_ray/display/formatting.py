@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 
 PIPED_WIDTH = 200  # columns, enough for every table
+# Names and messages are printed as they are: they are neither markup nor emoji codes.
+AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def stdout() -> Console:
     """The console for results: as wide as the terminal, or PIPED_WIDTH columns if it is piped."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    console = Console(**AS_IT_IS)
+    return console if console.is_terminal else Console(**AS_IT_IS, width=PIPED_WIDTH)
 
 
 def size(nbytes: float) -> str:

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fedsmu_ray.display.formatting import dropped_note, percent, size
+from fedsmu_ray.display.formatting import AS_IT_IS, dropped_note, percent, size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,14 +31,14 @@ class _Display:
     """A live progress bar on a terminal; elsewhere, lines at intervals."""
 
     def __init__(self, enabled: bool) -> None:
-        self.console = Console(stderr=True, highlight=False, quiet=not enabled)
+        self.console = Console(stderr=True, quiet=not enabled, **AS_IT_IS)
         self.is_live = enabled and self.console.is_terminal
         self.last_line = time.monotonic()
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:g}/{task.total:g}"),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -61,7 +61,7 @@ class _Display:
 
     def print_line(self, line: str) -> None:
         """Print a line that stays."""
-        self.console.print(line, soft_wrap=True, markup=False)
+        self.console.print(line, soft_wrap=True)
         self.last_line = time.monotonic()
 
     def needs_line(self) -> bool:

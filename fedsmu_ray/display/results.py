@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from fedsmu_ray.display.formatting import (
     size,
     stdout,
 )
+from fedsmu_ray.files.run_folders import SWEEP
 from fedsmu_ray.tracking.metrics import is_finite, rank
 
 
@@ -53,7 +55,10 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
             f"diverged, with {metric} NaN or infinite: {'; '.join(diverged)}", soft_wrap=True
         )
     for trial in outcome["failed"]:
-        console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True, markup=False)
+        console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True)
+    if outcome["failed"]:
+        again = SWEEP.resume_command(outcome["folder"])
+        console.print(f"to run what has failed once more: {again}", soft_wrap=True)
     if outcome["tracking_uri"]:
         console.print(
             f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run "
@@ -119,5 +124,7 @@ def _print_store(console: Console, results: Mapping[str, Any]) -> None:
         console.print("tracking is off (tracking.uri=null)")
         return
     is_server = uri.startswith("http")
-    viewer = f"a browser at {uri}" if is_server else f"mlflow ui --backend-store-uri {uri}"
+    viewer = (
+        f"a browser at {uri}" if is_server else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    )
     console.print(f"runs are in {uri}; compare them with\n  {viewer}", soft_wrap=True)

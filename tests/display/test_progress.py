@@ -68,3 +68,20 @@ def test_lines_of_a_sweep(capsys, always):
         "[2/3] 002 lr=0.2: 75.00 %",
         "[3/3] 001 lr=0.1: failed: no reason",
     ]
+
+
+@pytest.mark.parametrize("text", ["demo [/nlp]", "x[draft]y", ":smile:", "{task.x} [red]"])
+def test_names_are_shown_as_they_are(capsys, always, text):
+    config = SimpleNamespace(**{**vars(CONFIG), "name": text, "model_name": text})
+    with RunProgress(config, 12345, text, enabled=True) as shown:
+        shown.update(EVALUATED)
+    with SweepProgress(text, 1, 0, 6, text, enabled=True) as sweep:
+        sweep.update(text, 2, 0.5)
+        live = sweep.progress.get_renderable()  # the bars of a terminal
+        sweep.console.print(live)
+        sweep.finish(text, f"failed: {text}", None)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"{text}: fedsmu on digits, {text} with")
+    assert lines[2] == f"{text}: 1 trials of up to 6 rounds; {text}"
+    assert any(line.startswith(f"  {text} ") for line in lines)
+    assert lines[-1] == f"[1/1] {text}: failed: {text}"

@@ -39,6 +39,7 @@ def outcome(**changes):
         "experiment": "fedsmu",
         "name": "small",
         "seconds": 10.4,
+        "folder": "my runs/small-1",
         **changes,
     }
 
@@ -125,3 +126,30 @@ def test_trials_are_compared_by_their_metric_and_diverged_ones_come_last(capsys)
 def test_a_run_that_diverged_says_so(capsys):
     print_run({**SUMMARY, "test_loss": float("nan")})
     assert "the model has diverged: test loss nan; lower local.lr" in capsys.readouterr().out
+
+
+MARKUP = ("demo [/nlp]", "[/x]", "x[draft]y", "[bold]b[/bold]", ":smile: \\[a]", "[link=x]", "100%")
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_names_params_and_errors_are_printed_as_they_are(capsys, text):
+    uri = f"sqlite:////{text}/mlflow.db"
+    print_run({**SUMMARY, "tracking_uri": uri})
+    assert f"runs are in {uri}; compare" in capsys.readouterr().out
+    row = {**trial(0, 0.5, **{"model.options": text}), "name": text, "method": text}
+    failed = [{"name": text, "error": f"{text}: {text}"}]
+    given = {"experiment": text, "name": text, "tracking_uri": uri, "folder": text}
+    print_sweep(outcome(trials=[row, {**row, "score": None}], failed=failed, **given))
+    out = capsys.readouterr().out
+    heading, *table = rows(out)
+    assert heading[2] == "options" and out.count(f" {text}  ") >= 2
+    assert f"failed: {text}: {text}: {text}\n" in out
+    assert f"in experiment '{text}', run '{text}'" in out
+    assert f"diverged, with test/accuracy NaN or infinite: {text}\n" in out
+
+
+def test_commands_to_paste_are_quoted_for_a_shell(capsys):
+    print_sweep(outcome(tracking_uri="sqlite:////my data (1)/mlflow.db"))
+    out = capsys.readouterr().out
+    assert "mlflow ui --backend-store-uri 'sqlite:////my data (1)/mlflow.db'\n" in out
+    assert "once more: python -m fedsmu_ray.tune --resume 'my runs/small-1'\n" in out
