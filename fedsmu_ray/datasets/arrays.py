@@ -119,12 +119,14 @@ def _moments(
     images: NDArray[Any], arrays: Mapping[str, Any], scale: float, where: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel: those given, else the images' own."""
+    if scale <= 0:
+        raise ConfigError([f"{where}: scale = {scale:g} must be positive"])
     if "mean" not in arrays or "std" not in arrays:
         return moments(images, scale)
     mean, std = (
         floats(arrays[key], f"{where}: {key} (per channel)", images.shape[1])
         for key in ("mean", "std")
     )
-    if min(scale, *std) <= 0:
-        raise ConfigError([f"{where}: std = {std} and scale = {scale:g} must be positive"])
+    if min(std) <= 0:
+        raise ConfigError([f"{where}: std = {std} must be positive"])
     return mean, std

@@ -50,7 +50,7 @@ def whole_numbers(array: NDArray[Any], what: str) -> NDArray[Any]:
         return array.astype(np.int64)
     if array.dtype.kind != "f":
         return array
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         wrong = np.argwhere(~((array % 1 == 0) & (np.abs(array) < EXACT)))
     if len(wrong):
         at = tuple(wrong[0].tolist())

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsmu_ray.datasets import cache
-from fedsmu_ray.datasets.dataset import Dataset, moments
+from fedsmu_ray.datasets.dataset import Dataset, checked, moments
 from fedsmu_ray.datasets.folders import named_errors, report_skipped, visible
 from fedsmu_ray.datasets.pixels import ignored, pixels, rgb
 from fedsmu_ray.errors import ConfigError
@@ -99,7 +99,8 @@ def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: i
     arrays, facts = cache.cached(name, root, mark, nbytes, write_arrays)
     mean, std = tuple(facts["mean"]), tuple(facts["std"])
     train_x, train_y, test_x, test_y = (arrays[key] for key in cache.NAMES)
-    return Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std)
+    dataset = Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std)
+    return checked(dataset, f"data.root: {root}")
 
 
 def _decode(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +29,11 @@ class Npz(DatasetSource):
         try:
             with root.open("rb") as raw, np.load(raw) as file:
                 arrays = dict(file)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # of many types, depending on where the file is damaged
             raise ConfigError(
                 [
                     f"data.root: {root} cannot be read ({error}); it must be a complete file "
                     "written by numpy.savez, without Python objects"
                 ]
-            ) from None
+            ) from error
         return from_arrays(name, arrays, f"data.root: {root}")

@@ -18,6 +18,7 @@ from fedsmu_ray.datasets.npz import Npz
 from fedsmu_ray.datasets.synthetic import Synthetic
 from fedsmu_ray.datasets.tiny_imagenet import TinyImageNet
 from fedsmu_ray.datasets.torchvision_files import CIFAR, MNIST
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.numerics.isolation import isolated
 
 # Values of `data.dataset`: names, and forms that hold a name of the user's.
@@ -52,6 +53,12 @@ def load_dataset(name: str, options: Mapping[str, Any], root: Path, download: bo
     name, options, root, download: the settings `data.dataset`, `data.options`, `data.root` and
     `data.download`. Raises ConfigError that says what is unknown, missing or damaged, and the cure.
     """
-    # Trials with different seeds share the data, so what its code draws depends on no seed.
-    with isolated(0):
-        return find(name).from_options(name, options).load(name, root, download)
+    source = find(name).from_options(name, options)
+    try:
+        # Trials with different seeds share the data, so what its code draws depends on no seed.
+        with isolated(0):
+            return source.load(name, root, download)
+    except MemoryError as error:
+        raise ConfigError(
+            [f"data.dataset = {name}: it does not fit the memory ({error}); use fewer samples"]
+        ) from error

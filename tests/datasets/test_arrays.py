@@ -134,6 +134,7 @@ def test_memory_mapped_and_read_only_arrays(tmp_path):
         ({"mean": [0.5] * 3, "std": [0.1, 0.1, 0.0]}, "std = .* must be positive"),
         ({"mean": ["a"] * 3, "std": [0.1] * 3}, "mean .per channel. = .*expected 3 finite numbers"),
         ({"train_x": np.ones((24, 2)), "mean": [0], "std": [1]}, "mean is for images"),
+        ({"scale": 0}, "scale = 0 must be positive"),
         ({"symbols": 7}, "symbols is for tokens"),
         ({**SPARE, "symbols": 5}, "train_x holds tokens 0 to 6; they must be in 0..4"),
         (

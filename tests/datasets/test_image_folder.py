@@ -85,6 +85,13 @@ def test_an_empty_class_is_an_error(folder, split, content):
         load("image_folder", folder)
 
 
+def test_one_class_is_an_error(tmp_path, cache_folder):
+    for split in ("train", "test"):
+        write_images(tmp_path, split, "images", 2)
+    with pytest.raises(ConfigError, match="classes = 1: there must be at least two"):
+        load("image_folder", tmp_path)
+
+
 def test_classes_of_train_and_test_are_compared(folder, caplog):
     write_images(folder, "train", "bird", 1)
     assert load("image_folder", folder).classes == 3

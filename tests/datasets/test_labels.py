@@ -18,6 +18,7 @@ from tests.helpers.dataset_files import load, small_arrays
         ([0, 1, 9, 1], [2, 0], 10, [0, 1, 9, 1], 10),  # classes may lack samples
         ([False, True], [True], None, [0, 1], 2),
         ([0.0, 2.0, 1.0], [1.0], None, [0, 2, 1], 3),
+        (np.float16([0, 2, 1]), [1.0], None, [0, 2, 1], 3),
         (np.array([0, 1], ">u2"), np.array([1], np.int8), None, [0, 1], 2),
     ],
 )

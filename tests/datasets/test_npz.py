@@ -17,6 +17,12 @@ def test_npz(tmp_path):
     (tmp_path / "half.npz").write_bytes((tmp_path / "own.npz").read_bytes()[:3000])
     with pytest.raises(ConfigError, match="half.npz cannot be read"):
         load("npz", tmp_path / "half.npz")
+    np.savez_compressed(tmp_path / "hole.npz", **small_arrays())
+    raw = bytearray((tmp_path / "hole.npz").read_bytes())
+    raw[200:260] = bytes(60)
+    (tmp_path / "hole.npz").write_bytes(raw)
+    with pytest.raises(ConfigError, match="hole.npz cannot be read"):
+        load("npz", tmp_path / "hole.npz")
     with pytest.raises(ConfigError, match="is not an .npz file; set data.root to the file itself"):
         load("npz", tmp_path)
 

@@ -144,6 +144,8 @@ def test_images_are_turned_as_their_exif_data_says(kind):
 
 def test_every_mode_has_pixels_or_an_error():
     for mode in Image.MODES:
+        if mode.startswith("BGR"):  # deprecated, and in no file
+            continue
         image = Image.new(mode, (3, 2))
         if mode in ("I", "F"):
             with pytest.raises(ValueError, match="it is not known"):

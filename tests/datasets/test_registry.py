@@ -38,6 +38,13 @@ def test_options_of_a_data_set_without_options():
         load("digits", n=1)
 
 
+def test_data_that_does_not_fit_the_memory():
+    with pytest.raises(
+        ConfigError, match="data.dataset = synthetic: it does not fit the memory .Un"
+    ):
+        load("synthetic", classes=2**50)
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_option_is_described(name):
     source = DATASETS[name]

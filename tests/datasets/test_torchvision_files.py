@@ -29,6 +29,11 @@ def test_broken_idx_files_are_named(tmp_path):
     write_idx(tmp_path, "train-labels-idx1-ubyte", np.full(40, 11, np.uint8), zipped=False)
     with pytest.raises(ConfigError, match="largest label 11"):
         load("mnist", tmp_path)
+    write_mnist(tmp_path, zipped=False, train=0)
+    with pytest.raises(
+        ConfigError, match="train_x .0, 1, 28, 28. .* must hold the same number .* at"
+    ):
+        load("mnist", tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(ConfigError, match="train-labels-idx1-ubyte.* is missing"):
         load("mnist", tmp_path)
