@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 
 from fedsmu_ray.errors import ConfigError, ExperimentError
+from fedsmu_ray.numerics.isolation import isolated
 
 T = TypeVar("T")
 
@@ -153,6 +154,7 @@ def _import(where: str, module_name: str) -> ModuleType:
     try:
         with (
             reported(f"{where}: importing {module_name}"),
+            isolated(0),  # what is drawn in an import is the same in every run
             _process_state_kept(),
             _arguments_hidden(module_name),
         ):

@@ -14,8 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A folder (or top-level module) imports only from itself and from those in the lines above its own.
 LAYERS = [
     ["errors", "environment", "processes"],
-    ["files"],
-    ["plugins", "cli", "numerics"],
+    ["files", "numerics"],
+    ["plugins", "cli"],
     ["tracking"],
     ["wire"],
     ["datasets", "models"],

@@ -117,6 +117,8 @@ class Description:
     progress: SavedProgress
     data: _Text | None = None  # `Dataset.digest`; None in checkpoints of earlier releases
     versions: dict[_Text, _Text] | None = None  # likewise
+    # Likewise; the digest of every buffer and frozen parameter of the model.
+    constants: dict[_Text, _Text] | None = None
 
     @staticmethod
     def parse(plain: Mapping[str, Any]) -> Description:
@@ -138,15 +140,22 @@ class Origin:
     config: dict[str, Any]
     data: str
     versions: dict[str, str]
+    constants: dict[str, str]
 
     @staticmethod
     def of(problem: Problem) -> Origin:
         """The origin of a problem's experiment, as it is now."""
-        return Origin(problem.config.flat(), problem.dataset.digest(), versions())
+        return Origin(
+            problem.config.flat(),
+            problem.dataset.digest(),
+            versions(),
+            problem.probed.digests(),
+        )
 
     def describe(self, progress: Progress) -> Description:
         """The description of a checkpoint."""
-        return Description(self.config, SavedProgress.of(progress), self.data, self.versions)
+        saved = SavedProgress.of(progress)
+        return Description(self.config, saved, self.data, self.versions, self.constants)
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,7 @@ class Resumption:
         """
         self._check_config()
         self._check_data()
+        self._check_constants()
         self._check_records()
         self._check_rounds()
         self._check_clients(states)
@@ -214,6 +224,18 @@ class Resumption:
                 f"data.dataset = {self.problem.config.data.dataset}: its samples or labels have "
                 f"changed since the checkpoint was written (digest {now[:12]}, before "
                 f"{before[:12]}); restore the data, or start a new run"
+            )
+
+    def _check_constants(self) -> None:
+        before, now = self.saved.constants, self.problem.probed.digests()
+        if before is None:
+            return
+        changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+        if changed:
+            raise self._refuse(
+                f"model.name = {self.problem.config.model_name}: its buffers or frozen parameters "
+                f"{', '.join(changed[:3])} have changed since the checkpoint was written; restore "
+                "what they are made from, or start a new run"
             )
 
     def _check_records(self) -> None:

@@ -47,6 +47,11 @@ class Probed:
     reference: tuple[Tensor, Tensor] | None = None
     rows_independent: bool = True  # whether the samples of a batch do not affect each other
 
+    def digests(self) -> dict[str, str]:
+        """The digest of every constant, by name."""
+        constants = self.constants or {}
+        return {name: parameters.digest(value) for name, value in constants.items()}
+
     def restored(self, module: nn.Module, name: str) -> nn.Module:
         """A module that was built anew, with the constants of the one that was probed.
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fedsmu_ray.errors import ClientError
+from fedsmu_ray.errors import ClientError, ConfigError
 from fedsmu_ray.federation.rounds import rounds
 from tests.helpers.experiments import inline, outcome, problem_of
 
@@ -44,6 +44,21 @@ def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
             b.test_loss,
             b.uplink_bytes,
         )
+
+
+def test_what_is_drawn_for_a_users_model_is_the_same_in_all_processes(executor):
+    def problem_with(model, **options):
+        name = f"import:tests.helpers.random_models:{model}"
+        return problem_of({"name": "fedavg"}, model={"name": name, "options": options})
+
+    for problem in (
+        problem_with("fixed", draw="process", place="buffer"),  # another one in every process
+        problem_with("noisy", how="numpy"),
+    ):
+        executor.load(problem)
+        assert outcome(problem, executor)[1] == inline(problem)[1]
+    with pytest.raises(ConfigError, match="fixed: built in another process.* different outputs"):
+        executor.load(problem_with("fixed", draw="process", place="attribute"))
 
 
 def test_actors_loaded_with_another_experiment_keep_nothing_of_the_first(ray_cluster):

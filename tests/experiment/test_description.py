@@ -63,11 +63,12 @@ def forge(folder, manifest):
 
 
 def test_the_format(written, problem):
-    """Its keys are those that earlier releases wrote, and two more that may be missing."""
+    """Its keys are those that earlier releases wrote, and three more that may be missing."""
     described = written[1]["progress"]
-    assert list(described) == ["config", "progress", "data", "versions"]
+    assert list(described) == ["config", "progress", "data", "versions", "constants"]
     assert described["config"] == json.loads(json.dumps(problem.config.flat()))
     assert described["data"] == problem.dataset.digest()
+    assert described["constants"] == {}
     assert set(described["versions"]) >= {"fedsmu_ray", "python", "torch", "numpy"}
     progress = described["progress"]
     assert list(progress) == [
@@ -228,6 +229,28 @@ def leaves(value, path=()):
 
 VALUES = [None, True, -1, 0, 1, 7, 2**31, 2**64, 10**400, 0.5, -0.0, float("nan"), float("inf")]
 VALUES += ["", "4", "\0", "../x", "9" * 5000, [], [[]], {}, {"4": 0}, {"": None}]
+
+
+def test_a_model_with_other_buffers_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "scale.txt").write_text("1.0")
+    (tmp_path / "scaled.py").write_text(
+        "import torch\nfrom pathlib import Path\nfrom torch import nn\n"
+        "class Scaled(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(self.scale * x.flatten(1))\n"
+        "def model(shape, classes):\n"
+        "    module = Scaled(64, classes)\n"
+        f"    scale = float(Path({str(tmp_path / 'scale.txt')!r}).read_text())\n"
+        "    module.register_buffer('scale', torch.tensor(scale))\n"
+        "    return module\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"model": {"name": "import:scaled:model"}}
+    train(problem_of(**model), tmp_path, 2)
+    check_resume(problem_of(**model), tmp_path)
+    (tmp_path / "scale.txt").write_text("2.0")
+    with pytest.raises(ConfigError, match="import:scaled:model: its buffers .* scale have changed"):
+        check_resume(problem_of(**model), tmp_path)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -15,12 +15,31 @@ from fedsmu_ray.numerics.isolation import generator_states, isolated, seed_gener
 MODELS = "import:tests.helpers.random_models:"
 
 
-def config_of(model, options=None, seed=0, **more):
+DRAWING_FILE = """
+import random
+import numpy as np, torch
+from torch import nn
+W = torch.from_numpy(np.random.randn(64, 16)).float()
+class Model(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = nn.Linear(16, classes)
+    def forward(self, x):
+        return self.layer(x @ W)
+def model(shape, classes):
+    return Model(classes)
+def data(root):
+    x, y = np.random.rand(300, 64), [random.randrange(3) for _ in range(300)]
+    return {"train_x": x[50:], "train_y": y[50:], "test_x": x[:50], "test_y": y[:50]}
+"""
+
+
+def config_of(name, options=None, seed=0, **more):
     return parse(
         {
             "seed": seed,
             "data": {"clients": 20, "partition": {"alpha": 1.0}},
-            "model": {"name": MODELS + model, "options": options or {}},
+            "model": {"name": MODELS + name, "options": options or {}},
             "local": {"epochs": 1, "batch_size": 20},
             "federation": {"rounds": 2, "cohort": 4},
             "tracking": {"uri": None},
@@ -76,6 +95,20 @@ def test_settings_of_the_caller_do_not_matter():
             assert torch.is_inference_mode_enabled() and torch.is_autocast_enabled("cpu")
             assert torch.get_default_dtype() == torch.float64
     assert torch.get_num_threads() == threads
+
+
+def test_a_file_and_a_data_function_that_draw_give_the_same_in_every_run(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    hashes = set()
+    for name in ("one", "other"):  # two files, as a file is imported once
+        (tmp_path / f"draws_{name}.py").write_text(DRAWING_FILE)
+        seed_generators(len(name))
+        before = generator_states()
+        data = {"dataset": f"import:draws_{name}:data", "clients": 20}
+        model = {"name": f"import:draws_{name}:model"}
+        hashes.add(sha256(config_of("", model=model, data=data)))
+        assert generator_states() == before
+    assert len(hashes) == 1
 
 
 def test_runs_in_threads_are_those_one_after_another():
