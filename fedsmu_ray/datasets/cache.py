@@ -29,7 +29,7 @@ from fedsmu_ray.files.locks import file_lock
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of an entry, and of how images are decoded; other entries are made again
+FORMAT = 3  # of an entry, and of how images are decoded; other entries are made again
 NAMES = ("train_x", "train_y", "test_x", "test_y")
 BLOCK = 1 << 24  # bytes checksummed at a time
 LOCK_TIMEOUT_S = 86_400.0  # for another process that decodes the same images

@@ -88,15 +88,16 @@ def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: i
                 _decode(images.files, x, advance, left_out)
                 x.flush()
                 np.save(folder / f"{split}_y.npy", images.labels)
-        for what, files in left_out.items():
-            log.warning("%s: %s: %d, such as %s", root, what, len(files), min(files))
         mean, std = moments(np.load(folder / "train_x.npy", mmap_mode="r"), 255.0)
-        return {"mean": mean, "std": std}
+        counted = {what: (len(files), min(files)) for what, files in left_out.items()}
+        return {"mean": mean, "std": std, "ignored": counted}
 
     nbytes = len(labeled) * (3 * height * width + 8)
     with named_errors():
         mark = cache.fingerprint(labeled)
     arrays, facts = cache.cached(name, root, mark, nbytes, write_arrays)
+    for what, (count, first) in facts["ignored"].items():
+        log.warning("%s: %s: %d, such as %s", root, what, count, first)
     mean, std = tuple(facts["mean"]), tuple(facts["std"])
     train_x, train_y, test_x, test_y = (arrays[key] for key in cache.NAMES)
     dataset = Dataset(name, train_x, train_y, test_x, test_y, classes, mean, std)

@@ -126,7 +126,9 @@ def test_what_images_lose_is_counted(folder, caplog):
         Image.new("RGBA", (6, 5), (0, 0, 255, 9)).save(folder / f"train/cat/{i}.png")
     frames = [Image.new("RGB", (6, 5), color) for color in ("red", "blue")]
     frames[0].save(folder / "test/cat/0.gif", save_all=True, append_images=frames[1:])
-    load("image_folder", folder)
+    load("image_folder", folder)  # decodes them
+    caplog.clear()
+    load("image_folder", folder)  # takes them from the cache
     assert sorted(caplog.messages) == [
         f"{folder}: images with more than one frame, of which the first is used: 1, such as "
         f"{folder / 'test/cat/0.gif'}",
