@@ -27,6 +27,7 @@ from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.display.formatting import describe_params
 from fedsmu_ray.errors import MAX_PROBLEMS, ConfigError
+from fedsmu_ray.files import secrets
 from fedsmu_ray.numerics.streams import host_generator
 
 MAX_TRIALS = 100_000
@@ -135,7 +136,9 @@ def trial_config(sweep: Config, params: Params) -> Config:
         raise ConfigError(
             [f"{key}: belongs to the sweep as a whole and cannot be swept" for key in outside]
         )
-    return parse(apply_overrides(sweep.source, overrides))
+    # Trials do not track themselves, and Tune writes their configurations to files.
+    tracking = secrets.cut(sweep.source.get("tracking"))
+    return parse(apply_overrides({**sweep.source, "tracking": tracking}, overrides))
 
 
 def split_keys(params: Params) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -47,6 +48,9 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str, str]:
     """
     from mlflow import MlflowClient
 
+    # They log migrations and broken connections, with tracebacks and URLs; we say what is wrong.
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     uri = absolute_uri(_with_credentials(uri))
     until = time.monotonic() + RACE_TIMEOUT_S
     try:
