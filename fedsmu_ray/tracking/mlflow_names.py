@@ -21,7 +21,7 @@ def accepted_name(name: str) -> str:
     """
     safe = _NOT_ALLOWED.sub(_code, name)
     # MLflow does not accept names that, as a path, lead elsewhere, such as `a//b` or `../a`.
-    if safe and (posixpath.normpath(safe) != safe or safe.startswith(("/", ".."))):
+    if safe and (posixpath.normpath(safe) != safe or safe == "." or safe.startswith(("/", ".."))):
         safe = re.sub(r"/|^\.+$|^\.\.", _code, safe)
     return shortened(safe or "_", MAX_NAME)
 
@@ -33,6 +33,7 @@ def accepted(values: Mapping[str, str], max_length: int) -> dict[str, str]:
         safe = accepted_name(name)
         if safe in out:
             safe = f"{safe[: MAX_NAME - 9]}-{_hash(name)}"
+        value = value.encode(errors="backslashreplace").decode()  # halves of UTF-16 pairs
         note = f"... (cut, {len(value):,} characters)"
         is_long = len(value) > max_length
         out[safe] = value[: max_length - len(note)] + note if is_long else value

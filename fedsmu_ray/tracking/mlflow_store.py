@@ -206,7 +206,7 @@ def is_slow(error: Exception) -> bool:
 def first_line(error: Exception, uri: str) -> str:
     """The first line of an error's message, of limited length and without secrets."""
     text = str(error).replace(uri, cut(uri)).strip()
-    return cut_text((text.splitlines() or [type(error).__name__])[0])[:200]
+    return cut_text((text.splitlines() or [type(error).__name__])[0])[:400]
 
 
 def _status(error: Any) -> int:
