@@ -33,7 +33,8 @@ _TOO_LARGE = re.compile(
     re.IGNORECASE,
 )
 _RACE = re.compile(
-    r"already exists|duplicate key|found version None|database is locked|deadlock|serialize access",
+    r"already exists|duplicate key|found version None|database is locked|deadlock|"
+    r"serialize access|remote end closed",  # the last of a connection that was idle too long
     re.IGNORECASE,
 )
 _STATUS = re.compile(r"failed with error code (\d{3})\b")
