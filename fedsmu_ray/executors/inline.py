@@ -26,6 +26,7 @@ from fedsmu_ray.federation.tasks import (
     Executor,
     Handle,
     RejectedMessages,
+    Score,
     StateRef,
     StepStats,
     Task,
@@ -65,7 +66,7 @@ class InlineExecutor:
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         for task in tasks:
             if isinstance(task, Evaluate):
-                yield task, self.worker.evaluate(task.round, message, task.start, task.stop)
+                yield task, self._evaluate(task, message)
             elif isinstance(task, ApplyFeedback):
                 shards = self.worker.apply_feedback(
                     task.round, task.participants, task.clients, message, _states(task.states)
@@ -78,10 +79,16 @@ class InlineExecutor:
         states = _states(task.states)
         try:
             output = self.worker.train(task.round, task.clients, broadcast, states)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return task_failure(task, error)
         self.server.receive(task.position, task.clients, output.messages)
         return TrainResult(output.report, self._refs(task, output.shards))
+
+    def _evaluate(self, task: Evaluate, message: Handle) -> Score:
+        try:
+            return self.worker.evaluate(task.round, message, task.start, task.stop)
+        except (Exception, SystemExit) as error:
+            raise task_failure(task, error).error from error
 
     def _refs(self, task: Train | ApplyFeedback, shards: Sequence[Arrays]) -> dict[int, StateRef]:
         return state_refs(task.clients, [Shard(a) for a in shards], self.problem.shard_clients)

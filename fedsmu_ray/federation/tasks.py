@@ -221,14 +221,14 @@ def describe_task(task: Task) -> str:
     return f"round {task.round}, client{'s' * (len(task.clients) > 1)} {few}{more}"
 
 
-def task_failure(task: Task, error: Exception) -> TaskFailure:
+def task_failure(task: Task, error: BaseException) -> TaskFailure:
     """The result of a task that raised, made where it ran."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return TaskFailure(client_error(task, error, where))
 
 
-def client_error(task: Task, error: Exception, where: str) -> ExperimentError:
+def client_error(task: Task, error: BaseException, where: str) -> ExperimentError:
     """An exception of client code as an error that names the clients.
 
     where: the file:line that raised.

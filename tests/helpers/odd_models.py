@@ -253,3 +253,12 @@ class Forward(nn.Module):
 
     def integers(self, x):
         return self.layer(x).long()
+
+    def exits_for_large_batches(self, x):
+        if len(x) > 20:
+            raise SystemExit(0)
+        return self.layer(x)
+
+    def fails_in_large_evaluations(self, x):
+        assert self.training or len(x) < 20, "too many"
+        return self.layer(x)
