@@ -32,18 +32,23 @@ _SETTING = Setting((1,), clients=4, cohort=2, steps=1, lr=0.0)  # which local SG
 
 
 def check_model(
-    module: nn.Module, config: Config, dataset: Dataset, split: Partition, probed: Probed
+    module: nn.Module,
+    other: nn.Module,
+    config: Config,
+    dataset: Dataset,
+    split: Partition,
+    probed: Probed,
 ) -> None:
     """Train and evaluate a module on a few samples of the data.
 
-    The module has to be new, and cannot be used afterwards: its forward may change it. probed: what
-    is known of it. Raises ConfigError, which names `model.name`, for whatever goes wrong.
+    The module has to be new, and cannot be used afterwards: its forward may change it. other:
+    another one, which gets other parameters. probed: what is known of them. Raises ConfigError,
+    which names `model.name`, for whatever goes wrong.
     """
     where = f"model.name = {config.model_name}"
-    before = checks.buffers(module)
+    before, x = checks.buffers(module), parameters.flatten(module)
     with plugins.reported(f"{where}: training it", _CURE):
         trainer = _trainer(module, config, dataset, probed)
-    x = parameters.flatten(module)
     inputs = trainer.data.test_batch(0, 1)[0]
     client = _client_with_a_batch_of_one(split.sizes, config.local.batch_size)
     if config.local.batch_size > 1:
@@ -64,7 +69,7 @@ def check_model(
         checks.check_outputs(module, inputs, dataset.classes, one, _ONE)
         _evaluate(trainer, x, 1, one)
     checks.check_buffers(module, before, where)
-    _check_loading(trainer, x, where)
+    _check_loading(trainer, other, x, where)
 
 
 def _trainer(module: nn.Module, config: Config, dataset: Dataset, probed: Probed) -> Trainer:
@@ -129,13 +134,14 @@ def _changes_parameters(where: str) -> ConfigError:
     )
 
 
-def _check_loading(trainer: Trainer, x: Tensor, where: str) -> None:
-    """Raise ConfigError unless a module with other parameters is what is trained as these."""
-    y = 0.9 * x + 0.01
-    module, (inputs, _) = trainer.module, trainer.data.test_batch(0, 2)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(module):
-        trained = trainer.forward(y[None], inputs[None].clone())[0]
-        loaded = parameters.load_into(module, y)(inputs)
+def _check_loading(trainer: Trainer, other: nn.Module, x: Tensor, where: str) -> None:
+    """Raise ConfigError unless a module that is given other parameters computes with them."""
+    y, inputs = 0.9 * x + 0.01, trainer.data.test_batch(0, 2)[0]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with evaluating(trainer.module):
+            trained = trainer.forward(y[None], inputs[None].clone())[0]
+        with evaluating(other):
+            loaded = parameters.load_into(other, y)(inputs)
     if not torch.allclose(trained, loaded, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
             [

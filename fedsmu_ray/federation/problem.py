@@ -66,9 +66,11 @@ class Problem:
             dataset.clients,
         )
         problem = Problem(config, dataset, split)
-        checks.check(problem.module(), problem.sample, dataset.classes, config.model_name)
+        module, other = problem.module(), problem.module()
+        checks.check_separate(module, other, config.model_name)
+        checks.check(module, problem.sample, dataset.classes, config.model_name)
         problem = replace(problem, probed=problem._probe())
-        check_model(problem.module(), config, dataset, split, problem.probed)
+        check_model(other, module, config, dataset, split, problem.probed)
         check_method(config.method_name, problem.method, problem.setting)
         return problem
 

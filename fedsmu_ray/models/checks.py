@@ -61,6 +61,20 @@ def _check_parameters(module: nn.Module, where: str) -> None:
         raise ConfigError([f"{where}: it has no trainable parameters"])
 
 
+def check_separate(one: nn.Module, other: nn.Module, name: str) -> None:
+    """Raise ConfigError if two new modules share a trainable parameter."""
+    places = {p.data_ptr() for p in one.parameters() if p.requires_grad and p.numel()}
+    for key, parameter in other.named_parameters():
+        if parameter.requires_grad and parameter.numel() and parameter.data_ptr() in places:
+            raise ConfigError(
+                [
+                    f"model.name = {name}: its parameter {key} is the same tensor whenever the "
+                    "model is built; create all layers in the function, so that every call returns "
+                    "new ones, drawn from `seed`"
+                ]
+            )
+
+
 def buffers(module: nn.Module) -> dict[str, Tensor]:
     """A copy of the module's buffers by name, for `check_buffers`."""
     return {key: buffer.clone() for key, buffer in module.named_buffers()}

@@ -41,11 +41,10 @@ class ImportedModel(Model):
         function, options = vars(self)["_function"], self.options or {}
         module = plugins.call("model.name", name, function, shape, classes, **options)
         if not isinstance(module, nn.Module):
+            is_class, kind = isinstance(module, type), type(module).__name__
+            found = f"the class {module.__name__}, not an instance" if is_class else f"a {kind}"
             raise ConfigError(
-                [
-                    f"model.name = {name}: it returned a {type(module).__name__}; it must return a "
-                    "torch.nn.Module"
-                ]
+                [f"model.name = {name}: it returned {found}; it must return a torch.nn.Module"]
             )
         with plugins.reported(
             f"model.name = {name}: preparing the module",

@@ -75,6 +75,8 @@ def refused(model, message, **more):
         ("spectral_norm", r"training changes its buffers \(1.parametrizations.*keep these in eval"),
         ("Complex", "its parameter layer.weight is torch.complex64, .* torch.view_as_complex"),
         ("on_meta", "preparing the module raised NotImplementedError.*return a module that is on"),
+        ("built_once", "its parameter 1.weight is the same tensor whenever the model is built; cr"),
+        ("a_class", "it returned the class Linear, not an instance; it must return a torch.nn.Mod"),
         ("LazyBranch", "preparing the module raised ValueError: forward does not use.* of branch"),
     ],
 )

@@ -27,6 +27,7 @@ CLIENTS = torch.tensor([3, 1, 7])
         ("old_weight_norm", True),
         ("weight_norm", True),
         ("Tied", True),
+        ("Shared", True),
         ("Checkpointed", False),
         ("ChangesInputs", True),
         ("EmptyParameter", True),

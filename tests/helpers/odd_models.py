@@ -138,7 +138,29 @@ class EmptyParameter(nn.Module):
         return self.net(x)
 
 
+class Shared(nn.Module):
+    """One layer, registered twice."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        layer = nn.Linear(64, 64)
+        self.net = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(64, classes))
+
+    def forward(self, x):
+        return self.net(x)
+
+
 # --- what is refused ---
+
+BUILT_ONCE = nn.Linear(64, 10)
+
+
+def built_once(shape, classes):
+    return nn.Sequential(nn.Flatten(), BUILT_ONCE)
+
+
+def a_class(shape, classes):
+    return nn.Linear
 
 
 class Squeeze(nn.Module):
