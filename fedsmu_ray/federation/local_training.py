@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from fedsmu_ray.algorithms.base import Setting
 from fedsmu_ray.config.schema import LocalConfig
@@ -18,7 +19,7 @@ from fedsmu_ray.errors import ClientError
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import isolation, passes, streams
-from fedsmu_ray.numerics.parameters import Layout, chunked, is_finite
+from fedsmu_ray.numerics.parameters import Layout, call, chunked, is_finite
 from fedsmu_ray.wire.base import ZeroRule
 
 EVALUATION_BATCH = 500  # test samples that are evaluated at once
@@ -85,10 +86,10 @@ class Trainer:
         """Outputs [C, B, ...] of C models y [C, P] on their own inputs [C, B, ...]."""
         if len(y) == 1:
             params = self.layout.named(self.layout.views(y[0]))
-            outputs: Tensor = functional_call(self.module, params, (channels_last(inputs[0]),))
+            outputs: Tensor = call(self.module, params, channels_last(inputs[0]))
             return outputs[None]
         params = self.layout.named(self.layout.views(y))
-        together: Tensor = vmap(lambda p, i: functional_call(self.module, p, (i,)))(params, inputs)
+        together: Tensor = vmap(partial(call, self.module))(params, inputs)
         return together
 
     def evaluation_batches(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -112,8 +113,7 @@ class Trainer:
         inputs, targets = self.data.test_batch(start, stop)
         params = self.layout.named(self.layout.views(x))
         with torch.inference_mode(), evaluating(self.module):
-            outputs = functional_call(self.module, params, (channels_last(inputs),))
-            outputs = _widened(outputs)
+            outputs = _widened(call(self.module, params, channels_last(inputs)))
             correct = int((outputs.argmax(-1) == targets).sum())
             return correct, float(F.cross_entropy(outputs, targets, reduction="sum"))
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.numerics.isolation import generator_states, isolated
-from fedsmu_ray.numerics.parameters import Layout, flatten
+from fedsmu_ray.numerics.parameters import Layout, call, flatten
 
 _FIT = "change the model or the data (torchvision's models for large images: model.image_size)"
 # Wrappers that torch.func.functional_call, with which clients are trained, does not take.
@@ -163,8 +164,8 @@ def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
             # "There is a performance drop": it is still no slower than one client after the other.
             warnings.simplefilter("ignore")
             params = layout.named(layout.views(y))
-            forward = vmap(lambda p, x: functional_call(module, p, (x,)))
-            torch.autograd.grad(forward(params, torch.stack([inputs, inputs])).sum(), y)
+            outputs = vmap(partial(call, module))(params, torch.stack([inputs, inputs]))
+            torch.autograd.grad(outputs.sum(), y)
             return generator_states() == before
     except Exception:  # whatever it is, the clients are trained one by one, where it is reported
         return False

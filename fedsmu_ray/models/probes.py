@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
@@ -210,7 +209,7 @@ def _run(
         torch.no_grad(),
         nullcontext() if training else evaluating(module),
     ):
-        outputs: Tensor = functional_call(module, params, (inputs.clone(),))
+        outputs: Tensor = parameters.call(module, params, inputs.clone())
     return outputs
 
 

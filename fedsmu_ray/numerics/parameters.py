@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite, prod
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call
 
 CHUNK = 1 << 17  # elements of a chunk: its temporaries stay in a core's cache
 
@@ -31,6 +32,8 @@ class Layout:
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]
+    # Every place in the module that holds a parameter, and which one: several if it is tied.
+    slots: tuple[tuple[str, int], ...]
 
     @property
     def dim(self) -> int:
@@ -42,7 +45,8 @@ class Layout:
         """Return the layout of `module`."""
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         shapes = tuple(tuple(p.shape) for _, p in named)
-        return Layout(tuple(n for n, _ in named), shapes, tuple(prod(s) for s in shapes))
+        sizes = tuple(prod(s) for s in shapes)
+        return Layout(tuple(n for n, _ in named), shapes, sizes, tuple(_slots(module, named)))
 
     def views(self, x: Tensor) -> list[Tensor]:
         """Views of x [P] in the shapes of the parameters; of x [C, P], in [C, *shape]."""
@@ -50,8 +54,27 @@ class Layout:
         return [part.view((*part.shape[:-1], *s)) for part, s in zip(parts, self.shapes)]
 
     def named(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Parameter name -> view, for views in the order of the layout."""
-        return dict(zip(self.names, views))
+        """Views in the order of the layout by the places of their parameters, for `call`."""
+        return {slot: views[i] for slot, i in self.slots}
+
+
+def call(module: nn.Module, params: Mapping[str, Tensor], inputs: Tensor) -> Any:
+    """What a module computes with other parameters, as from `Layout.named`.
+
+    functional_call would find tied parameters itself, but a layer that is registered twice would
+    not get its own parameters back.
+    """
+    return functional_call(module, dict(params), (inputs,), tie_weights=False)
+
+
+def _slots(
+    module: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
+) -> Iterator[tuple[str, int]]:
+    index = {id(parameter): i for i, (_, parameter) in enumerate(named)}
+    for prefix, layer in module.named_modules():
+        for key, parameter in layer.named_parameters(prefix, False, remove_duplicate=False):
+            if id(parameter) in index:
+                yield key, index[id(parameter)]
 
 
 def flatten(module: nn.Module) -> Tensor:
