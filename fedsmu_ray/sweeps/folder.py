@@ -87,6 +87,7 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         """Read what is recorded in an existing folder."""
         self.path = path
+        self.data = ""  # digest of the data; "" in a new sweep, or one of an earlier release
         self.parent_run = ""  # id of the tracked run of the sweep
         self.run_ids: dict[int, str] = {}  # of the trials that have started, by index
         self.unfinished: dict[int, Params] = {}  # trials that have started and not ended
@@ -103,6 +104,25 @@ class SweepFolder:
         file = self.path / "trials.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         return [event for line in lines if (event := _parse(line)) is not None]
+
+    def check_data(self, config: Config, digest: str) -> None:
+        """Raise ConfigError if trials of the sweep were trained on other data.
+
+        digest: `Dataset.digest` of the data as it is now.
+        """
+        if self.data not in ("", digest):
+            raise ConfigError(
+                [
+                    f"--resume {self.path}: data.dataset = {config.data.dataset}: its samples or "
+                    f"labels have changed since the sweep was started (digest {digest[:12]}, "
+                    f"before {self.data[:12]}); restore the data, or start a new sweep"
+                ]
+            )
+
+    def data_loaded(self, digest: str) -> None:
+        """Record what data the trials are trained on, once."""
+        if not self.data:
+            self._record({"event": "data", "digest": digest})
 
     def sweep_started(self, run_id: str) -> None:
         """Record the sweep's own run."""
@@ -135,6 +155,8 @@ class SweepFolder:
 
     def _apply(self, event: dict[str, Any]) -> None:
         match event["event"]:
+            case "data":
+                self.data = event["digest"]
             case "sweep":
                 self.parent_run = event["run_id"]
             case "start":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsmu_ray.config.schema import Config
-from fedsmu_ray.experiment.summary import new_run
+from fedsmu_ray.experiment.summary import DATA_DIGEST, new_run
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.space import TrialSpec
@@ -25,18 +25,24 @@ class SweepRecorder:
     def __init__(self, config: Config, folder: SweepFolder, tracker: Tracker) -> None:
         """Start the run of the sweep, or resume the one that the folder names."""
         self.config, self.folder, self.tracker = config, folder, tracker
-        run = new_run(config.name, config, {"fedsmu.sweep": "parent"})
+        run = new_run(config.name, config, self._tags("parent", config))
         before = folder.parent_run
         self.parent = tracker.resume(before, run) if before else tracker.start(run)
         if not before or self.parent != before:
             folder.sweep_started(self.parent)
+
+    def _tags(self, kind: str, config: Config) -> dict[str, str]:
+        """Tags of the run of the sweep or of a trial, which may have other data."""
+        known = self.folder.data and config.data == self.config.data
+        data = {DATA_DIGEST: self.folder.data} if known else {}
+        return {"fedsmu.sweep": kind, **data}
 
     def start(self, spec: TrialSpec) -> None:
         """Record that a trial starts, or starts again.
 
         It starts again after an interruption or the loss of its process.
         """
-        run = new_run(spec.name, spec.config, {"fedsmu.sweep": "trial"}, self.parent)
+        run = new_run(spec.name, spec.config, self._tags("trial", spec.config), self.parent)
         is_known = spec.index in self.folder.unfinished
         before = self.folder.run_ids[spec.index] if is_known else ""
         run_id = self.tracker.resume(before, run) if is_known else self.tracker.start(run)

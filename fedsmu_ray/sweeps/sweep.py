@@ -40,6 +40,9 @@ def sweep(
         path = None if resume is None else held.enter_context(old_folder(config, resume))
         # Loads the data, and raises before anything starts if the model does not fit it.
         dataset = Problem.of(config).dataset
+        digest = dataset.digest()
+        if path:
+            SweepFolder(path).check_data(config, digest)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are displayed already
         # Opening MLflow, importing Tune and starting Ray take seconds each, so all happen at once.
         with ThreadPoolExecutor() as background:
@@ -54,7 +57,9 @@ def sweep(
                 del dataset  # one copy on this node is enough
                 run_trials, tracker = importing.result(), opening.result()
                 path = path or held.enter_context(new_folder(config))
-                recorder = SweepRecorder(config, SweepFolder(path), tracker)
+                folder = SweepFolder(path)
+                folder.data_loaded(digest)
+                recorder = SweepRecorder(config, folder, tracker)
                 status: RunStatus = "FAILED"
                 guard.note_resume_command(SWEEP.resume_command(path))
                 try:

@@ -135,3 +135,17 @@ def test_nan_that_an_earlier_release_wrote_is_read_as_none(tmp_path):
     (folder.path / "trials.jsonl").write_text(line + "\n")
     (row,) = SweepFolder(folder.path).ended.values()
     assert row["score"] is None and row["test_loss"] is None
+
+
+def test_a_sweep_is_not_resumed_with_other_data(tmp_path):
+    config = sweep_config(tmp_path)
+    folder = SweepFolder(make_folder(config))
+    folder.check_data(config, "a" * 32)  # a new sweep, or one of an earlier release
+    folder.data_loaded("a" * 32)
+    again = SweepFolder(folder.path)
+    again.check_data(config, "a" * 32)
+    again.data_loaded("a" * 32)
+    assert [event["event"] for event in again.events()] == ["data"]
+    told = f"--resume {folder.path}: data.dataset = digits: .* changed .*digest b+, before a+.;"
+    with pytest.raises(ConfigError, match=told):
+        again.check_data(config, "b" * 32)

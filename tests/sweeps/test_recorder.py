@@ -197,3 +197,13 @@ def test_secrets_in_the_error_of_a_trial_are_cut_out(config, tmp_path):
     recorder.fail(specs(config)[0], "OSError: http://me:secret@host is away")
     assert recorder.tracker.calls[-1][4]["fedsmu.error"] == "OSError: http://me:***@host is away"
     assert "secret" not in (tmp_path / "trials.jsonl").read_text()
+
+
+def test_runs_have_the_digest_of_the_data_they_share(config, tmp_path):
+    folder = SweepFolder(tmp_path)
+    folder.data_loaded("abc")
+    recorder = SweepRecorder(config, folder, ListTracker())
+    recorder.start(TrialSpec.of(config, 0, {"local.lr": 0.1}))
+    recorder.start(TrialSpec.of(config, 1, {"data.dataset": "synthetic"}))
+    runs = [run for name, run, *_ in recorder.tracker.calls if name == "start"]
+    assert [run.tags.get("fedsmu.data_digest") for run in runs] == ["abc", "abc", None]
