@@ -264,7 +264,9 @@ class GroupSolver:
         clip = self.trainer.local.clip_norm
         if clip is not None:
             norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
-            h *= (clip / (norm + 1e-6)).clamp(max=1)
+            scale = (clip / (norm + 1e-6)).clamp(max=1)
+            # A norm that float32 does not hold would make the scale, and so the step, 0.
+            h *= torch.where(norm.isfinite(), scale, torch.nan)
 
     def _check_finite(self, y: Tensor) -> None:
         if is_finite(y):

@@ -117,6 +117,14 @@ def test_clipping_moves_by_the_rate_times_the_threshold_before_decay():  # oracl
     torch.testing.assert_close(y[0], -moved * direction, rtol=1e-5, atol=1e-8)
 
 
+def test_a_gradient_whose_norm_overflows_is_divergence_and_not_scaled_to_zero():
+    trainer = trainer_of(plain(clip_norm=10.0, epochs=1))
+    local = GroupSolver(trainer, 1, torch.tensor([3]), SETTING)
+    x = torch.zeros(trainer.layout.dim)
+    with pytest.raises(ClientError, match="round 1, client 3: local training diverged"):
+        local.sgd(x, correction=torch.full((1, len(x)), 1e20))
+
+
 def test_divergence_names_the_client_and_the_cure():
     trainer = trainer_of(plain(lr=1e30))
     with pytest.raises(
