@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,10 @@ _LOCAL_STORES = ("sqlite:///", "file://", "file:")  # what follows is a path
 
 def _expand_folder(text: str) -> str:
     _check_folder(text)
-    return expand_path(text)
+    path = expand_path(text)
+    if os.path.isfile(path):
+        raise ValueError("is a file; must be a folder")
+    return path
 
 
 def _expand_data(text: str) -> str:

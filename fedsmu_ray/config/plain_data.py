@@ -77,13 +77,17 @@ def deep_copy(value: Any) -> Any:
 
 
 def flatten_keys(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as a flat one with dotted keys."""
+    """A nested mapping as a flat one with dotted keys.
+
+    Raises ConfigError for a key that is given twice, nested and dotted.
+    """
     flat: dict[str, Any] = {}
     for key, value in plain.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten_keys(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
+        name = f"{prefix}{key}"
+        inner = flatten_keys(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        if twice := [each for each in inner if each in flat]:
+            raise ConfigError([f"{each}: given twice, nested and dotted" for each in twice])
+        flat.update(inner)
     return flat
 
 

@@ -136,6 +136,9 @@ def trial_config(sweep: Config, params: Params) -> Config:
         raise ConfigError(
             [f"{key}: belongs to the sweep as a whole and cannot be swept" for key in outside]
         )
+    if len(overrides) < len(names := [name for keys in params for name in _names(keys)]):
+        twice = {name for name in names if names.count(name) > 1}
+        raise ConfigError([f"{name}: given twice in tune.space" for name in sorted(twice)])
     # Trials do not track themselves, and Tune writes their configurations to files.
     tracking = secrets.cut(sweep.source.get("tracking"))
     return parse(apply_overrides({**sweep.source, "tracking": tracking}, overrides))
@@ -143,7 +146,11 @@ def trial_config(sweep: Config, params: Params) -> Config:
 
 def split_keys(params: Params) -> dict[str, Any]:
     """Overrides of single keys from parameters whose keys may be several, comma-separated."""
-    return {key.strip(): value for keys, value in params.items() for key in keys.split(",")}
+    return {name: value for keys, value in params.items() for name in _names(keys)}
+
+
+def _names(keys: str) -> list[str]:
+    return [name.strip() for name in keys.split(",")]
 
 
 def list_params(config: Config) -> list[Params]:
@@ -238,10 +245,13 @@ def _dotted(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested sections as dotted keys, down to the {kind: ...} mappings."""
     out: dict[str, Any] = {}
     for key, spec in space.items():
-        if _is_section(spec):
-            out.update(_dotted(spec, f"{prefix}{key}."))
-        else:
-            out[f"{prefix}{key}"] = spec
+        name = f"{prefix}{key}"
+        inner = _dotted(spec, f"{name}.") if _is_section(spec) else {name: spec}
+        if twice := [each for each in inner if each in out]:
+            raise ConfigError(
+                [f"tune.space.{each}: given twice, nested and dotted" for each in twice]
+            )
+        out.update(inner)
     return out
 
 

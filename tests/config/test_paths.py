@@ -69,6 +69,7 @@ def test_a_file_may_be_given_below_the_home_directory(tmp_path, monkeypatch):
         ("s3://bucket/x", "not a URL"),
         ("$NOT_SET_HERE/x", "the environment variable NOT_SET_HERE is not set"),
         ("~nobody-here", "the home directory cannot be determined"),
+        ("a" * 5000 + "/$NOT_SET_HERE", "the environment variable NOT_SET_HERE is not set"),
         ("x/~/y", "~ stands for the home directory only at the beginning"),
     ],
 )
@@ -76,4 +77,15 @@ def test_what_is_no_folder_is_refused(key, written, words):
     with pytest.raises(ConfigError) as caught:
         load_config(overrides={key: written})
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{key} = {written!r}: ") and words in problem
+    assert problem.startswith(f"{key} = {written!r:.100}"[:-1]) and words in problem
+
+
+@pytest.mark.parametrize("key", ["checkpoint.folder", "tune.storage"])
+def test_a_file_is_no_folder(tmp_path, key):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(ConfigError, match=f"{key} = 'runs': is a file; must be a folder"):
+        load_config(overrides={key: "runs"})
+
+
+def test_a_name_that_no_file_system_takes_is_refused_where_it_is_used():
+    assert load_config(overrides={"tune.storage": "a" * 5000}).tune.storage == "a" * 5000

@@ -118,3 +118,17 @@ def test_a_trial_is_parsed_once_and_passed_on_unchanged():
     assert space.TrialSpec.from_tune(trial.to_tune()) is trial
     assert copy.deepcopy(trial) is trial  # copies made by Tune cost nothing
     assert pickle.loads(pickle.dumps(trial)) == trial
+
+
+@pytest.mark.parametrize(
+    "tune",
+    [
+        {"space": {"local.lr": {"grid": [1]}, "local": {"lr": {"grid": [2]}}}},
+        {"space": {"local.lr": {"grid": [1]}, "local.lr, algorithm.gamma1": {"grid": [2]}}},
+        {"space": {"local.lr, local.lr": {"grid": [1]}}},
+        {"baselines": [{"local.lr": 1, "local": {"lr": 2}}]},
+    ],
+)
+def test_a_key_that_is_given_twice_in_different_forms_is_refused(tune):
+    with pytest.raises(ConfigError, match="local.lr: given twice"):
+        space.check(parse({"tune": tune}))
