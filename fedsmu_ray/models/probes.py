@@ -24,7 +24,7 @@ from fedsmu_ray.numerics.isolation import generator_states, isolated, seed_gener
 
 log = logging.getLogger(__name__)
 
-SAMPLES = 16  # that the probes take
+SAMPLES = 8  # that the probes take
 _ROWS = SAMPLES // 2  # of a batch
 _SAME_SIZE = 1e-5  # tolerance, relative to the largest output, between batches of the same size,
 _OTHER_SIZE = 1e-3  # and of different sizes, whose sums are rounded differently
@@ -89,9 +89,9 @@ def probe(build: Callable[[], nn.Module], inputs: Tensor, name: str) -> Probed:
     independent = rows_are_independent(build(), inputs, where)
     if not independent:
         log.warning(
-            "%s: its output for a sample depends on the other samples of the batch (as with batch "
-            "norm without running statistics), so clients are trained one by one, and test "
-            "accuracy and loss are those of batches of the test set in its order",
+            "%s: the samples of a batch affect each other (as with batch norm without running "
+            "statistics), so clients are trained one by one, and test accuracy and loss depend on "
+            "the order of the test set",
             where,
         )
     module, few = build(), inputs[:2]
@@ -118,7 +118,7 @@ def check_repeatable(build: Callable[[], nn.Module], inputs: Tensor, where: str)
     with isolated(0):
         for training in (True, False):
             found, again = (_outputs(module, batch, where, training) for module in (one, two))
-            if not _near(found, again, 0):
+            if not _equal(found, again):
                 raise ConfigError(
                     [
                         f"{where}: built twice from the same seed, it computes different outputs "
@@ -135,7 +135,7 @@ def _check_stateless(used: nn.Module, new: nn.Module, inputs: Tensor, where: str
         # Other parameters than before: nothing made of the old ones may be kept.
         modules = used, new
         found, wanted = (_outputs(m, inputs[:_ROWS], where, training, 0.75) for m in modules)
-        if not _near(found, wanted, 0):
+        if not _equal(found, wanted):
             raise ConfigError(
                 [
                     f"{where}: its outputs depend on what it has computed before (an attribute "
@@ -149,11 +149,12 @@ def _check_stateless(used: nn.Module, new: nn.Module, inputs: Tensor, where: str
 def rows_are_independent(module: nn.Module, inputs: Tensor, where: str) -> bool:
     """Whether each sample of a batch has the outputs that it has in any other batch.
 
-    It has not, for example, with batch norm without running statistics. Arguments as in
-    `check_repeatable`.
+    It has not, for example, with batch norm without running statistics. Neither must samples that
+    the loss leaves out change its gradient. Arguments as in `check_repeatable`.
     """
     with isolated(0):
-        return all(_rows_are_independent(module, inputs, where, t) for t in (True, False))
+        outputs_are = all(_rows_are_independent(module, inputs, where, t) for t in (True, False))
+        return outputs_are and _gradients_are_independent(module, inputs)
 
 
 def _rows_are_independent(module: nn.Module, inputs: Tensor, where: str, training: bool) -> bool:
@@ -171,10 +172,7 @@ def _rows_are_independent(module: nn.Module, inputs: Tensor, where: str, trainin
         found = _outputs(module, other, where, training)[kept]
         if not _near(found, outputs[kept], _SAME_SIZE * scale):
             return False
-    seed_generators(0)
-    before = generator_states()
-    _run(module, batch, where, training)
-    if generator_states() != before:
+    if _draws(lambda: _run(module, batch, where, training)):
         return True  # with dropout, samples at other places have other outputs anyway
     few = _outputs(module, first, where, training)
     copies = _outputs(module, first[:1].expand_as(batch).contiguous(), where, training)
@@ -182,6 +180,46 @@ def _rows_are_independent(module: nn.Module, inputs: Tensor, where: str, trainin
     # Copies compete for the places of a mixture of experts.
     near.append(_near(copies, copies[:1].expand_as(copies), _OTHER_SIZE * scale))
     return all(near)
+
+
+def _gradients_are_independent(module: nn.Module, inputs: Tensor) -> bool:
+    """Whether samples that the loss leaves out have no effect on its gradient.
+
+    They have one if a hook adds the gradient of a penalty on activations. True if no gradient can
+    be computed, which is reported where the model is trained.
+    """
+    quarter = SAMPLES // 4
+    first, batch = inputs[:quarter], inputs[:_ROWS]
+    others = torch.cat([first, inputs[_ROWS : _ROWS + quarter]])
+    try:
+        gradient = _gradient(module, batch, quarter)
+        scale = float(gradient.abs().max())
+        if not _near(_gradient(module, others, quarter), gradient, _SAME_SIZE * scale):
+            return False
+        if _draws(lambda: _gradient(module, batch, quarter)):
+            return True
+        return _near(_gradient(module, first, quarter), gradient, _OTHER_SIZE * scale)
+    except Exception:
+        return True
+
+
+def _gradient(module: nn.Module, inputs: Tensor, count: int) -> Tensor:
+    """The gradient of a loss on the first `count` samples of a batch, as a vector [P]."""
+    values = [p.clone().requires_grad_() for p in _parameters(module)]
+    params = parameters.Layout.of(module).named(values)
+    seed_generators(0)
+    outputs: Tensor = parameters.call(module, params, inputs.clone())
+    loss = outputs[:count].logsumexp(-1).sum()
+    gradients = torch.autograd.grad(loss, values, allow_unused=True)
+    return torch.cat([g.reshape(-1) for g in gradients if g is not None])
+
+
+def _draws(step: Callable[[], object]) -> bool:
+    """Whether a step draws from a process-wide generator."""
+    seed_generators(0)
+    before = generator_states()
+    step()
+    return generator_states() != before
 
 
 def _outputs(
@@ -198,11 +236,7 @@ def _outputs(
 def _run(
     module: nn.Module, inputs: Tensor, where: str, training: bool, scale: float = 1.0
 ) -> Tensor:
-    params = {
-        name: scale * _visible(p.detach())
-        for name, p in module.named_parameters()
-        if p.requires_grad
-    }
+    params = parameters.Layout.of(module).named([scale * p for p in _parameters(module)])
     mode = "training" if training else "evaluation"
     with (
         plugins.reported(f"{where}: for a batch of {len(inputs)} in {mode}, it"),
@@ -211,6 +245,11 @@ def _run(
     ):
         outputs: Tensor = parameters.call(module, params, inputs.clone())
     return outputs
+
+
+def _parameters(module: nn.Module) -> list[Tensor]:
+    """The trainable parameters with which a module is tried."""
+    return [_visible(p.detach()) for p in module.parameters() if p.requires_grad]
 
 
 def _visible(parameter: Tensor) -> Tensor:
@@ -224,6 +263,11 @@ def _visible(parameter: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(parameter.shape, generator=generator)
     return drawn.mul_(0.5 / fan_in**0.5)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether outputs are equal, up to sums that threads add up in another order."""
+    return _near(one, other, _SAME_SIZE * float(one.abs().max()))
 
 
 def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:

@@ -95,6 +95,21 @@ def _two_experts_of_three_places(x):
     return x * (place <= 3)[:, None]
 
 
+class _Penalized(nn.Module):
+    """What its hook returns is added to the gradient of its inputs, as the penalty of a loss."""
+
+    def __init__(self, penalty):
+        super().__init__()
+        self.before, self.penalty = nn.Linear(64, 64), penalty
+
+    def forward(self, x):
+        h = self.before(x)
+        if h.requires_grad:
+            penalty = self.penalty(h.detach())
+            h.register_hook(lambda gradient: gradient + penalty)
+        return h
+
+
 MIXES = {
     "batch norm": lambda: nn.BatchNorm1d(64, track_running_stats=False),
     "batch norm 2d": lambda: nn.Sequential(
@@ -104,6 +119,8 @@ MIXES = {
     "size of the batch": lambda: lambda x: x / len(x),
     "capacity": lambda: _two_experts_of_three_places,
     "sum of those before": lambda: lambda x: x + 1e-3 * x.cumsum(0),
+    "sparse activations": lambda: _Penalized(lambda h: 1e-3 * h.sign()),
+    "small activations": lambda: _Penalized(lambda h: torch.full_like(h, 1e-3)),
     "layer norm": lambda: nn.LayerNorm(64),
     "group norm": lambda: nn.GroupNorm(4, 64),
     "instance norm": lambda: nn.Sequential(

@@ -61,7 +61,7 @@ def test_tokens_and_single_samples_are_tried_as_they_are():
 
 def test_a_batch_that_the_module_cannot_take_is_reported():
     with pytest.raises(
-        ConfigError, match="model.name = m: for a batch of 8 in training, it raised"
+        ConfigError, match="model.name = m: for a batch of 4 in training, it raised"
     ):
         probes.rows_are_independent(torch.nn.Linear(3, 2), inputs(), "model.name = m")
 
