@@ -17,6 +17,7 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.tracking import mlflow as tracking
 from fedsmu_ray.tracking.base import NewRun
 from fedsmu_ray.tracking.registry import open_tracker
+from tests.helpers.slow_proxy import slow_proxy
 
 # MLflow's own warnings, of its database layer
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -667,3 +668,55 @@ def test_a_sweep_starts_and_ends_trials_without_its_server(tmp_path, home):
         assert not list(folder.glob("not-in-mlflow*")) and "Traceback" not in err
     finally:
         server.kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_takes_longer_than_the_time_limit_gets_everything(tmp_path, home):
+    server = Server(tmp_path).start()
+    try:
+        with slow_proxy(server.port, 5.2) as port:
+            uri = f"tracking.uri=http://127.0.0.1:{port}"
+            process = begin(tmp_path, home, "train", written(tmp_path), uri, "federation.rounds=40")
+            out, err = process.communicate(timeout=500)
+        assert process.returncode == 0, err
+        assert json.loads(out.splitlines()[-1])["not_in_mlflow"] is None
+        client, runs = runs_of(server.uri)
+        (run,) = runs.values()
+        assert run.info.status == "FINISHED" and len(run.data.params) > 30
+        history = client.get_metric_history(run.info.run_id, "test/accuracy")
+        assert [m.step for m in history] == [20, 40] and "final/test_accuracy" in run.data.metrics
+        assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["config.yaml"]
+        assert not list(tmp_path.rglob("not-in-mlflow*"))
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+def test_a_password_is_written_and_printed_nowhere(tmp_path, home):
+    password = "s3cr3t-Pa55"
+    server = Server(tmp_path).start()
+    uri = f"tracking.uri=http://me:{password}@127.0.0.1:{server.port}"
+    (tmp_path / "work").mkdir()
+    try:
+        recipe = written(tmp_path / "work", tune={"space": {"local.lr": {"grid": [0.1, 0.2]}}})
+        quick = (recipe, uri, "federation.rounds=20", "checkpoint.every=10")
+        said = []
+        for module in ("train", "tune"):
+            process = begin(tmp_path / "work", home, module, *quick)
+            said += process.communicate(timeout=500)
+            assert process.returncode == 0, said
+        assert len(runs_of(server.uri)[1]) == 3
+        (folder,) = (path.parent for path in tmp_path.rglob("run_id"))
+        process = begin(tmp_path / "work", home, "train", "--resume", str(folder))
+        said += process.communicate(timeout=100)
+        assert process.returncode == 2 and "password was left out" in said[-1]
+        process = begin(tmp_path, home, "train", "--resume", str(folder), uri)
+        said += process.communicate(timeout=100)
+        assert process.returncode == 0 and "a new run" not in said[-1], said
+    finally:
+        server.kill()
+    assert "me:***@127.0.0.1" in said[0] and not [text for text in said if password in text]
+    secrets = (password.encode(), password.encode().hex().encode())
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if any(s in path.read_bytes() for s in secrets)]
