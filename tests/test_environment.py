@@ -132,3 +132,23 @@ def test_a_folder_that_exists_as_it_is_written_is_meant(monkeypatch, tmp_path):
 def test_paths_that_cannot_be_expanded(text, words):
     with pytest.raises(ValueError, match=words):
         environment.expand_path(text)
+
+
+def test_the_time_limit_of_mlflow_is_raised_unless_the_user_has_set_it(monkeypatch):
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    monkeypatch.setattr(os, "environ", {})
+    environment.set_mlflow_defaults()
+    raised = [environment.double_mlflow_timeout(20) for _ in range(3)]
+    assert raised == [True, True, False] and os.environ[name] == "20"
+    environment.set_mlflow_defaults()  # of the next tracker
+    assert os.environ[name] == "5"
+    os.environ[name] = "7"
+    environment.set_mlflow_defaults()
+    assert not environment.double_mlflow_timeout(20) and os.environ[name] == "7"
+
+
+def test_where_mlflow_finds_a_password(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"MLFLOW_TRACKING_PASSWORD": ""})
+    assert not environment.has_mlflow_credentials()
+    os.environ["MLFLOW_TRACKING_TOKEN"] = "x"
+    assert environment.has_mlflow_credentials()

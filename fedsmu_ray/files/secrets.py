@@ -32,7 +32,7 @@ _WHOLE_URI = re.compile(
 # name=value, also percent-encoded inside the value of another one, and 'name': 'value'
 _ASSIGNED = re.compile(
     r"""(?:%3B|%26)?(?P<name>[\w.-]+)(?P<is>\s*(?:=|%3D)\s*)"""
-    r"""(?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?:(?!%3B|%26)[^\s&;'")\]}])+(?<![:,.]))""",
+    r"""(?P<value>b?'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?:(?!%3B|%26)[^\s&;'")\]}])+(?<![:,.]))""",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(

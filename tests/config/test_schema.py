@@ -3,12 +3,14 @@
 from dataclasses import fields
 from typing import get_type_hints
 
+import pytest
 import yaml
 
 from fedsmu_ray.algorithms.registry import METHODS, FedAvg, FedSMU
 from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import SECTIONS, Config, declared_keys
 from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.registry import MODELS
 
 
@@ -87,3 +89,45 @@ def test_a_metric_is_optimized_in_its_own_direction():
     ):
         config = parse({"tune": tune})
         assert config.tune.direction == direction and parse(config.to_dict()) == config
+
+
+def test_secrets_are_in_no_form_of_a_configuration_that_is_written():
+    uri, options = "http://me:secret@host", {"token": "secret", "size": 3}
+    config = parse({"tracking": {"uri": uri}, "data": {"options": options}})
+    written = yaml.safe_load(config.to_yaml())
+    assert written["tracking"]["uri"] == "http://me:***@host"
+    assert written["data"]["options"] == {"token": "***", "size": 3}
+    assert config.flat()["data.options.token"] == "***"
+    assert "secret" not in config.to_yaml() + repr(config) + repr(config.tracking)
+    assert (config.tracking.uri, config.data.options) == (uri, options)
+    config.check_secrets()
+
+
+def test_a_secret_that_was_left_out_has_to_be_given_again():
+    config = parse(
+        {"tracking": {"uri": "http://me:***@host"}, "data": {"options": {"token": "***"}}}
+    )
+    with pytest.raises(ConfigError, match="data.options.token: .* give it again"):
+        config.check_secrets()
+    apply_token = {"tracking": {"uri": "http://me:***@host"}, "data": {"options": {"token": "x"}}}
+    parse(apply_token).check_secrets()  # the store asks for its own password
+
+
+def test_messages_about_values_have_no_secrets():
+    for plain, words in [
+        ({"tracking": {"uri": "http://me:secret@host\n"}}, "http://me:\\*\\*\\*@host"),
+        ({"local": {"password": "secret"}}, "local.password: unknown key"),
+        ({"data": {"options": {"token": float("inf"), "api_key": b"secret"}}}, "token"),
+        ({"tracking": {"experiment": ["http://me:secret@host"]}}, "tracking.experiment"),
+    ]:
+        with pytest.raises(ConfigError, match=words) as error:
+            parse(plain)
+        assert "secret" not in str(error.value)
+
+
+def test_the_store_is_the_same_in_every_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse({}).anywhere().tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    for uri in (None, "http://host"):
+        config = parse({"tracking": {"uri": uri}})
+        assert config.anywhere() == config

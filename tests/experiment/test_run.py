@@ -140,6 +140,32 @@ def test_a_refused_resume_leaves_the_tracked_run_alone(recording, tmp_path):
     assert recording.calls == []
 
 
+def test_the_folder_remembers_the_run_that_replaces_a_lost_one(recording, tmp_path, caplog):
+    config = config_of(checkpoint={"every": 1, "folder": str(tmp_path)})
+    run(config)
+    (folder,) = tmp_path.iterdir()
+    recording.resumes_as = "new-id"
+    assert run(config, resume=folder).summary["run_id"] == "new-id"
+    assert (folder / "run_id").read_text() == "new-id" and recording.calls[-1][1] == "new-id"
+    assert [call[3] for call in recording.calls if call[:2] == ("log", "new-id")] == [2, 4, 5]
+    for damaged in (b"", b"\xff", b"two words'"):
+        (folder / "run_id").write_bytes(damaged)
+        assert run(config, resume=folder).summary["run_id"] == "the-id"
+        assert "names no run in MLflow" in caplog.records[-1].getMessage()
+        assert (folder / "run_id").read_text() == "the-id"
+
+
+def test_a_tracked_run_may_go_on_without_tracking_and_with_it_again(recording, tmp_path, caplog):
+    config = config_of(checkpoint={"every": 1, "folder": str(tmp_path)})
+    run(config)
+    (folder,) = tmp_path.iterdir()
+    recording.uri, recording.calls = None, []
+    assert run(config, resume=folder).summary["run_id"] == ""
+    assert "tracking is off: run the-id in MLflow does not get the rest" in caplog.text
+    recording.uri = "recording:"
+    assert run(config, resume=folder).summary["run_id"] == "the-id"
+
+
 def test_a_folder_that_is_not_of_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(ConfigError, match="not the folder of a run"):
         run(config_of(), resume=tmp_path)
