@@ -309,6 +309,12 @@ class Config:
         tracking = replace(self.tracking, uri=absolute_uri(uri) if uri else uri)
         return replace(self, tracking=tracking)
 
+    def without_store_password(self) -> Config:
+        """The same configuration without the password of the tracking store."""
+        uri = secrets.cut(self.tracking.uri)
+        source = {**self.source, "tracking": secrets.cut(self.source.get("tracking"))}
+        return replace(self, tracking=replace(self.tracking, uri=uri), source=source)
+
     def check_secrets(self) -> None:
         """Raise ConfigError for a secret that was cut out when the configuration was written.
 

@@ -36,7 +36,9 @@ class TrialSearcher(Searcher):
         self, config: Config, known: Sequence[IndexedParams], study: OptunaStudy | None = None
     ) -> None:
         super().__init__(metric=config.tune.metric, mode=config.tune.direction)
-        self.config, self.known, self.study = config, deque(known), study
+        # Trials do not track themselves, and Tune writes their configurations to files.
+        self.config = config.without_store_password()
+        self.known, self.study = deque(known), study
 
     @property
     def remaining(self) -> int:

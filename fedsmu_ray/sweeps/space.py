@@ -27,7 +27,6 @@ from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.display.formatting import describe_params
 from fedsmu_ray.errors import MAX_PROBLEMS, ConfigError
-from fedsmu_ray.files import secrets
 from fedsmu_ray.numerics.streams import host_generator
 
 MAX_TRIALS = 100_000
@@ -139,9 +138,7 @@ def trial_config(sweep: Config, params: Params) -> Config:
     if len(overrides) < len(names := [name for keys in params for name in _names(keys)]):
         twice = {name for name in names if names.count(name) > 1}
         raise ConfigError([f"{name}: given twice in tune.space" for name in sorted(twice)])
-    # Trials do not track themselves, and Tune writes their configurations to files.
-    tracking = secrets.cut(sweep.source.get("tracking"))
-    return parse(apply_overrides({**sweep.source, "tracking": tracking}, overrides))
+    return parse(apply_overrides(sweep.source, overrides))
 
 
 def split_keys(params: Params) -> dict[str, Any]:

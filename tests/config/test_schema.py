@@ -101,6 +101,9 @@ def test_secrets_are_in_no_form_of_a_configuration_that_is_written():
     assert "secret" not in config.to_yaml() + repr(config) + repr(config.tracking)
     assert (config.tracking.uri, config.data.options) == (uri, options)
     config.check_secrets()
+    without = config.without_store_password()
+    assert "secret" not in str((without.tracking.uri, without.source["tracking"]))
+    assert without.data.options == options and parse({}).without_store_password() == parse({})
 
 
 def test_a_secret_that_was_left_out_has_to_be_given_again():
