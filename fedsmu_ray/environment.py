@@ -72,9 +72,15 @@ def use_cluster_token(address: str | None) -> None:
 def ray_address(address: str | None = None) -> str | None:
     """The address of the cluster to join: the one given, else $RAY_ADDRESS.
 
-    None if there is neither: Ray is then started on this machine.
+    None if there is neither, or for "local": Ray is then started on this machine.
     """
-    return address or os.environ.get("RAY_ADDRESS") or None
+    found = address or os.environ.get("RAY_ADDRESS")
+    return None if found == "local" else found or None
+
+
+def ray_uses_tls() -> bool:
+    """Whether Ray's connections are encrypted."""
+    return os.environ.get("RAY_USE_TLS", "0") not in ("", "0")
 
 
 def limit_pending_trials(count: int) -> None:

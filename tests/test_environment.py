@@ -58,6 +58,7 @@ def test_the_address_of_a_cluster(monkeypatch, given):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert environment.ray_address(given) == "10.0.0.1:6379"
     assert environment.ray_address("auto") == "auto"
+    assert environment.ray_address("local") is None
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert environment.ray_address(given) is None
 

@@ -16,7 +16,10 @@ from fedsmu_ray import environment, plugins
 from fedsmu_ray.config.schema import ComputeConfig, Config
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.errors import ConfigError, ExecutionError
+from fedsmu_ray.executors.ray_address import cluster_address, origin
+from fedsmu_ray.executors.ray_session import session_folder
 from fedsmu_ray.executors.ray_watch import watched
+from fedsmu_ray.processes import guard
 
 log = logging.getLogger(__name__)
 
@@ -47,25 +50,41 @@ def cluster(address: str | None = None, config: Config | None = None) -> Iterato
 
 def _connect(address: str | None) -> None:
     _silence_process_losses()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    # Not None, which would also join a cluster whose program has ended without stopping it.
-    where = environment.ray_address(address) or "local"
+    found = cluster_address(address)
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with _own_signal_handlers():
+        if found is None:
+            # Not None, which would also join a cluster whose program has ended without stopping it.
+            ray.init("local", include_dashboard=False, _temp_dir=session_folder(), **options)
+            return
+        try:
+            ray.init(found, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ExecutionError(
+                f"{origin(address)}: cannot join a Ray cluster there ({error}); check the address, "
+                "that ~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set"
+            ) from None
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Keep our signal handlers where Ray starts, and SIGHUP from the processes of Ray.
+
+    Ray's own handlers print stack traces or exit. Its processes share the terminal: closing it must
+    not end them while the experiment ends in order.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in guard.SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which other processes inherit
     try:
-        ray.init(
-            address=where,
-            include_dashboard=False if where == "local" else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ExecutionError(
-            f"--address {address}: cannot join a Ray cluster there ({error}); check the address, "
-            "that ~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set"
-        ) from None
-    if threading.current_thread() is threading.main_thread():
+        yield
+    except SystemExit:  # Ray's handler of SIGTERM
+        raise KeyboardInterrupt from None
+    finally:
         for number, handler in handlers.items():
-            if callable(handler):  # Ray has installed its own, which print stack traces
+            if handler is not None:  # not installed from Python
                 signal.signal(number, handler)
 
 
