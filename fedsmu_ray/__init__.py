@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["load_config", "run", "sweep"]
 __version__ = "0.1.0"
 
+environment.set_home()
 environment.set_ray_defaults()
 _EXPORTS = {"load_config": "config.loading", "run": "experiment.run", "sweep": "sweeps.sweep"}
 

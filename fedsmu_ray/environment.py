@@ -5,8 +5,12 @@ The values set here are defaults: a variable that the user has set keeps its val
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import pwd
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,6 +57,31 @@ def double_mlflow_timeout(limit_s: int) -> bool:
         return False
     os.environ[name] = _set_here[name] = str(doubled)
     return True
+
+
+def set_home() -> None:
+    """Set a home folder and a user name where there are none, as for a user id without an account.
+
+    MLflow and PyTorch need them, and Ray keeps a token in ~/.ray. The folder is a private one among
+    the temporary files.
+    """
+    home = os.path.expanduser("~")
+    if not os.access(home, os.W_OK) and not os.path.isdir(os.path.join(home, ".ray")):
+        os.environ["HOME"] = _temporary_home()
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:
+            os.environ["USER"] = f"uid-{os.getuid()}"
+
+
+def _temporary_home() -> str:
+    path = os.path.join(tempfile.gettempdir(), f"fedsmu_ray-home-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    if os.lstat(path).st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "belongs to another user; remove it, or set HOME", path)
+    return path
 
 
 def set_deterministic_cublas() -> None:

@@ -153,3 +153,25 @@ def test_where_mlflow_finds_a_password(monkeypatch):
     assert not environment.has_mlflow_credentials()
     os.environ["MLFLOW_TRACKING_TOKEN"] = "x"
     assert environment.has_mlflow_credentials()
+
+
+def test_a_home_folder_and_a_user_name_where_there_are_none(monkeypatch, tmp_path):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(environment.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(environment.pwd, "getpwuid", unknown)  # the tests run as a known user
+    monkeypatch.setattr(os, "environ", {"HOME": "/missing/home", "USER": "me"})
+    home = tmp_path / f"fedsmu_ray-home-{os.getuid()}"
+    for _ in range(2):  # the second process finds the folder of the first
+        environment.set_home()
+        assert os.environ == {"HOME": str(home), "USER": "me"}
+    assert home.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "environ", {})
+    environment.set_home()
+    assert os.environ == {"HOME": str(home), "USER": f"uid-{os.getuid()}"}
+    os.environ.update(HOME="/missing/home")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    (tmp_path / "fedsmu_ray-home-12345").mkdir()  # made by another user
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        environment.set_home()
