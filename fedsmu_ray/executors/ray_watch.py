@@ -32,14 +32,15 @@ VITAL = ("raylet", "gcs_server")
 def watched() -> Iterator[None]:
     """Watch the raylet of this node, and the GCS server if it was started by this process.
 
-    If one of them ends, the main thread is interrupted (if it is the one that called), and
-    whatever is raised becomes an ExecutionError with the cause.
+    If one of them ends, the main thread is interrupted (if it is the one that called), whatever is
+    raised becomes an ExecutionError with the cause, and what is left of a Ray of ours is killed.
     """
     watch = _watch()
     try:
         yield
     except BaseException:
         if watch and (cause := watch.cause()):
+            guard.kill_ray(guard.family(os.getpid()))
             raise ExecutionError(cause) from None
         raise
     finally:

@@ -80,7 +80,7 @@ def watch(pid: int, pipe: int) -> str:
     while True:
         data = os.read(pipe, 65536) if select.select([pipe], [], [], POLL_INTERVAL_S)[0] else None
         if data == b"" or (data is None and os.getppid() != pid):
-            kill(member for member in members if _name(member).startswith("ray"))
+            kill_ray(members)
             return _sudden_end(out_of_memory_kills() - kills, resume)
         members = family(pid)
         signals, notes = _parse(data or b"")
@@ -143,6 +143,11 @@ def kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def kill_ray(pids: Iterable[int]) -> None:
+    """Kill those of the processes that are Ray's: some of them wait for its others for minutes."""
+    kill(pid for pid in pids if _name(pid).startswith("ray"))
 
 
 def main() -> None:
