@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsmu_ray.datasets.conversion import as_array, whole_numbers
+from fedsmu_ray.datasets.dataset import MOST
 from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def classes_of(train_y: Any, test_y: Any, classes: int | None, where: str) -> Cl
                 [f"{where}: classes = {classes}, but there are {len(known)} labels: {_some(known)}"]
             )
     if is_text or not np.array_equal(known, np.arange(len(known))):
-        can_stay = not is_text and known[0] >= 0
+        can_stay = not is_text and 0 <= known[0] <= known[-1] < MOST
         keep = f"; with classes = {known[-1] + 1} they are used as they are" if can_stay else ""
         log.warning(
             "%s: the %d labels %s are used as classes 0..%d, in this order%s",

@@ -40,7 +40,7 @@ def watched() -> Iterator[None]:
         yield
     except BaseException:
         if watch and (cause := watch.cause()):
-            guard.kill_ray(guard.family(os.getpid()))
+            watch.kill_rest()
             raise ExecutionError(cause) from None
         raise
     finally:
@@ -70,6 +70,7 @@ class _Watch:
         if not pids and (raylet := _listening(node.raylet_socket_name)):
             pids["raylet"] = raylet
         self.watched = {os.pidfd_open(pid): (name, pid) for name, pid in pids.items()}
+        self.roots = [each.process.pid for kind in node.all_processes.values() for each in kind]
         self.killed_before = guard.out_of_memory_kills()
         self.caller = threading.current_thread()
         self.stopping, self.stopped = os.pipe()
@@ -98,6 +99,10 @@ class _Watch:
                 f"{kills} process{'es' * (kills > 1)}; lower compute.actors"
             )
         return "was killed (SIGKILL)"
+
+    def kill_rest(self) -> None:
+        """Kill what is left of a Ray that this process has started."""
+        guard.kill_ray(member for pid in self.roots for member in guard.family(pid))
 
     def stop(self) -> None:
         """Stop watching."""

@@ -24,6 +24,7 @@ from fedsmu_ray.models import checks
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import parameters
+from fedsmu_ray.numerics.isolation import isolated
 
 _CURE = "write its forward so that F.cross_entropy(model(inputs), labels).backward() works"
 _ONE = "keep its axis (x.squeeze() drops it) and use no statistics of the batch (batch norm)"
@@ -137,11 +138,11 @@ def _changes_parameters(where: str) -> ConfigError:
 def _check_loading(trainer: Trainer, other: nn.Module, x: Tensor, where: str) -> None:
     """Raise ConfigError unless a module that is given other parameters computes with them."""
     y, inputs = 0.9 * x + 0.01, trainer.data.test_batch(0, 2)[0]
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        with evaluating(trainer.module):
-            trained = trainer.forward(y[None], inputs[None].clone())[0]
-        with evaluating(other):
-            loaded = parameters.load_into(other, y)(inputs)
+    # Equal seeds: a model may draw in evaluation, too.
+    with isolated(0), torch.no_grad(), evaluating(trainer.module):
+        trained = trainer.forward(y[None], inputs[None].clone())[0]
+    with isolated(0), torch.no_grad(), evaluating(other):
+        loaded = parameters.load_into(other, y)(inputs)
     if not torch.allclose(trained, loaded, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
             [

@@ -1,6 +1,7 @@
 """The death of Ray's own processes: told at once, with the cause, and the runs are ended."""
 
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -26,7 +27,10 @@ def vital(monkeypatch):
     )
     node = SimpleNamespace(all_processes={"raylet": [SimpleNamespace(process=process)]})
     monkeypatch.setattr(ray_watch.worker, "_global_node", node)
+    # A test of a command in this process may have left its own handler.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield process
+    signal.signal(signal.SIGINT, handler)
     process.kill()
     process.communicate()
 

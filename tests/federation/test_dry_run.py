@@ -130,3 +130,9 @@ def test_a_model_that_changes_its_inputs_leaves_the_test_set_alone():
     data = Dataset("odd", x.copy(), y, x, y, 10)
     Problem.of(config("ChangesInputs"), data)
     assert np.array_equal(data.test_x, np.ones_like(x))
+
+
+def test_a_model_that_draws_in_evaluation_too_gives_the_same_run_again():
+    first, again = (run(config("DrawsInEvaluation")) for _ in range(2))
+    assert first.summary["model_sha256"] == again.summary["model_sha256"]
+    assert first.summary["test_loss"] == again.summary["test_loss"]

@@ -1,7 +1,9 @@
 """Models that users write and that training has to take, or refuse, for images [1, 8, 8]."""
 
+import random
 import threading
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,6 +24,16 @@ def backbone():
     layers[2].running_mean += 0.1
     layers[2].running_var *= 2
     return layers
+
+
+class DrawsInEvaluation(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.layer = nn.Linear(64, classes)
+
+    def forward(self, x):
+        noise = torch.from_numpy(np.random.randn(64)).float() * random.random()
+        return self.layer(F.dropout(x.flatten(1) + 0.1 * noise, 0.1, training=True))
 
 
 class FrozenByTrain(nn.Module):
