@@ -45,6 +45,7 @@ def test_the_example_is_a_method_whose_server_holds_the_mean_shift(folder, monke
     same([server["h"] for server in trace.servers], mean_over_clients(trace, "h"), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_example_trains_over_ray_and_inline_to_the_same_bits(folder, monkeypatch):
     """The command as the page has it; then the same experiment inline."""
     command = [sys.executable, "-m", "fedsmu_ray.train", "--json", "my_method.yaml"]
