@@ -19,15 +19,15 @@ _NAME = re.compile(
 )
 # Tokens of a vocabulary, such as `pad_token`.
 _VOCABULARY = re.compile(
-    r"(.*_)?(pad|mask|bos|eos|unk|unknown|sep|cls|start|end|stop|blank|special)_token"
+    r"(.*_)?(pad|mask|bos|eos|sos|unk|unknown|sep|cls|class|image|start|end|stop|blank|special)_token"
 )
 # The password of scheme://user:password@host, up to the last @ before a query: it may itself have
 # @, / and ? where it should not. What follows a port is none, as in host:5000/path@1.
 _PASSWORD = re.compile(
-    r"([A-Za-z][\w+.-]*://[^\s:/?#]*):(?!\d*(?:[/?#\s]|$))(?:[^\s?#]|[?#](?![\w.-]+=))*@"
+    r"([A-Za-z][\w+.-]*://[^\s:/?#\[\]]*):(?!@|\d*(?:[/?#\s]|$))(?:[^\s?#]|[?#](?![\w.-]+=))*@"
 )
 _WHOLE_URI = re.compile(
-    r"((?:[\w.]+=)?[A-Za-z][\w+.-]*://[^:/?#]*):(?!\d*(?:[/?#]|$))[^?#]* [^?#]*@"
+    r"((?:[\w.]+=)?[A-Za-z][\w+.-]*://[^:/?#\[\]]*):(?!@|\d*(?:[/?#]|$))[^?#]* [^?#]*@"
 )
 # name=value, also percent-encoded inside the value of another one, and 'name': 'value'
 _ASSIGNED = re.compile(

@@ -13,7 +13,9 @@ from typing import Literal, Protocol
 from urllib.parse import unquote
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?P<options>\?.*)?", re.DOTALL)
+_SQLITE = re.compile(
+    r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?P<options>\?.*)?", re.DOTALL | re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,16 @@ def accepted(values: Mapping[str, str], max_length: int) -> dict[str, str]:
         safe = accepted_name(name)
         if safe in out:
             safe = f"{safe[: MAX_NAME - 9]}-{_hash(name)}"
-        value = value.encode(errors="backslashreplace").decode()  # halves of UTF-16 pairs
+        value = encodable(value)
         note = f"... (cut, {len(value):,} characters)"
         is_long = len(value) > max_length
         out[safe] = value[: max_length - len(note)] + note if is_long else value
     return out
+
+
+def encodable(text: str) -> str:
+    """The text with halves of UTF-16 pairs, which no store accepts, as their codes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def shortened(name: str, length: int) -> str:

@@ -37,6 +37,15 @@ _RACE = re.compile(
     r"serialize access|remote end closed",  # the last of a connection that was idle too long
     re.IGNORECASE,
 )
+# What MLflow says of URIs that are no store, and what is said instead.
+_KINDS = "write sqlite:///FILE for a database in a file, or http://HOST:PORT for a server"
+_NO_STORES = {
+    "filesystem tracking backend": f"MLflow does not write to folders any more; {_KINDS}",
+    "unsupported URI": f"no kind of store that MLflow knows; {_KINDS}",
+    "Could not parse SQLAlchemy URL": f"no URL of a database; {_KINDS}",
+    "Invalid SQLite URL": f"no URL of a database; {_KINDS}",
+    "No module named": "the driver of this database is missing; install it",
+}
 _STATUS = re.compile(r"failed with error code (\d{3})\b")
 _PASSING = (401, 403, 408, 425, 429, 499)  # 401 and 403: credentials may be renewed
 
@@ -53,6 +62,8 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str, str]:
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     uri = absolute_uri(_with_credentials(uri))
+    if uri.startswith("sqlite") and uri.endswith(("://", ":///", ":memory:")):
+        raise _unusable(uri, "it is in memory and ends with this process; write sqlite:///FILE")
     until = time.monotonic() + RACE_TIMEOUT_S
     try:
         if path := database_file(uri):
@@ -90,6 +101,10 @@ def _with_credentials(uri: str) -> str:
 
 
 def _unusable(uri: str, problem: str) -> ConfigError:
+    said = next((text for mark, text in _NO_STORES.items() if mark in problem), "")
+    if said:
+        module = re.search(r"No module named '\w+'", problem)
+        problem = f"{said} ({module[0]})" if module else said
     return ConfigError(
         [
             f"tracking.uri = '{cut(uri)}': cannot be opened ({problem}); correct it, or turn "
@@ -207,6 +222,7 @@ def is_slow(error: Exception) -> bool:
 def first_line(error: Exception, uri: str) -> str:
     """The first line of an error's message, of limited length and without secrets."""
     text = str(error).replace(uri, cut(uri)).strip()
+    text = re.sub(r"^\(raised as a result of Query-invoked autoflush.*\s*", "", text)  # SQLAlchemy
     return cut_text((text.splitlines() or [type(error).__name__])[0])[:400]
 
 

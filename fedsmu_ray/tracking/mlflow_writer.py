@@ -14,6 +14,7 @@ from fedsmu_ray.tracking.mlflow_names import (
     MAX_TAG,
     accepted,
     accepted_name,
+    encodable,
     shortened,
 )
 from fedsmu_ray.tracking.mlflow_store import first_line, is_refusal, is_too_large, open_store
@@ -152,7 +153,7 @@ class MLflowWriter:
             return
         tags = {name: self.store_id(value) for name, value in values["tags"].items()}
         tags["fedsmu.id"] = run.run_id
-        name = shortened(values["name"], MAX_NAME)
+        name = shortened(encodable(values["name"]), MAX_NAME)
         created = self.client.create_run(
             self.experiment_id, values["start_time"], accepted(tags, MAX_TAG), name
         )

@@ -12,6 +12,7 @@ from fedsmu_ray.files.secrets import cut, cut_text, find_cut, is_secret_name
         ("see http://user:secret@host, now", "see http://user:***@host, now"),
         ("postgresql+psycopg2://u:p/w@h/db", "postgresql+psycopg2://u:***@h/db"),
         ("postgresql://me@server:pw@h/db?user=a@b", "postgresql://me@server:***@h/db?user=a@b"),
+        ("http://user:secret@[::1]:5000", "http://user:***@[::1]:5000"),
         ("http://:secret@host", "http://:***@host"),
         ("http://user:12345@host", "http://user:***@host"),
         ("http://u:p@ss/w?rd@h/x", "http://u:***@h/x"),
@@ -38,6 +39,8 @@ def test_the_secret_in_a_text_is_cut_out(text, without):
         "http://host:5000/path@1",
         "http://host:80/?mail=a@b",
         "http://user@host",
+        "http://user:@host",
+        "http://[::1]:5000/path@1",
         "sqlite:////a/b@c.db",
         "sqlite:///:memory:",
         "s3://bucket/a:b@c",
@@ -59,7 +62,7 @@ def test_which_names_stand_for_secrets():
     )
     harmless = (
         "tokenizer pad_token max_tokens tokens key keys tokens_per_client secretary author bypass "
-        "token_dim passes password_file eos_token seed token.size"
+        "token_dim sos_token passes password_file eos_token seed token.size"
     )
     assert [name for name in secret.split() if not is_secret_name(name)] == []
     assert [name for name in harmless.split() if is_secret_name(name)] == []

@@ -141,7 +141,12 @@ def test_what_cannot_be_a_database(tmp_path, monkeypatch):
         (f"sqlite:///{tmp_path}/text.db", "not a database"),
         (f"sqlite:///{tmp_path}/file/x.db", "Not a directory|File exists"),
         (f"sqlite:///{tmp_path}/was?/x.db", "%3F"),
-        ("file:///a", "filesystem tracking backend"),
+        ("file:///a", "does not write to folders any more; write sqlite:///FILE"),
+        ("mlruns", "does not write to folders any more"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("sqlite:x.db", "no URL of a database; write sqlite:///FILE"),
+        ("localhost:5000", "no kind of store that MLflow knows.*http://HOST:PORT"),
         ("http://me:secret@127.0.0.1:9", "me:\\*\\*\\*@127.*refused"),
         (
             "postgresql://me:secret@h/db?password=secret",
@@ -194,3 +199,5 @@ def test_the_message_of_an_error_has_no_secrets():
     error = RuntimeError("http://u:my pass@h is away\nsecond line")
     assert first_line(error, "http://u:my pass@h") == "http://u:***@h is away"
     assert first_line(RuntimeError(), "http://h") == "RuntimeError"
+    error = RuntimeError("(raised as a result of Query-invoked autoflush; x)\n(sqlite3) locked\n")
+    assert first_line(error, "sqlite:///x") == "(sqlite3) locked"
