@@ -59,6 +59,12 @@ def test_tokens_and_single_samples_are_tried_as_they_are():
     assert not probes.rows_are_independent(mixed, tokens, "model.name = m")
 
 
+def test_outputs_may_be_log_probabilities():
+    torch.manual_seed(0)
+    layers = torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.LogSoftmax(-1)
+    assert probes.rows_are_independent(torch.nn.Sequential(*layers), inputs(), "model.name = m")
+
+
 def test_a_batch_that_the_module_cannot_take_is_reported():
     with pytest.raises(
         ConfigError, match="model.name = m: for a batch of 4 in training, it raised"
