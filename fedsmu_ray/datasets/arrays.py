@@ -24,8 +24,10 @@ def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
     Arrays may be lists or tensors. uint8 [N, C, H, W] or [N, H, W] are images, normalized by the
     training set's moments unless mean and std are given; whole numbers [N, length] are tokens;
     floats [N, ...] are used as they are, unless they are images with mean and std. Labels and
-    `clients` are as in labels.py. Raises ConfigError that names `where`.
+    `clients` are as in labels.py. None stands for an optional value that is left out. Raises
+    ConfigError that names `where`.
     """
+    arrays = {k: v for k, v in arrays.items() if v is not None or k not in OPTIONAL}
     _check_keys(arrays, where)
     train_x, test_x = (samples(arrays[key], f"{where}: {key}") for key in ("train_x", "test_x"))
     numbers = {
@@ -129,4 +131,12 @@ def _moments(
     )
     if min(std) <= 0:
         raise ConfigError([f"{where}: std = {std} must be positive"])
+    white = 255 / scale  # what the largest uint8 becomes
+    if images.dtype == np.uint8 and (min(mean) < 0 or max(*mean, *std) > white):
+        raise ConfigError(
+            [
+                f"{where}: mean = {mean}, std = {std}: they are those of the images divided by "
+                f"scale = {scale:g}, so at most {white:g}; for moments of 0 to 255 give scale = 1"
+            ]
+        )
     return mean, std

@@ -153,7 +153,7 @@ def _sample_problems(x: NDArray[Any], symbols: int | None, split: str) -> list[s
     if symbols is not None and x.size and (x.min() < 0 or x.max() >= symbols):
         return [
             f"{split}_x holds tokens {x.min()} to {x.max()}; they must be in 0..{symbols - 1}, "
-            f"since symbols = {symbols}"
+            f"since symbols = {symbols} (numbers that are not tokens must be float32)"
         ]
     return []
 

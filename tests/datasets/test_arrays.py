@@ -132,6 +132,12 @@ def test_memory_mapped_and_read_only_arrays(tmp_path):
             "std .per channel. = .*: expected 3 finite",
         ),
         ({"mean": [0.5] * 3, "std": [0.1, 0.1, 0.0]}, "std = .* must be positive"),
+        (
+            {"mean": [125.3, 123.0, 113.9], "std": [63.0, 62.1, 66.7]},
+            "mean = .125.3.* std = .63.0.* divided by scale = 255, so at most 1; .* give scale = 1",
+        ),
+        ({"mean": [0.5] * 3, "std": [63.0] * 3}, "mean = .0.5.* std = .63.0.* give scale = 1"),
+        ({"mean": [-0.1] * 3, "std": [0.1] * 3}, "mean = .-0.1.* at most 1"),
         ({"mean": ["a"] * 3, "std": [0.1] * 3}, "mean .per channel. = .*expected 3 finite numbers"),
         ({"train_x": np.ones((24, 2)), "mean": [0], "std": [1]}, "mean is for images"),
         ({"scale": 0}, "scale = 0 must be positive"),
@@ -152,6 +158,18 @@ def test_memory_mapped_and_read_only_arrays(tmp_path):
 def test_samples_that_would_be_misread_are_refused(change, message):
     with pytest.raises(ConfigError, match=f"own: {message}"):
         arrays(**change) if 3 not in change else from_arrays("own", RAW | change, "own")
+
+
+def test_moments_of_0_to_255_have_their_scale():
+    data = arrays(mean=[125.0] * 3, std=[63.0] * 3, scale=1)
+    x, _ = DeviceData(data, torch.device("cpu")).test_batch(0, 8)
+    wanted = torch.tensor((RAW["test_x"].astype(np.float32) - 125) / 63)
+    assert torch.allclose(x, wanted, atol=1e-5)
+
+
+def test_none_stands_for_a_value_that_is_left_out():
+    given = arrays(classes=None, clients=None, symbols=None, mean=None, std=None, scale=None)
+    assert given.digest() == arrays().digest()
 
 
 def test_mean_and_std_normalize_float_images_too():
