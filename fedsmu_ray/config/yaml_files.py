@@ -14,6 +14,7 @@ from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
 from fedsmu_ray.config.yaml_scalars import BOOL, FLOAT, INT, REFUSED, TEXT, refusal, tag_of
 from fedsmu_ray.environment import expand_path
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files.secrets import is_secret_name
 
 MAX_FILE_BYTES = 200_000
 _COMMENT = re.compile(r"(^|\s)#")
@@ -67,6 +68,10 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         try:
             overrides[key] = _parse_override(key, value)
         except _YAMLError as error:
+            if value and is_secret_name(key):
+                cure = shlex.quote(f'{key}="..."')
+                problems.append(f"{key}: its value is not plain text in YAML; in a shell: {cure}")
+                continue
             quoted = shlex.quote(f'{key}="{value}"')
             shell = f"; in a shell: {quoted}" if refusal(value) else ""
             problems.append(f"{format_value(argument)}: {error}{shell}")

@@ -37,7 +37,6 @@ class MLflowTracker:
     """
 
     def __init__(self, uri: str, experiment: str, folder: str | Path = ".") -> None:
-        environment.set_mlflow_defaults()
         self.writer = MLflowWriter(uri, experiment, self._store_id)
         self.uri, self.folder = self.writer.uri, Path(folder)
         self.missing: str | None = None

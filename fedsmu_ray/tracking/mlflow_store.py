@@ -56,6 +56,7 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str, str]:
     Creates a SQLite database and the experiment if they do not exist; several processes may do so
     at once. Raises ConfigError for everything that the user has to change.
     """
+    environment.set_mlflow_defaults()
     from mlflow import MlflowClient
 
     # They log migrations and broken connections, with tracebacks and URLs; we say what is wrong.
@@ -102,7 +103,13 @@ def _with_credentials(uri: str) -> str:
 
 def _unusable(uri: str, problem: str) -> ConfigError:
     said = next((text for mark, text in _NO_STORES.items() if mark in problem), "")
-    if said:
+    if "database schema" in problem:
+        command = f"mlflow db upgrade {shlex.quote(cut(uri))}"
+        problem = (
+            f"another version of MLflow made it: {problem.partition('.')[0]}; if it is older, copy "
+            f"it and run `{command}`, else update MLflow"
+        )
+    elif said:
         module = re.search(r"No module named '\w+'", problem)
         problem = f"{said} ({module[0]})" if module else said
     return ConfigError(

@@ -40,6 +40,13 @@ def test_a_part_of_an_override_is_not_lost_as_a_comment():
     }
 
 
+@pytest.mark.parametrize("value", ["{a: s3cret", "0123", "x #s3cret", "*s3cret"])
+def test_a_secret_that_is_no_yaml_is_not_in_the_message(value):
+    with pytest.raises(ConfigError, match="options.token: its value is not plain text") as error:
+        parse_overrides([f"data.options.token={value}"])
+    assert "s3cret" not in str(error.value) and "0123" not in str(error.value)
+
+
 def test_an_override_without_a_value_is_refused():
     """Such as data.root=$FOLDER in a shell where FOLDER is not set."""
     assert "a value is missing; write data.root=null" in problem_of(parse_overrides, ["data.root="])

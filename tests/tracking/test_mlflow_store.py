@@ -1,6 +1,8 @@
 """Opening the store of runs: by several processes at once, in any folder, and what is refused."""
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 
@@ -163,6 +165,19 @@ def test_what_cannot_be_a_database(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(ConfigError, match="read-only"):
         open_store(f"sqlite:///{tmp_path}/kept.db", "e")
+
+
+def test_a_database_of_another_version_is_refused_with_the_command_that_upgrades_it(
+    database, tmp_path
+):
+    path = tmp_path / "two words.db"
+    path.write_bytes(database.read_bytes())
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("update alembic_version set version_num = 'bd07f7e963c5'")
+    with pytest.raises(ConfigError) as error:
+        open_store(f"sqlite:///{path}", "e")
+    assert f"mlflow db upgrade 'sqlite:///{path}'" in str(error.value)
+    assert "found version bd07f7e963c5" in str(error.value)
 
 
 def test_a_password_that_was_left_out_may_be_in_the_environment(monkeypatch):
