@@ -19,9 +19,9 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.rounds import rounds
 from fedsmu_ray.federation.tasks import Arrays, Executor, StateRef
-from fedsmu_ray.files.folders import private_folder, write
+from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.locks import folder_lock
-from fedsmu_ray.files.run_folders import RUN, find_folder, new_name
+from fedsmu_ray.files.run_folders import RUN, find_folder, make_folder
 from fedsmu_ray.tracking.base import RoundCursor
 
 log = logging.getLogger(__name__)
@@ -32,14 +32,21 @@ MAX_RESTARTS = 3  # in a row, without a new round between them
 
 @contextmanager
 def new_folder(config: Config) -> Iterator[Path | None]:
-    """A new, private folder for a run, locked until the run has ended; None without checkpoints."""
+    """A new, private folder for a run, locked until the run has ended; None without checkpoints.
+
+    It is removed again if the run does not `begin`.
+    """
     if config.checkpoint.every is None:
         yield None
         return
-    folder = private_folder(Path(config.checkpoint.folder) / new_name(config.name))
-    with folder_lock(folder, f"the run in {folder}"):
-        write(folder / RUN.file, config.anywhere().to_yaml())
+    with make_folder(RUN, config.checkpoint.folder, config.name) as folder:
         yield folder
+
+
+def begin(config: Config, folder: Path) -> None:
+    """Write the configuration of a run that begins into its folder; --resume finds it by that."""
+    if not (folder / RUN.file).exists():
+        write(folder / RUN.file, config.anywhere().to_yaml())
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
-from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
+from fedsmu_ray.experiment.resume import begin, check_resume, new_folder, old_folder, resumable
 from fedsmu_ray.experiment.summary import DATA_DIGEST, new_run, summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
@@ -109,7 +109,9 @@ def _run(
         ):
             problem = executor.problem  # on Ray its data is in the store, so ours can be freed
             tracker = opening.result()
-            run_id = _begin(tracker, problem, folder)
+            run_id = _start(tracker, problem, folder)
+            if folder:
+                _note(folder, config, tracker, run_id)
             resume_command = RUN.resume_command(folder) if folder else ""
             guard.note_resume_command(resume_command)
             try:
@@ -125,7 +127,7 @@ def _run(
             return Result(summary, history, executor.params(), problem)
 
 
-def _begin(tracker: Tracker, problem: Problem, folder: Path | None) -> str:
+def _start(tracker: Tracker, problem: Problem, folder: Path | None) -> str:
     """Start the tracked run, or resume the one that the folder names; returns its id.
 
     "" without tracking; the folder then keeps the id of a run that was tracked before.
@@ -143,10 +145,18 @@ def _begin(tracker: Tracker, problem: Problem, folder: Path | None) -> str:
             "from round 1",
             folder / RUN_ID_FILE,
         )
-    run_id = tracker.resume(before, run) if before else tracker.start(run)
-    if folder and run_id != before:
-        write(folder / RUN_ID_FILE, run_id)
-    return run_id
+    return tracker.resume(before, run) if before else tracker.start(run)
+
+
+def _note(folder: Path, config: Config, tracker: Tracker, run_id: str) -> None:
+    """Write into its folder which run has begun; nothing can refuse it any more."""
+    try:
+        if run_id not in ("", _tracked_run(folder)):
+            write(folder / RUN_ID_FILE, run_id)
+        begin(config, folder)
+    except OSError:
+        tracker.finish(run_id, "FAILED")
+        raise
 
 
 def _tracked_run(folder: Path | None) -> str:

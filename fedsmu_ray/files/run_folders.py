@@ -6,12 +6,17 @@ import difflib
 import os
 import re
 import shlex
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedsmu_ray.environment import expand_path
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files.folders import private_folder
+from fedsmu_ray.files.locks import folder_lock
 
 _SUFFIX = re.compile(r"-([0-9]{8}-[0-9]{6})-([0-9]+)(?:-([0-9]+))?$")
 
@@ -36,6 +41,22 @@ SWEEP = Kind("sweep", "tune", "sweep.yaml")
 def new_name(name: str) -> str:
     """The name of a new folder."""
     return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+@contextmanager
+def make_folder(kind: Kind, parent: str | Path, name: str) -> Iterator[Path]:
+    """A new, private folder in `parent`, locked until what runs in it has ended.
+
+    The caller writes the file of its kind once nothing can be refused any more. A folder without
+    it is removed, so that `find_folder` never finds what did not begin.
+    """
+    folder = private_folder(Path(parent) / new_name(name))
+    with folder_lock(folder, f"the {kind.what} in {folder}"):
+        try:
+            yield folder
+        finally:
+            if not _is(kind, folder):
+                shutil.rmtree(folder)
 
 
 def find_folder(kind: Kind, resume: str | Path, parent: str | Path = ".", name: str = "") -> Path:

@@ -23,9 +23,9 @@ from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files import secrets
-from fedsmu_ray.files.folders import private_folder, write
+from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.locks import folder_lock
-from fedsmu_ray.files.run_folders import SWEEP, find_folder, new_name
+from fedsmu_ray.files.run_folders import SWEEP, find_folder, make_folder
 from fedsmu_ray.files.valid_json import to_json, without_nan
 from fedsmu_ray.sweeps.space import Params
 
@@ -37,11 +37,18 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def new_folder(config: Config) -> Iterator[Path]:
-    """A new, private folder for a sweep, locked until the sweep has ended."""
-    folder = private_folder(Path(config.tune.storage) / new_name(config.name))
-    with folder_lock(folder, f"the sweep in {folder}"):
-        write(folder / SWEEP.file, config.anywhere().to_yaml())
+    """A new, private folder for a sweep, locked until the sweep has ended.
+
+    It is removed again if the sweep does not `begin`.
+    """
+    with make_folder(SWEEP, config.tune.storage, config.name) as folder:
         yield folder
+
+
+def begin(config: Config, folder: Path) -> None:
+    """Write the configuration of a sweep that begins into its folder; --resume finds it by that."""
+    if not (folder / SWEEP.file).exists():
+        write(folder / SWEEP.file, config.anywhere().to_yaml())
 
 
 @contextmanager

@@ -97,6 +97,30 @@ def test_where_the_tracker_is_opened(monkeypatch, tmp_path):
     assert opened == [("sqlite:///x.db", "e", str(tmp_path)), ("sqlite:///x.db", "e", folder)]
 
 
+def test_a_run_that_is_refused_leaves_no_folder(recording, tmp_path, monkeypatch):
+    def refuse(run):
+        raise ConfigError(["refused"])
+
+    monkeypatch.setattr(recording, "start", refuse)
+    config = config_of(checkpoint={"every": 1, "folder": str(tmp_path)})
+    with pytest.raises(ConfigError, match="refused"):
+        run(config)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="no run to resume"):
+        run(config, resume="")
+
+
+def test_a_run_whose_folder_cannot_be_written_fails(recording, tmp_path, monkeypatch):
+    def full(folder, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(config_of(checkpoint={"every": 1, "folder": str(tmp_path)}))
+    assert recording.calls[-1] == ("finish", "the-id", "FAILED", None, None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_run_is_killed_and_resumed(recording, tmp_path, capsys):
     config = config_of(checkpoint={"every": 1, "folder": str(tmp_path)})
     undisturbed = run(config_of()).summary

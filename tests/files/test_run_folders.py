@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.files.run_folders import RUN, SWEEP, find_folder, new_name
+from fedsmu_ray.files.run_folders import RUN, SWEEP, find_folder, make_folder, new_name
 
 
 @pytest.fixture
@@ -106,3 +106,13 @@ def test_commands_to_paste_are_quoted_for_a_shell():
 
 def test_a_new_name_has_time_and_process():
     assert re.fullmatch(r"digits-\d{8}-\d{6}-\d+", new_name("digits"))
+
+
+def test_a_folder_in_which_nothing_began_is_removed(tmp_path):
+    with pytest.raises(ZeroDivisionError), make_folder(RUN, tmp_path, "x"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ZeroDivisionError), make_folder(RUN, tmp_path, "x") as folder:
+        (folder / RUN.file).touch()
+        raise ZeroDivisionError
+    assert find_folder(RUN, "", tmp_path, "x") == folder
