@@ -6,6 +6,7 @@ Python, read differently are refused, since nobody can know which was meant.
 
 from __future__ import annotations
 
+import math
 import re
 
 # Tags of YAML
@@ -17,12 +18,12 @@ FLOAT = "tag:yaml.org,2002:float"
 REFUSED = "tag:fedsmu_ray:refused"
 
 _DIGITS = r"(0|[1-9][0-9]*|[1-9][0-9]{0,2}(_[0-9]{3})+)"
+_DECIMAL = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 _PATTERNS = {
     NULL: "|null|Null|NULL",
     BOOL: "true|True|TRUE|false|False|FALSE",
     INT: rf"[-+]?({_DIGITS}|0x[0-9a-fA-F]+|0b[01]+)",
-    FLOAT: r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)"
-    r"|\.(nan|NaN|NAN)",
+    FLOAT: rf"{_DECIMAL}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }
 _BOOL_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _OCTAL = re.compile("[-+]?0[0-9_]+|[-+]?0[oO][0-7_]+")
@@ -57,4 +58,14 @@ def refusal(text: str) -> str | None:
         return f"is a number of base 60 in YAML 1.1; write it in decimal, or {quoted}"
     if _GROUPS.fullmatch(text) and not re.fullmatch(_PATTERNS[INT], text):
         return f"write the number without _ (or as in 1_000, 0xff, 0b11), or {quoted}"
+    if _is_out_of_range(text):
+        return f"is beyond the range of a float; write a number within it, or {quoted}"
     return None
+
+
+def _is_out_of_range(text: str) -> bool:
+    """Whether a float would become 0 or infinity, as 12e4567, perhaps a hash, does."""
+    if re.fullmatch(_PATTERNS[INT], text) or not re.fullmatch(_DECIMAL, text):
+        return False
+    value, digits = float(text), re.split("[eE]", text)[0]
+    return math.isinf(value) or (value == 0 and re.search("[1-9]", digits) is not None)
