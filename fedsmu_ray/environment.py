@@ -103,7 +103,7 @@ def ray_address(address: str | None = None) -> str | None:
 
     None if there is neither, or for "local": Ray is then started on this machine.
     """
-    found = address or os.environ.get("RAY_ADDRESS")
+    found = (address or os.environ.get("RAY_ADDRESS") or "").strip()
     return None if found == "local" else found or None
 
 
@@ -138,7 +138,7 @@ def expand_path(text: str) -> str:
     return str(path)
 
 
-_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
+_VARIABLE = re.compile(r"\$([a-zA-Z_]\w*|\{\w+\})")
 
 
 def _value_of(variable: re.Match[str]) -> str:

@@ -59,8 +59,11 @@ def test_the_address_of_a_cluster(monkeypatch, given):
     assert environment.ray_address(given) == "10.0.0.1:6379"
     assert environment.ray_address("auto") == "auto"
     assert environment.ray_address("local") is None
-    monkeypatch.setenv("RAY_ADDRESS", "")
-    assert environment.ray_address(given) is None
+    monkeypatch.setenv("RAY_ADDRESS", " 10.0.0.1:6379\n")
+    assert environment.ray_address(given) == "10.0.0.1:6379"
+    for nothing in ("", " "):
+        monkeypatch.setenv("RAY_ADDRESS", nothing)
+        assert environment.ray_address(given) is None
 
 
 def test_the_token_is_used_where_a_cluster_is_joined_and_a_token_exists(monkeypatch, tmp_path):
@@ -110,6 +113,7 @@ def test_paths_are_expanded_as_in_a_shell(monkeypatch, tmp_path):
         "a/../$SCRATCH": f"{tmp_path}/a/../scratch/me",  # where it leads depends on links
         "cost $ 5": f"{tmp_path}/cost $ 5",
         "x~": f"{tmp_path}/x~",
+        "cost$5": f"{tmp_path}/cost$5",
     }.items():
         assert environment.expand_path(text) == path
         assert environment.expand_path(path) == path
