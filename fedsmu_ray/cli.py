@@ -78,8 +78,8 @@ def settle_resume(options: argparse.Namespace) -> None:
 
 
 def split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """FILE (if the first argument is not key=value) and the overrides."""
-    if arguments and "=" not in arguments[0]:
+    """FILE (if the first argument is one, or is not key=value) and the overrides."""
+    if arguments and ("=" not in arguments[0] or os.path.isfile(arguments[0])):
         return arguments[0], list(arguments[1:])
     return None, list(arguments)
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,12 @@ def test_a_signal_interrupts_and_a_second_one_does_not_stop_the_cleanup(number):
 )
 def test_the_first_argument_may_be_a_file(arguments, file, overrides):
     assert cli.split(arguments) == (file, overrides)
+
+
+def test_the_path_of_a_file_may_have_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lr=0.1.yaml").touch()
+    assert cli.split(["lr=0.1.yaml", "a=1"]) == ("lr=0.1.yaml", ["a=1"])
 
 
 def test_overrides_and_options_may_be_mixed():
