@@ -22,6 +22,12 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.registry import MODELS
 from fedsmu_ray.tracking.metrics import SWEEPABLE
 
+# Words of YAML for some of pydantic's errors, by type.
+_CLEARER = {
+    "string_type": "must be text; quote a value that YAML reads as something else",
+    "tuple_type": "must be a list, as in [a, b]",
+    "dict_type": "must be a mapping, as in {a: b}",
+}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 # Keys whose value is one of some names, or has one of some forms.
@@ -82,7 +88,7 @@ def unknown_key(key: str, known: Iterable[str], more: str = "") -> str:
     if key in known:
         nested = key.replace(".", ": {") + ": ..." + "}" * key.count(".")
         return f"{key}: sections are nested in a file; write {nested}"
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key.lower(), known, n=1)
     last = key.rsplit(".", 1)[-1]
     close = close or [k for k in known if k.rsplit(".", 1)[-1] == last]
     close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.4)
@@ -94,7 +100,7 @@ def _explain(value: object, errors: list[ErrorDetails]) -> str:
     """What a value must be, in pydantic's words and on one line."""
     # For a union pydantic reports every branch; the first that is not None says what is wanted.
     wanted = [error for error in errors if error["type"] != "none_required"]
-    message = wanted[0]["msg"].removeprefix("Value error, ")
+    message = _CLEARER.get(wanted[0]["type"], wanted[0]["msg"]).removeprefix("Value error, ")
     message = message.replace("Input should be", "must be").replace("'", "")
     if len(wanted) < len(errors):
         message += " (or null)"

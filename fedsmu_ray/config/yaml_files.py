@@ -17,6 +17,7 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files.secrets import is_secret_name
 
 MAX_FILE_BYTES = 200_000
+_EXAMPLE = "expected key=value, as in local.lr=0.1"
 _COMMENT = re.compile(r"(^|\s)#")
 
 
@@ -25,7 +26,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     Raises ConfigError if it cannot be read or holds something else.
     """
-    shown = str(path)[:MAX_VALUE_LENGTH]
+    shown = str(path)[:MAX_VALUE_LENGTH] or "FILE ''"
     try:
         with open(expand_path(str(path)), "rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
@@ -49,7 +50,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(plain, dict):
         raise ConfigError(
-            [f"{shown}: expected a mapping of sections, found {type(plain).__name__}"]
+            [
+                f"{shown}: expected a mapping of sections, found {type(plain).__name__}; write "
+                "`key: value`, with a space"
+            ]
         )
     return plain
 
@@ -63,7 +67,9 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     for argument in arguments:
         key, equals, value = (part.strip() for part in argument.partition("="))
         if not equals or not key:
-            problems.append(f"{format_value(argument)}: expected key=value, as in local.lr=0.1")
+            is_file = argument.endswith((".yaml", ".yml"))
+            cure = "a file is given once, as the first argument" if is_file else _EXAMPLE
+            problems.append(f"{format_value(argument)}: {cure}")
             continue
         try:
             overrides[key] = _parse_override(key, value)
@@ -163,6 +169,9 @@ def _error(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
 
 _CLEARER = {
     "but found another document": "a second document begins here (---); a file holds one",
+    "found character '\\t' that cannot start any token": "a tab; use spaces instead",
+    "mapping values are not allowed here": "a ': ' where none can be; quote text that holds one, "
+    "and begin the keys of a section in the same column",
 }
 
 

@@ -47,6 +47,11 @@ def test_a_secret_that_is_no_yaml_is_not_in_the_message(value):
     assert "s3cret" not in str(error.value) and "0123" not in str(error.value)
 
 
+def test_a_file_after_overrides():
+    assert "as the first" in problem_of(parse_overrides, ["my.yaml"])
+    assert "expected key=value" in problem_of(parse_overrides, ["my"])
+
+
 def test_an_override_without_a_value_is_refused():
     """Such as data.root=$FOLDER in a shell where FOLDER is not set."""
     assert "a value is missing; write data.root=null" in problem_of(parse_overrides, ["data.root="])
@@ -62,7 +67,9 @@ def test_an_override_without_a_value_is_refused():
         ("\x00", "not valid YAML"),
         ("a: 1\n---\nb: 2", "line 2: not valid YAML: a second document begins here"),
         ("a: &x 1\nb: *x", "line 2: not valid YAML: aliases"),
-        ("a:\n\tb: 1", "line 2: not valid YAML: found character '\\t'"),
+        ("a:\n\tb: 1", "line 2: not valid YAML: a tab; use spaces"),
+        ("a: 1\n b: 2", "line 2: not valid YAML: a ': ' where none can be; quote text"),
+        ("a:1", "found str; write `key: value`, with a space"),
         ("a: 1\nb:\n  c: {d: [1, 1:30]}", "line 3: b.c.d = 1:30: is a number of base 60"),
         ("a:\n  on: 3", "line 2: a = on: is true in YAML 1.1"),
         ("a:\n  <<: {b: 1}", "line 2: a = <<: merge keys"),
