@@ -12,6 +12,7 @@ import os
 import signal
 import stat
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -103,10 +104,8 @@ def main(command: Callable[[], int]) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
     )
-    for number in guard.SIGNALS:
-        # Shells start background jobs with SIGINT ignored; nohup means what it says.
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    if threading.current_thread() is threading.main_thread():  # others cannot handle signals
+        _handle_signals()
     try:
         return command()
     except KeyboardInterrupt:
@@ -121,6 +120,13 @@ def main(command: Callable[[], int]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror}", file=sys.stderr)
         return EXIT_FAILURE
+
+
+def _handle_signals() -> None:
+    for number in guard.SIGNALS:
+        # Shells start background jobs with SIGINT ignored; nohup means what it says.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

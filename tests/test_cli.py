@@ -3,18 +3,20 @@
 import errno
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 from fedsmu_ray import cli
 from fedsmu_ray.errors import ConfigError, ExecutionError
+from fedsmu_ray.processes import guard
 
 
 @pytest.fixture(autouse=True)
 def handlers():
     """Restore the signal handlers that `cli.main` replaces."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in guard.SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -45,6 +47,15 @@ def test_errors_that_a_user_can_fix_are_one_message_and_an_exit_code(capsys, err
     assert cli.main(raising(error)) == code
     out, err = capsys.readouterr()
     assert out == "" and err == words
+
+
+def test_a_command_runs_in_any_thread():
+    """Python lets only the main thread handle signals."""
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(cli.main(lambda: 0)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
 
 
 @pytest.mark.parametrize("error", [OSError("of a library"), ZeroDivisionError()])
