@@ -44,6 +44,10 @@ class ClientError(ExperimentError, RuntimeError):
     """A client failed to finish its round; names the client, the cause and what to try."""
 
 
+class LocalDivergenceError(ClientError):
+    """The model, upload or state of a client has values that are not finite after its training."""
+
+
 class MethodError(ExperimentError, RuntimeError):
     """A federated method breaks its contract; names the class, the hook and the problem."""
 

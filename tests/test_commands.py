@@ -85,14 +85,13 @@ def tracked(folder):
 
 def test_sweep_end_to_end(folder, home):
     space = "tune.space={local.lr: {grid: [0.2, 1.0e+30]}}"
-    out, err = command(folder, home, "tune", "small.yaml", "--json", space, code=1)
+    out, err = command(folder, home, "tune", "small.yaml", "--json", space)
     result = json.loads(out.splitlines()[-1])
-    # One trial cannot work: only that trial fails, and it is reported in one line.
-    assert len(result["trials"]) == 2 and len(result["failed"]) == 1
-    assert all(
-        "ClientError: round 1, client" in f["error"] and f"failed: {f['name']}" in out
-        for f in result["failed"]
-    )
+    # One trial cannot work: only that trial diverges, and it is reported in one line.
+    assert len(result["trials"]) == 2 and result["failed"] == []
+    (diverged,) = result["diverged"]
+    assert "LocalDivergenceError: round 1, client" in diverged["error"]
+    assert f"diverged: {diverged['name']}" in out and f"diverged: {diverged['name']}" not in err
     assert "Traceback" not in out + err and "WARN" not in err, err
     for trial in result["trials"]:
         same = alone(folder, trial["params"])
@@ -143,7 +142,7 @@ def test_sweep_end_to_end(folder, home):
         )
         (artifact,) = client.list_artifacts(trial["run_id"])
         assert artifact.path == "config.yaml"
-    assert {by_id[f["run_id"]].info.status for f in result["failed"]} == {"FAILED"}
+    assert {by_id[f["run_id"]].info.status for f in result["diverged"]} == {"FAILED"}
 
 
 @pytest.mark.slow

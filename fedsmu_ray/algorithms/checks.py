@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.algorithms.base import Method, Setting
-from fedsmu_ray.errors import ClientError, ConfigError, ExperimentError, MethodError
+from fedsmu_ray.errors import ConfigError, ExperimentError, LocalDivergenceError, MethodError
 from fedsmu_ray.numerics.parameters import is_finite
 from fedsmu_ray.wire.base import Codec
 
@@ -190,7 +190,7 @@ def check_clients_finite(
     if name is None:
         return
     client = next(c for c, row in zip(clients, values[name]) if not is_finite(row))
-    raise ClientError(
+    raise LocalDivergenceError(
         f"round {round}, client {client}: local training diverged (its {what} '{name}' holds NaN "
         "or Inf); lower local.lr or set local.clip_norm"
     )

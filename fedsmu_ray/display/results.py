@@ -54,8 +54,9 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
         console.print(
             f"diverged, with {metric} NaN or infinite: {'; '.join(diverged)}", soft_wrap=True
         )
-    for trial in outcome["failed"]:
-        console.print(f"failed: {trial['name']}: {trial['error']}", soft_wrap=True)
+    for status in ("diverged", "failed"):
+        for trial in outcome[status]:
+            console.print(f"{status}: {trial['name']}: {trial['error']}", soft_wrap=True)
     if outcome["failed"]:
         again = SWEEP.resume_command(outcome["folder"])
         console.print(f"to run what has failed once more: {again}", soft_wrap=True)

@@ -15,7 +15,7 @@ from fedsmu_ray.config.schema import LocalConfig
 from fedsmu_ray.datasets.augment import flip_and_crop
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
-from fedsmu_ray.errors import ClientError
+from fedsmu_ray.errors import ClientError, LocalDivergenceError
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import isolation, passes, streams
@@ -273,7 +273,7 @@ class GroupSolver:
             return
         for client, row in zip(self.clients.tolist(), y):
             if not is_finite(row):
-                raise ClientError(
+                raise LocalDivergenceError(
                     f"round {self.round}, client {client}: local training diverged (its model "
                     f"holds NaN or Inf); lower local.lr (now {self.lr}) or set local.clip_norm"
                 )

@@ -16,7 +16,7 @@ from pathlib import Path
 from fedsmu_ray.environment import expand_path
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files.folders import private_folder
-from fedsmu_ray.files.locks import folder_lock
+from fedsmu_ray.files.locks import FOLDER_LOCK, folder_lock
 
 _SUFFIX = re.compile(r"-([0-9]{8}-[0-9]{6})-([0-9]+)(?:-([0-9]+))?$")
 
@@ -47,15 +47,15 @@ def new_name(name: str) -> str:
 def make_folder(kind: Kind, parent: str | Path, name: str) -> Iterator[Path]:
     """A new, private folder in `parent`, locked until what runs in it has ended.
 
-    The caller writes the file of its kind once nothing can be refused any more. A folder without
-    it is removed, so that `find_folder` never finds what did not begin.
+    The caller writes the file of its kind once nothing can be refused any more, so that
+    `find_folder` never finds what did not begin. A folder that stays empty is removed.
     """
     folder = private_folder(Path(parent) / new_name(name))
     with folder_lock(folder, f"the {kind.what} in {folder}"):
         try:
             yield folder
         finally:
-            if not _is(kind, folder):
+            if not any(entry.name != FOLDER_LOCK for entry in folder.iterdir()):
                 shutil.rmtree(folder)
 
 

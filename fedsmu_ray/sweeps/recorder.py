@@ -15,7 +15,7 @@ from fedsmu_ray.tracking.metrics import final_metrics, is_finite, rank
 
 COMPLETED = "completed"
 STOPPED = "stopped"  # by the scheduler, before its last round
-DIVERGED = "diverged"  # its score is NaN or infinite
+DIVERGED = "diverged"  # its score, or its model, is NaN or infinite
 MAX_ERROR_LENGTH = 500  # characters of an error in a tag
 
 
@@ -72,14 +72,17 @@ class SweepRecorder:
         self.folder.trial_ended(spec.index, spec.name, outcome)
         return status
 
-    def fail(self, spec: TrialSpec, error: str) -> None:
-        """Record that a trial has ended with an error."""
+    def fail(self, spec: TrialSpec, error: str, diverged: bool = False) -> str:
+        """Record that a trial has ended with an error; returns its status."""
         error = cut_text(error)
         if spec.index not in self.folder.run_ids:  # it failed before it started
             self.start(spec)
-        tags = {"fedsmu.status": FAILED, "fedsmu.error": error[:MAX_ERROR_LENGTH]}
+        status = DIVERGED if diverged else FAILED
+        tags = {"fedsmu.status": status, "fedsmu.error": error[:MAX_ERROR_LENGTH]}
         self.tracker.finish(self.folder.run_ids[spec.index], "FAILED", tags=tags)
-        self.folder.trial_ended(spec.index, spec.name, {"status": FAILED, "error": error})
+        outcome = {"status": status, "error": error, **({"score": None} if diverged else {})}
+        self.folder.trial_ended(spec.index, spec.name, outcome)
+        return status
 
     def close(self, status: RunStatus, seconds: float) -> dict[str, Any]:
         """End the runs that are still open; returns the outcome of the sweep.
@@ -88,7 +91,7 @@ class SweepRecorder:
         """
         for index in self.folder.unfinished:
             self.tracker.finish(self.folder.run_ids[index], status)
-        ended, failed = self._ended(), self._failed()
+        ended = self._ended()
         scored = [row for row in ended if is_finite(row["score"])]
         tune = self.config.tune
         best = min(scored, key=lambda row: rank(row["score"], tune.direction), default=None)
@@ -100,7 +103,8 @@ class SweepRecorder:
         return {
             "trials": ended,
             "best": best,
-            "failed": failed,
+            "failed": self._without_result(FAILED),
+            "diverged": self._without_result(DIVERGED),
             "name": self.config.name,
             "metric": tune.metric,
             "mode": tune.direction,
@@ -116,13 +120,15 @@ class SweepRecorder:
         return [row for _, row in sorted(self.folder.ended.items())]
 
     def _ended(self) -> list[dict[str, Any]]:
-        """The trials that did not fail, by index."""
+        """The trials that have a result, by index."""
         return [
             {key: value for key, value in row.items() if key != "event"}
             for row in self._rows()
-            if row["status"] != FAILED
+            if "error" not in row
         ]
 
-    def _failed(self) -> list[dict[str, Any]]:
+    def _without_result(self, status: str) -> list[dict[str, Any]]:
+        """The trials that have ended with an error and this status, by index."""
         keys = ("index", "name", "params", "run_id", "error")
-        return [{key: row[key] for key in keys} for row in self._rows() if row["status"] == FAILED]
+        rows = [row for row in self._rows() if row["status"] == status and "error" in row]
+        return [{key: row[key] for key in keys} for row in rows]

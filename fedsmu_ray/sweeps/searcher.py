@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from fedsmu_ray.sweeps.space import (
     list_params,
     parse_space,
 )
+from fedsmu_ray.sweeps.trial import REPORT, TrialFailure
 from fedsmu_ray.tracking.metrics import is_finite
 
 if TYPE_CHECKING:
@@ -59,8 +61,14 @@ class TrialSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Report the score of a trial, or its failure, to the study."""
-        if self.study:
-            self.study.tell(trial_id, None if error or not result else result.get(self.metric))
+        if not self.study:
+            return
+        if error or not result:
+            self.study.tell(trial_id, None)
+            return
+        report = result.get(REPORT)
+        diverged = isinstance(report, TrialFailure) and report.diverged
+        self.study.tell(trial_id, math.nan if diverged else result.get(self.metric))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is saved: a sweep is resumed from its own folder."""

@@ -12,7 +12,7 @@ import ray
 from ray import tune
 
 from fedsmu_ray.config.schema import DataConfig
-from fedsmu_ray.errors import ExperimentError
+from fedsmu_ray.errors import DivergenceError, ExperimentError, LocalDivergenceError
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
@@ -39,6 +39,7 @@ class TrialFailure:
     """Report of a trial that failed with an ExperimentError; its process can run the next one."""
 
     error: str
+    diverged: bool  # whether it would end alike if it were run again
 
 
 def report_of(result: Mapping[str, Any]) -> TrialReport | TrialFailure:
@@ -93,7 +94,9 @@ class Trial(tune.Trainable):
             # Except for the last record, the server is already one round further.
             sha256 = self.executor.sha256() if record.round == last else None
         except ExperimentError as error:
-            return {DONE: True, REPORT: TrialFailure(f"{type(error).__name__}: {error}")}
+            diverged = isinstance(error, (DivergenceError, LocalDivergenceError))
+            failure = TrialFailure(f"{type(error).__name__}: {error}", diverged)
+            return {DONE: True, REPORT: failure}
         seconds = time.perf_counter() - self.began
         summary = summarize(self.problem, self.progress, sha256, seconds)
         report = TrialReport(record.round, tracked(record), summary)

@@ -164,7 +164,7 @@ class TrialEvents(tune.Callback):
         """Record the end of a trial: it was completed or stopped, or it reported a failure."""
         spec, report = TrialSpec.from_tune(trial.config), report_of(trial.last_result)
         if isinstance(report, TrialFailure):
-            self._fail(spec, " ".join(report.error.split()))
+            self._fail(spec, " ".join(report.error.split()), report.diverged)
             return
         status = self.recorder.complete(spec, report.summary, report.metrics)
         line = _outcome_line(spec.config, report, status)
@@ -180,9 +180,9 @@ class TrialEvents(tune.Callback):
         """
         self._fail(TrialSpec.from_tune(trial.config), _cause(trial))
 
-    def _fail(self, spec: TrialSpec, error: str) -> None:
-        self.recorder.fail(spec, error)
-        self.progress.finish(spec.name, f"failed: {error}", None)
+    def _fail(self, spec: TrialSpec, error: str, diverged: bool = False) -> None:
+        status = self.recorder.fail(spec, error, diverged)
+        self.progress.finish(spec.name, f"{status}: {error}", None)
 
 
 def _outcome_line(config: Config, report: TrialReport, status: str) -> str:

@@ -31,6 +31,7 @@ def outcome(**changes):
             trial(1, 0.9, **{"local.lr": 0.2, "algorithm.name": "fedavg"}),
             trial(2, 0.6, **{"local.lr": None}),
         ],
+        "diverged": [{"name": "004 lr=99", "error": "LocalDivergenceError: [blue]"}],
         "failed": [{"name": "003 lr=9", "error": "DivergenceError: [red]"}],
         "mode": "max",
         "metric": "test/accuracy",
@@ -97,6 +98,7 @@ def test_trials_are_printed_best_first(capsys, mode, order):
     assert [row[0] for row in trials] == order
     assert trials[order.index("2")][1:3] == ["fedsmu", "-"]
     assert "failed: 003 lr=9: DivergenceError: [red]\n" in out
+    assert "diverged: 004 lr=99: LocalDivergenceError: [blue]\n" in out
 
 
 def test_only_the_best_trials_are_printed(capsys):
@@ -108,7 +110,7 @@ def test_only_the_best_trials_are_printed(capsys):
 
 def test_a_sweep_without_a_finished_trial_has_no_table(capsys):
     print_sweep(outcome(trials=[]))
-    assert capsys.readouterr().out.startswith("failed: 003")
+    assert capsys.readouterr().out.startswith("diverged: 004")
 
 
 def test_trials_are_compared_by_their_metric_and_diverged_ones_come_last(capsys):

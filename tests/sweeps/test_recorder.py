@@ -74,7 +74,7 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
     assert recorder.complete(first, SUMMARY, METRICS) == "completed"
     stopped = {**SUMMARY, "rounds": 2, "model_sha256": None, "best_test_accuracy": 0.7}
     assert recorder.complete(second, stopped, {**METRICS, "test/accuracy": 0.6}) == "stopped"
-    recorder.fail(third, "DivergenceError: round 3")  # it failed before it started
+    recorder.fail(third, "ClientError: round 3")  # it failed before it started
     outcome = recorder.close("FINISHED", 3.0)
 
     (_, parent), (_, child), *_ = recorder.tracker.calls
@@ -91,7 +91,7 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
     assert finished[ids[2]] == (
         "FAILED",
         None,
-        {"fedsmu.status": "failed", "fedsmu.error": "DivergenceError: round 3"},
+        {"fedsmu.status": "failed", "fedsmu.error": "ClientError: round 3"},
     )
     assert finished["run1"] == (
         "FINISHED",
@@ -106,7 +106,7 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
             "name": "002 lr=0.3",
             "params": {"local.lr": 0.3},
             "run_id": ids[2],
-            "error": "DivergenceError: round 3",
+            "error": "ClientError: round 3",
         }
     ]
     assert outcome["tracking_uri"] == "list:" and outcome["seconds"] == 3.0
@@ -207,3 +207,19 @@ def test_runs_have_the_digest_of_the_data_they_share(config, tmp_path):
     recorder.start(TrialSpec.of(config, 1, {"data.dataset": "synthetic"}))
     runs = [run for name, run, *_ in recorder.tracker.calls if name == "start"]
     assert [run.tags.get("fedsmu.data_digest") for run in runs] == ["abc", "abc", None]
+
+
+def test_a_trial_whose_training_diverged_is_not_repeated_as_a_failed_one_is(config, tmp_path):
+    recorder = open_recorder(config, tmp_path)
+    diverged, failed, _ = specs(config)
+    for spec in (diverged, failed):
+        recorder.start(spec)
+    assert recorder.fail(diverged, "LocalDivergenceError: round 1", diverged=True) == "diverged"
+    assert recorder.fail(failed, "ClientError: round 1") == "failed"
+    outcome = recorder.close("FINISHED", 1.0)
+    assert outcome["trials"] == [] and outcome["best"] is None
+    assert [row["name"] for row in outcome["diverged"]] == ["000 lr=0.1"]
+    assert [row["name"] for row in outcome["failed"]] == ["001 lr=0.2"]
+    again = SweepFolder(tmp_path)
+    assert again.unfinished == {1: {"local.lr": 0.2}} and list(again.ended) == [0]
+    assert again.ended[0]["score"] is None

@@ -9,6 +9,7 @@ from fedsmu_ray.config.validation import parse
 from fedsmu_ray.sweeps.folder import SweepFolder
 from fedsmu_ray.sweeps.searcher import trial_searcher
 from fedsmu_ray.sweeps.space import TrialSpec
+from fedsmu_ray.sweeps.trial import REPORT, TrialFailure
 
 
 def sweep(tmp_path, **tune):
@@ -78,10 +79,12 @@ def test_a_study_with_diverged_trials_goes_on_and_can_be_resumed(tmp_path):
     tune = {"search": "optuna", "samples": 5, "space": space, "metric": "test/loss"}
     config, folder = sweep(tmp_path, baselines=[], **tune)
     searcher = trial_searcher(config, folder)
-    for i, score in enumerate([0.5, math.nan, math.inf]):
+    without_score = {REPORT: TrialFailure("LocalDivergenceError: round 1", diverged=True)}
+    for i, score in enumerate([0.5, math.nan, None]):
         spec = suggest(searcher, f"t{i}")
         end(folder, i, spec.params, score)
-        searcher.on_trial_complete(f"t{i}", {"test/loss": score})
+        result = without_score if score is None else {"test/loss": score}
+        searcher.on_trial_complete(f"t{i}", result)
     resumed = trial_searcher(config, SweepFolder(folder.path))
     for each in (searcher, resumed):
         assert [(t.state.name, t.value) for t in each.study.study.trials] == [

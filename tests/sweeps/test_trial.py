@@ -70,7 +70,7 @@ def test_a_trial_that_diverges_ends_and_its_process_runs_the_next_one(ray_cluste
     result = trial.train()
     report = report_of(result)
     assert result["done"] and isinstance(report, TrialFailure)
-    assert report.error.startswith("ClientError: round 1, client")
+    assert report.error.startswith("LocalDivergenceError: round 1, client") and report.diverged
     assert trial.reset(TrialSpec.of(CONFIG, 1, {}).to_tune())
     trial.train()
     assert report_of(trial.train()).summary["model_sha256"] == undisturbed({})["model_sha256"]

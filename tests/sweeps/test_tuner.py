@@ -41,7 +41,7 @@ def tune_trial(index, **fields):
 
 
 def events(status="completed"):
-    recorder, progress = Calls(complete=status), Calls()
+    recorder, progress = Calls(complete=status, fail=status), Calls()
     return tuner.TrialEvents(recorder, progress), recorder.calls, progress.calls
 
 
@@ -66,15 +66,17 @@ def test_an_ended_trial_is_displayed_as_a_line(status, end):
     assert displayed == [("finish", "004 lr=0.1", line, 0.5)]
 
 
-def test_a_failure_is_recorded_once_in_one_line():
-    handler, recorded, displayed = events()
-    result = {REPORT: TrialFailure("ClientError: round 1,\n client 2")}
+@pytest.mark.parametrize("diverged, status", [(False, "failed"), (True, "diverged")])
+def test_a_failure_is_recorded_once_in_one_line(diverged, status):
+    handler, recorded, displayed = events(status)
+    result = {REPORT: TrialFailure("ClientError: round 1,\n client 2", diverged)}
     trial, spec = tune_trial(4, last_result=result)
     handler.on_trial_result(0, [], trial, result)
     assert recorded == displayed == []
     handler.on_trial_complete(0, [], trial)
-    assert recorded == [("fail", spec, "ClientError: round 1, client 2")]
-    assert displayed == [("finish", "004 lr=0.1", "failed: ClientError: round 1, client 2", None)]
+    assert recorded == [("fail", spec, "ClientError: round 1, client 2", diverged)]
+    line = f"{status}: ClientError: round 1, client 2"
+    assert displayed == [("finish", "004 lr=0.1", line, None)]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_the_cause_of_an_unexpected_failure_is_one_line(tmp_path, text, cause):
     handler, recorded, _ = events()
     trial, spec = tune_trial(4, error_file=str(file))
     handler.on_trial_error(0, [], trial)
-    assert recorded == [("fail", spec, cause.format(file=file))]
+    assert recorded == [("fail", spec, cause.format(file=file), False)]
 
 
 def test_asha_stops_trials_and_never_the_baselines():
