@@ -19,7 +19,6 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.rounds import rounds
 from fedsmu_ray.federation.tasks import Arrays, Executor, StateRef
-from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.locks import folder_lock
 from fedsmu_ray.files.run_folders import RUN, find_folder, make_folder
 from fedsmu_ray.tracking.base import RoundCursor
@@ -39,14 +38,9 @@ def new_folder(config: Config) -> Iterator[Path | None]:
     if config.checkpoint.every is None:
         yield None
         return
-    with make_folder(RUN, config.checkpoint.folder, config.name) as folder:
+    content = config.anywhere().to_yaml()
+    with make_folder(RUN, config.checkpoint.folder, config.name, content) as folder:
         yield folder
-
-
-def begin(config: Config, folder: Path) -> None:
-    """Write the configuration of a run that begins into its folder; --resume finds it by that."""
-    if not (folder / RUN.file).exists():
-        write(folder / RUN.file, config.anywhere().to_yaml())
 
 
 @contextmanager

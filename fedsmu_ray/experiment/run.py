@@ -24,13 +24,13 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
-from fedsmu_ray.experiment.resume import begin, check_resume, new_folder, old_folder, resumable
+from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
 from fedsmu_ray.experiment.summary import DATA_DIGEST, new_run, summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.files.folders import write
-from fedsmu_ray.files.run_folders import RUN
+from fedsmu_ray.files.run_folders import RUN, begin
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import isolated
 from fedsmu_ray.processes import guard
@@ -111,7 +111,7 @@ def _run(
             tracker = opening.result()
             run_id = _start(tracker, problem, folder)
             if folder:
-                _note(folder, config, tracker, run_id)
+                _note(folder, tracker, run_id)
             resume_command = RUN.resume_command(folder) if folder else ""
             guard.note_resume_command(resume_command)
             try:
@@ -148,12 +148,12 @@ def _start(tracker: Tracker, problem: Problem, folder: Path | None) -> str:
     return tracker.resume(before, run) if before else tracker.start(run)
 
 
-def _note(folder: Path, config: Config, tracker: Tracker, run_id: str) -> None:
+def _note(folder: Path, tracker: Tracker, run_id: str) -> None:
     """Write into its folder which run has begun; nothing can refuse it any more."""
     try:
         if run_id not in ("", _tracked_run(folder)):
             write(folder / RUN_ID_FILE, run_id)
-        begin(config, folder)
+        begin(RUN, folder)
     except OSError:
         tracker.finish(run_id, "FAILED")
         raise

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fedsmu_ray.environment import expand_path
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.files.folders import private_folder
+from fedsmu_ray.files.folders import private_folder, write
 from fedsmu_ray.files.locks import FOLDER_LOCK, folder_lock
 
 _SUFFIX = re.compile(r"-([0-9]{8}-[0-9]{6})-([0-9]+)(?:-([0-9]+))?$")
@@ -44,19 +44,32 @@ def new_name(name: str) -> str:
 
 
 @contextmanager
-def make_folder(kind: Kind, parent: str | Path, name: str) -> Iterator[Path]:
+def make_folder(kind: Kind, parent: str | Path, name: str, content: str) -> Iterator[Path]:
     """A new, private folder in `parent`, locked until what runs in it has ended.
 
-    The caller writes the file of its kind once nothing can be refused any more, so that
-    `find_folder` never finds what did not begin. A folder that stays empty is removed.
+    content: of the file of its kind. It is written at once, so that a full disk is noticed before
+    anything starts, and gets its name by `begin`. A folder that gets nothing else is removed.
     """
     folder = private_folder(Path(parent) / new_name(name))
     with folder_lock(folder, f"the {kind.what} in {folder}"):
+        prepared = folder / _prepared(kind)
         try:
+            write(prepared, content)
             yield folder
         finally:
-            if not any(entry.name != FOLDER_LOCK for entry in folder.iterdir()):
+            if {entry.name for entry in folder.iterdir()} <= {FOLDER_LOCK, prepared.name}:
                 shutil.rmtree(folder)
+
+
+def begin(kind: Kind, folder: Path) -> None:
+    """Note that what runs in a folder can no longer be refused: `find_folder` finds it from now."""
+    prepared = folder / _prepared(kind)
+    if prepared.exists():  # not if it is resumed
+        prepared.rename(folder / kind.file)
+
+
+def _prepared(kind: Kind) -> str:
+    return f"{kind.file}.new"
 
 
 def find_folder(kind: Kind, resume: str | Path, parent: str | Path = ".", name: str = "") -> Path:

@@ -23,7 +23,6 @@ from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files import secrets
-from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.locks import folder_lock
 from fedsmu_ray.files.run_folders import SWEEP, find_folder, make_folder
 from fedsmu_ray.files.valid_json import to_json, without_nan
@@ -41,14 +40,9 @@ def new_folder(config: Config) -> Iterator[Path]:
 
     It is removed again if the sweep does not `begin`.
     """
-    with make_folder(SWEEP, config.tune.storage, config.name) as folder:
+    content = config.anywhere().to_yaml()
+    with make_folder(SWEEP, config.tune.storage, config.name, content) as folder:
         yield folder
-
-
-def begin(config: Config, folder: Path) -> None:
-    """Write the configuration of a sweep that begins into its folder; --resume finds it by that."""
-    if not (folder / SWEEP.file).exists():
-        write(folder / SWEEP.file, config.anywhere().to_yaml())
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.files.run_folders import SWEEP
+from fedsmu_ray.files.run_folders import SWEEP, begin
 from fedsmu_ray.processes import guard
 from fedsmu_ray.sweeps import space
-from fedsmu_ray.sweeps.folder import SweepFolder, begin, new_folder, old_folder
+from fedsmu_ray.sweeps.folder import SweepFolder, new_folder, old_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.tracking.base import RunStatus
 from fedsmu_ray.tracking.registry import open_tracker
@@ -63,7 +63,7 @@ def sweep(
                 status: RunStatus = "FAILED"
                 guard.note_resume_command(SWEEP.resume_command(path))
                 try:
-                    begin(config, path)
+                    begin(SWEEP, path)
                     run_trials(config, recorder, stored, where, display)
                     status = "FINISHED"
                 except KeyboardInterrupt:

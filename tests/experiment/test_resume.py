@@ -19,7 +19,6 @@ from fedsmu_ray.experiment import resume
 from fedsmu_ray.experiment.checkpoint import Checkpoint
 from fedsmu_ray.experiment.resume import (
     MAX_RESTARTS,
-    begin,
     new_folder,
     old_folder,
     resumable,
@@ -28,6 +27,7 @@ from fedsmu_ray.experiment.resume import (
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
 from fedsmu_ray.federation.tasks import StateRef
+from fedsmu_ray.files.run_folders import RUN, begin
 from tests.helpers.tracked import points
 
 PLAIN = {
@@ -292,7 +292,7 @@ def test_the_folder_of_a_run_is_new_private_and_locked(tmp_path):
         assert one != other and one.parent == other.parent == tmp_path / "runs"
         for folder in (one, other):
             assert folder.name.startswith("kept-")
-            begin(kept, folder)
+            begin(RUN, folder)
             assert (folder / "config.yaml").read_text() == kept.to_yaml()
             modes = [stat.S_IMODE(p.stat().st_mode) for p in (folder, folder / "config.yaml")]
             assert modes == [0o700, 0o600]

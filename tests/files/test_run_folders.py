@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.files.run_folders import RUN, SWEEP, find_folder, make_folder, new_name
+from fedsmu_ray.files.run_folders import RUN, SWEEP, begin, find_folder, make_folder, new_name
 
 
 @pytest.fixture
@@ -109,10 +109,13 @@ def test_a_new_name_has_time_and_process():
 
 
 def test_a_folder_in_which_nothing_began_is_removed(tmp_path):
-    with pytest.raises(ZeroDivisionError), make_folder(RUN, tmp_path, "x"):
+    with pytest.raises(ZeroDivisionError), make_folder(RUN, tmp_path, "x", "a: 1"):
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ZeroDivisionError), make_folder(RUN, tmp_path, "x") as folder:
-        (folder / RUN.file).touch()
-        raise ZeroDivisionError
+    with make_folder(RUN, tmp_path, "x", "a: 1") as folder:
+        begin(RUN, folder)
     assert find_folder(RUN, "", tmp_path, "x") == folder
+    assert (folder / RUN.file).read_text() == "a: 1"
+    with make_folder(RUN, tmp_path, "y", "a: 1") as folder:
+        (folder / "results").touch()  # whatever is there, results are never removed
+    assert (folder / "results").exists()

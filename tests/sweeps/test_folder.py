@@ -9,7 +9,8 @@ import pytest
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ConfigError, LockedError
-from fedsmu_ray.sweeps.folder import SweepFolder, begin, new_folder, old_folder
+from fedsmu_ray.files.run_folders import SWEEP, begin
+from fedsmu_ray.sweeps.folder import SweepFolder, new_folder, old_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.tracking.base import NoTracker
 
@@ -27,7 +28,7 @@ def sweep_config(storage, **sections):
 def make_folder(config):
     """The folder of a sweep that has ended."""
     with new_folder(config) as path:
-        begin(config, path)
+        begin(SWEEP, path)
         return path
 
 
@@ -118,7 +119,7 @@ def test_a_sweep_has_a_folder_of_its_own_that_is_private_and_locked(tmp_path):
     with new_folder(config) as one, new_folder(config) as other:  # in the same second
         assert one != other and one.parent == other.parent == tmp_path / "sweeps"
         for path in (one, other):
-            begin(config, path)
+            begin(SWEEP, path)
         modes = [stat.S_IMODE(p.stat().st_mode) for p in (one, one / "sweep.yaml")]
         assert modes == [0o700, 0o600]
         for given in ("", str(other)):
