@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,10 @@ class Dataset:
 
         Equal values have equal digests, whatever their layout in memory. The name does not count.
         """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         symbols = -1 if self.symbols is None else self.symbols
         moments = (*(self.mean or ()), *(self.std or ()))
         facts = np.array([self.classes, symbols, self.scale, *moments], np.float64)

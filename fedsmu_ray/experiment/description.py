@@ -21,6 +21,7 @@ from fedsmu_ray.experiment.versions import differences, versions
 from fedsmu_ray.federation.cohort import drop_out, sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
+from fedsmu_ray.files.run_folders import RUN, Kind
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ class Resumption:
         )
 
     def _check_config(self) -> None:
-        now, saved = json.loads(json.dumps(self.problem.config.flat())), self.saved.config
+        now, saved = _as_saved(self.problem.config), self.saved.config
         missing = now.keys() - saved.keys()  # keys that an earlier release did not have
         defaults = _defaults(self.problem.config) if missing else {}
         before = {key: saved.get(key, defaults.get(key)) for key in now | saved}
@@ -220,11 +221,8 @@ class Resumption:
     def _check_data(self) -> None:
         before, now = self.saved.data, self.problem.dataset.digest()
         if before is not None and before != now:
-            raise self._refuse(
-                f"data.dataset = {self.problem.config.data.dataset}: its samples or labels have "
-                f"changed since the checkpoint was written (digest {now[:12]}, before "
-                f"{before[:12]}); restore the data, or start a new run"
-            )
+            since = "the checkpoint was written"
+            raise data_changed(RUN, self.folder, self.problem.config, since, now, before)
 
     def _check_constants(self) -> None:
         before, now = self.saved.constants, self.problem.probed.digests()
@@ -307,9 +305,26 @@ class Resumption:
         return asked, failed
 
 
+def data_changed(
+    kind: Kind, folder: Path, config: Config, since: str, now: str, before: str
+) -> ConfigError:
+    """The refusal to resume what is in `folder` with other data; now, before: its digests."""
+    return ConfigError(
+        [
+            f"--resume {folder}: data.dataset = {config.data.dataset}: its samples or labels have "
+            f"changed since {since} (digest {now[:12]}, before {before[:12]}); restore the data, "
+            f"or start a new {kind.what}"
+        ]
+    )
+
+
+def _as_saved(config: Config) -> dict[str, Any]:
+    """`Config.flat` as a manifest has it."""
+    flat: dict[str, Any] = json.loads(json.dumps(config.flat()))
+    return flat
+
+
 def _defaults(config: Config) -> dict[str, Any]:
     """The flat configuration of the same method and model with all other keys at their defaults."""
     algorithm = {"name": config.method_name, "profile": config.profile}
-    plain = parse({"algorithm": algorithm, "model": {"name": config.model_name}}).flat()
-    flat: dict[str, Any] = json.loads(json.dumps(plain))
-    return flat
+    return _as_saved(parse({"algorithm": algorithm, "model": {"name": config.model_name}}))

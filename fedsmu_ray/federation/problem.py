@@ -69,7 +69,7 @@ class Problem:
         module, other = problem.module(), problem.module()
         checks.check_separate(module, other, config.model_name)
         checks.check(module, problem.sample, dataset.classes, config.model_name)
-        problem = replace(problem, probed=problem._probe())
+        problem = replace(problem, probed=problem._probe(other))
         check_model(other, module, config, dataset, split, problem.probed)
         check_method(config.method_name, problem.method, problem.setting)
         return problem
@@ -94,9 +94,10 @@ class Problem:
             config.model_name, config.model, data.shape, data.classes, config.seed, data.symbols
         )
 
-    def _probe(self) -> Probed:
+    def _probe(self, module: nn.Module) -> Probed:
+        """What is known of the model; module: a new one."""
         if not self.config.model.is_users:
-            return Probed(parameters.constants(self._build()))
+            return Probed(parameters.constants(module))
         index = np.linspace(0, len(self.dataset.train_y) - 1, probes.SAMPLES).astype(np.int64)
         few = replace(
             self.dataset,

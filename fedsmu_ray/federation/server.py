@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -38,19 +39,24 @@ class _Largest:
     field: str = ""
     client: int = 0
 
-    def note(self, field: str, values: Any, clients: Sequence[int]) -> None:
-        """Take the values of a field [C, P]; those that are not floats have no magnitude."""
-        if not isinstance(values, Tensor) or not values.is_floating_point():
-            return
-        low, high = (float(v) for v in torch.aminmax(values))
-        if max(-low, high) > self.magnitude:
+    def note(self, field: str, values: Any, magnitude: float, clients: Sequence[int]) -> None:
+        """Take the values of a field [C, P] and their `_magnitude`."""
+        if magnitude > self.magnitude:
             row = int(values.abs().amax(-1).argmax())
-            self.magnitude, self.field, self.client = max(-low, high), field, clients[row]
+            self.magnitude, self.field, self.client = magnitude, field, clients[row]
 
     def __str__(self) -> str:
         if not self.magnitude:
             return ""
         return f"; largest upload: {self.magnitude:.3g} in '{self.field}' of client {self.client}"
+
+
+def _magnitude(values: Any) -> float:
+    """The largest magnitude in a tensor of floats, NaN if it holds NaN; 0 for anything else."""
+    if not isinstance(values, Tensor) or not values.is_floating_point() or not values.numel():
+        return 0.0
+    low, high = (float(v) for v in torch.aminmax(values))
+    return max(-low, high)
 
 
 class Server:
@@ -183,20 +189,24 @@ class Server:
         payloads: Mapping[str, NDArray[np.uint8]]
         payloads = message.payloads(uplink, messages, dim, self.round, clients)
         for name, rows in payloads.items():
-            values[name] = message.decode_field(
-                name, self._finite_decoder(name), rows, self.round, clients
+            values[name], magnitude = message.decode_field(
+                name, self._decoder(name), rows, self.round, clients
             )
-            self.largest.note(name, values[name], clients)
+            self.largest.note(name, values[name], magnitude, clients)
         return values
 
-    def _finite_decoder(self, name: str) -> Callable[[NDArray[np.uint8]], Any]:
-        """The decoder of a field, which raises MessageError for values that are not finite."""
+    def _decoder(self, name: str) -> Callable[[NDArray[np.uint8]], tuple[Any, float]]:
+        """The decoder of a field, to values and their magnitude.
 
-        def decode(rows: NDArray[np.uint8]) -> Any:
+        It raises MessageError for values that are not finite.
+        """
+
+        def decode(rows: NDArray[np.uint8]) -> tuple[Any, float]:
             values = self.totals[name].decode(rows)
-            if isinstance(values, Tensor) and not parameters.is_finite(values):
+            magnitude = _magnitude(values)
+            if not isfinite(magnitude):
                 raise MessageError("decodes to NaN or Inf")
-            return values
+            return values, magnitude
 
         return decode
 

@@ -112,7 +112,7 @@ def check_outputs(
     inputs: [B, ...]; where, cure: first and last words of the message. Raises ConfigError.
     """
     taking = f"{where}: it cannot take inputs {list(inputs.shape)} ({inputs.dtype}); it"
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with isolated(0), torch.no_grad():
         with plugins.reported(taking, cure):
             trained = module(inputs.clone())
         _check_logits(trained, len(inputs), classes, f"{where}: in training, it", cure)

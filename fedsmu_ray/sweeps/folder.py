@@ -22,6 +22,7 @@ from typing import Any
 from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.experiment.description import data_changed
 from fedsmu_ray.files import secrets
 from fedsmu_ray.files.locks import folder_lock
 from fedsmu_ray.files.run_folders import SWEEP, find_folder, make_folder
@@ -112,13 +113,8 @@ class SweepFolder:
         digest: `Dataset.digest` of the data as it is now.
         """
         if self.data not in ("", digest):
-            raise ConfigError(
-                [
-                    f"--resume {self.path}: data.dataset = {config.data.dataset}: its samples or "
-                    f"labels have changed since the sweep was started (digest {digest[:12]}, "
-                    f"before {self.data[:12]}); restore the data, or start a new sweep"
-                ]
-            )
+            since = "the sweep was started"
+            raise data_changed(SWEEP, self.path, config, since, digest, self.data)
 
     def data_loaded(self, digest: str) -> None:
         """Record what data the trials are trained on, once."""

@@ -41,8 +41,9 @@ def sweep(
         # Loads the data, and raises before anything starts if the model does not fit it.
         dataset = Problem.of(config).dataset
         digest = dataset.digest()
-        if path:
-            SweepFolder(path).check_data(config, digest)
+        resumed = SweepFolder(path) if path else None
+        if resumed:
+            resumed.check_data(config, digest)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are displayed already
         # Opening MLflow, importing Tune and starting Ray take seconds each, so all happen at once.
         with ThreadPoolExecutor() as background:
@@ -56,14 +57,13 @@ def sweep(
                 stored = ray_cluster.store(dataset)
                 del dataset  # one copy on this node is enough
                 run_trials, tracker = importing.result(), opening.result()
-                path = path or held.enter_context(new_folder(config))
-                folder = SweepFolder(path)
+                folder = resumed or SweepFolder(held.enter_context(new_folder(config)))
                 folder.data_loaded(digest)
                 recorder = SweepRecorder(config, folder, tracker)
                 status: RunStatus = "FAILED"
-                guard.note_resume_command(SWEEP.resume_command(path))
+                guard.note_resume_command(SWEEP.resume_command(folder.path))
                 try:
-                    begin(SWEEP, path)
+                    begin(SWEEP, folder.path)
                     run_trials(config, recorder, stored, where, display)
                     status = "FINISHED"
                 except KeyboardInterrupt:
@@ -72,7 +72,7 @@ def sweep(
                 finally:
                     outcome = recorder.close(status, time.perf_counter() - began)
                     if status != "FINISHED" and display:
-                        print(f"to resume: {SWEEP.resume_command(path)}", file=sys.stderr)
+                        print(f"to resume: {SWEEP.resume_command(folder.path)}", file=sys.stderr)
                 return outcome
 
 
