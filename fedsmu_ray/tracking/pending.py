@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedsmu_ray.files.folders import write
+from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.tracking.base import RoundCursor
 
 log = logging.getLogger(__name__)
@@ -100,12 +100,12 @@ def _same(one: float, other: float) -> bool:
 def leave_file(folder: Path, uri: str, lines: Sequence[Mapping[str, Any]]) -> str:
     """Write to a file what could not be written to the store at `uri`, one JSON object per line.
 
-    Returns its path, or "" if it cannot be written.
+    NaN and infinity are null there. Returns its path, or "" if it cannot be written.
     """
     path = folder / f"not-in-mlflow-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, "".join(json.dumps(line) + "\n" for line in lines))
+        write(path, "".join(to_json(line) + "\n" for line in lines))
     except OSError as error:
         log.warning(
             "MLflow at %s did not accept everything, and what is missing there is lost: %s "
