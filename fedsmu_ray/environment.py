@@ -155,7 +155,7 @@ def data_root() -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder of the cache of decoded images: $FEDSMU_CACHE, else the user's cache folder."""
+    """The folder of decoded images and temporary files of data: $FEDSMU_CACHE, else the user's."""
     own = os.environ.get("FEDSMU_CACHE")
     return Path(own).expanduser() if own else _user_cache() / "fedsmu_ray"
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedsmu_ray.datasets.conversion import as_array, count, floats
 from fedsmu_ray.datasets.dataset import Dataset, checked, moments
 from fedsmu_ray.datasets.labels import classes_of, clients_of
+from fedsmu_ray.datasets.mapped import converted
 from fedsmu_ray.errors import ConfigError
 
 REQUIRED = ("train_x", "train_y", "test_x", "test_y")
@@ -62,9 +63,9 @@ def samples(values: Any, what: str) -> NDArray[Any]:
     if cure:
         raise ConfigError([f"{what} {list(x.shape)} of type {x.dtype}: {cure}"])
     if x.dtype == np.uint8:
-        return np.ascontiguousarray(x[:, None] if x.ndim == 3 else x)
+        return converted(x[:, None] if x.ndim == 3 else x, np.uint8)
     with np.errstate(over="ignore"):  # infinite values are reported by `checked`
-        return np.ascontiguousarray(x, np.float32 if x.dtype.kind == "f" else np.int64)
+        return converted(x, np.float32 if x.dtype.kind == "f" else np.int64)
 
 
 def _cure(x: NDArray[Any]) -> str:

@@ -14,6 +14,7 @@ from fedsmu_ray.datasets.hugging_face import HuggingFace
 from fedsmu_ray.datasets.image_folder import ImageFolder
 from fedsmu_ray.datasets.imported import Imported
 from fedsmu_ray.datasets.leaf import Leaf, Shakespeare
+from fedsmu_ray.datasets.mapped import in_files
 from fedsmu_ray.datasets.npz import Npz
 from fedsmu_ray.datasets.synthetic import Synthetic
 from fedsmu_ray.datasets.tiny_imagenet import TinyImageNet
@@ -57,7 +58,7 @@ def load_dataset(name: str, options: Mapping[str, Any], root: Path, download: bo
     try:
         # Trials with different seeds share the data, so what its code draws depends on no seed.
         with isolated(0):
-            return source.load(name, root, download)
+            return in_files(source.load(name, root, download))
     except MemoryError as error:
         raise ConfigError(
             [f"data.dataset = {name}: it does not fit the memory ({error}); use fewer samples"]

@@ -15,6 +15,7 @@ from ray import cloudpickle
 from fedsmu_ray import environment, plugins
 from fedsmu_ray.config.schema import ComputeConfig, Config
 from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.mapped import pages_released
 from fedsmu_ray.errors import ConfigError, ExecutionError
 from fedsmu_ray.executors.ray_address import cluster_address, origin
 from fedsmu_ray.executors.ray_session import session_folder
@@ -142,7 +143,8 @@ def _check_user_code(config: Config) -> None:
 
 def store(dataset: Dataset) -> list[Any]:
     """The data set in the object store: a reference in a list, which Ray passes on as it is."""
-    return [ray.put(dataset)]
+    with pages_released(dataset):
+        return [ray.put(dataset)]
 
 
 def fitting_actors(compute: ComputeConfig) -> int:

@@ -91,7 +91,7 @@ class RayExecutor:
         self.clients = ClientPool(compute, actors, placement)
 
     def load(self, problem: Problem, dataset: Handle | None = None) -> None:
-        dataset = dataset or ray.put(problem.dataset)
+        dataset = dataset or ray_cluster.store(problem.dataset)[0]
         # The store's arrays instead of the caller's, which it can then release.
         shared: Any = ray.get(dataset)
         self.problem = problem.with_dataset(shared)

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,22 @@ def run(
             check_resume(problem, folder)
         else:
             folder = held.enter_context(new_folder(config))
-        return _run(problem, address, folder, display, began)
+        opened = backend(config.compute.executor).open(problem, address)
+        del problem  # on Ray its data goes to the store, so ours can be released
+        return _run(config, opened, folder, display, began)
 
 
 def _run(
-    problem: Problem, address: str | None, folder: Path | None, display: bool, began: float
+    config: Config,
+    opened: AbstractContextManager[tuple[Executor, str]],
+    folder: Path | None,
+    display: bool,
+    began: float,
 ) -> Result:
-    """Run an experiment whose data is loaded and whose folder is locked."""
-    config = problem.config
-    executors = backend(config.compute.executor)
+    """Run an experiment whose data is loaded and whose folder is locked.
+
+    opened: its executor, which starts here.
+    """
     # MLflow and Ray take seconds to start, so both start at once.
     with ThreadPoolExecutor() as background:
         opening = background.submit(
@@ -104,10 +111,10 @@ def _run(
             folder or config.checkpoint.folder,
         )
         with (
-            executors.open(problem, address) as (executor, where),
-            RunProgress(config, problem.dim, where, display) as shown,
+            opened as (executor, where),
+            RunProgress(config, executor.problem.dim, where, display) as shown,
         ):
-            problem = executor.problem  # on Ray its data is in the store, so ours can be freed
+            problem = executor.problem
             tracker = opening.result()
             run_id = _start(tracker, problem, folder)
             if folder:
