@@ -1,13 +1,14 @@
 """Time everything in a round except local training.
 
-    python benchmarks/overhead.py [--rounds 60]
+    python benchmarks/overhead.py [--rounds 60] [--phases]
 
 Runs FedSMU and FedAvg over Ray (2 client actors) and inline, with LeNet and 10 clients per round,
 and with 1000 tiny clients per round (Linear 64 -> 10). Local training is replaced by a function
 that does not train and returns the model scaled by 1.0001; everything else is real: states, signs,
 messages, checks, sums, the server step. Prints the median, minimum and maximum of the rounds in
 milliseconds. The first 30 rounds are not counted: in these, clients get their first states, in
-memory that is touched for the first time.
+memory that is touched for the first time. With --phases, each case is followed by a table of where
+its time goes, as `train --profile` prints it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from dataclasses import replace
 
 import torch
 from ray import cloudpickle
 
 from fedsmu_ray.config.validation import parse
+from fedsmu_ray.display.profile import Profile, print_phases
 from fedsmu_ray.executors import inline, ray_actors, ray_executor
 from fedsmu_ray.executors.ray_cluster import cluster
 from fedsmu_ray.federation.local_training import GroupSolver
@@ -61,13 +64,20 @@ class Idle(ray_actors.ClientActor):
 
 
 def milliseconds(problem: Problem, executor) -> list[float]:
-    return [1e3 * record.seconds for record in rounds(problem, executor)][WARM:]
+    seconds = []
+    for record in rounds(problem, executor):
+        seconds.append(record.seconds)
+        if record.round == WARM:
+            executor.spans.spans.clear()
+    return [1e3 * each for each in seconds[WARM:]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
-    count = parser.parse_args().rounds
+    parser.add_argument("--phases", action="store_true")
+    options = parser.parse_args()
+    count = options.rounds
     GroupSolver.sgd, ray_actors.ClientActor = untrained, Idle
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     print(f"{'ms a round':<30} {'method':<8} {'where':<8} {'median':>8} {'min':>8} {'max':>8}")
@@ -88,6 +98,7 @@ def main() -> None:
                         }
                     )
                 )
+                problem = replace(problem, profiled=options.phases)
                 remote = ray_executor.RayExecutor(problem.config.compute, 2)
                 here = inline.InlineExecutor()
                 remote.load(problem)
@@ -100,6 +111,7 @@ def main() -> None:
                         f"{max(taken):8.1f}",
                         flush=True,
                     )
+                    print_phases(Profile(executor.spans.spans))
                 remote.close()
                 here.close()
 

@@ -67,15 +67,34 @@ def add_resume(made: argparse.ArgumentParser, what: str, key: str) -> None:
     )
 
 
-def settle_resume(options: argparse.Namespace) -> None:
-    """`--resume FILE` and `--resume key=value` have no DIR: the latest of the name is meant."""
-    given = options.resume
+def add_profile(made: argparse.ArgumentParser) -> None:
+    """Add `--profile [PATH]` to a parser: None without it, "" without PATH."""
+    made.add_argument(
+        "--profile",
+        nargs="?",
+        const="",
+        metavar="PATH",
+        help="print where the time of a round goes, and write a trace of it that "
+        "https://ui.perfetto.dev and chrome://tracing open; PATH: a file (*.json), or a folder "
+        "for it (default: ./profile-<name>-<time>.json)",
+    )
+
+
+def settle(options: argparse.Namespace, name: str) -> None:
+    """Tell the optional value of an option from the arguments that may follow it.
+
+    name: `resume` or `profile`. `--resume FILE` and `--resume key=value` give it no value.
+    """
+    given = getattr(options, name)
     if not given or os.path.isdir(given):
         return
     if "=" in given and "/" not in given.split("=")[0]:
-        options.arguments, options.resume = [*options.arguments, given], ""
+        options.arguments = [*options.arguments, given]
     elif given.endswith((".yaml", ".yml")) and not split(options.arguments)[0]:
-        options.arguments, options.resume = [given, *options.arguments], ""
+        options.arguments = [given, *options.arguments]
+    else:
+        return
+    setattr(options, name, "")
 
 
 def split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python -m fedsmu_ray.train --list-methods                       what algorithm.name can be
   python -m fedsmu_ray.train checkpoint.every=10                  checkpoints; then --resume DIR
   python -m fedsmu_ray.train compute.executor=inline --json       in this process; results as JSON
+  python -m fedsmu_ray.train --profile                            where a round's time goes
 """
 
 
@@ -25,13 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_resume(
         parser, "a run from its last checkpoint (see checkpoint.every)", "checkpoint.folder"
     )
+    cli.add_profile(parser)
     parser.add_argument(
         "--list-methods",
         action="store_true",
         help="print the methods with their bits and options, and exit",
     )
     options = parser.parse_intermixed_args(argv)
-    cli.settle_resume(options)
+    cli.settle(options, "resume")
+    cli.settle(options, "profile")
     environment.use_cluster_token(options.address)
     return cli.main(_list_methods if options.list_methods else lambda: _train(options))
 
@@ -45,6 +48,7 @@ def _list_methods() -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.loading import load_config
+    from fedsmu_ray.display.profile import print_profile
     from fedsmu_ray.display.results import print_run
     from fedsmu_ray.experiment.run import run
     from fedsmu_ray.files.run_folders import RUN, find_folder
@@ -53,8 +57,12 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume and not file:
         file = str(find_folder(RUN, options.resume) / RUN.file)
     config = load_config(file, overrides)
-    result = run(config, options.address, options.resume, display=not options.quiet)
+    result = run(
+        config, options.address, options.resume, not options.quiet, profile=options.profile
+    )
     print_run(result.summary)
+    if result.profile and result.trace:
+        print_profile(result.profile, result.trace)
     if options.json:
         cli.print_json(result.summary)
     return 0

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     cli.add_resume(parser, "an interrupted sweep", "tune.storage")
     options = parser.parse_intermixed_args(argv)
-    cli.settle_resume(options)
+    cli.settle(options, "resume")
     environment.use_cluster_token(options.address)
     return cli.main(lambda: _tune(options))
 

@@ -126,5 +126,23 @@ def test_resume_takes_a_folder_and_leaves_other_arguments(arguments, resume, res
     parser = cli.parser("train", "what it does", "examples: none")
     cli.add_resume(parser, "a run", "checkpoint.folder")
     options = parser.parse_intermixed_args(arguments)
-    cli.settle_resume(options)
+    cli.settle(options, "resume")
     assert (options.resume, options.arguments) == (resume, rest)
+
+
+@pytest.mark.parametrize(
+    "arguments, profile, rest",
+    [
+        (["my.yaml"], None, ["my.yaml"]),
+        (["my.yaml", "--profile"], "", ["my.yaml"]),
+        (["--profile", "my.yaml", "a=1"], "", ["my.yaml", "a=1"]),
+        (["--profile", "a=1", "b=2"], "", ["b=2", "a=1"]),
+        (["--profile", "out/trace.json", "a=1"], "out/trace.json", ["a=1"]),
+    ],
+)
+def test_profile_takes_a_path_and_leaves_other_arguments(arguments, profile, rest):
+    parser = cli.parser("train", "what it does", "examples: none")
+    cli.add_profile(parser)
+    options = parser.parse_intermixed_args(arguments)
+    cli.settle(options, "profile")
+    assert (options.profile, options.arguments) == (profile, rest)

@@ -19,6 +19,7 @@ from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
+from fedsmu_ray.federation.spans import Spans
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
@@ -57,8 +58,9 @@ class InlineExecutor:
 
             shared: Any = ray.get(dataset)
             problem = problem.with_dataset(shared)
-        self.problem = problem
-        self.server, self.worker = Server(problem), ClientWorker(problem)
+        self.problem, self.spans = problem, Spans(problem.profiled)
+        self.server = Server(problem, self.spans)
+        self.worker = ClientWorker(problem, self.spans)
 
     def open_round(self, round: int, uniformity: bool) -> Handle:
         return self.server.open_round(round, uniformity)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.federation.client import ClientWorker, GroupOutput
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
+from fedsmu_ray.federation.spans import SentSpans
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
     Evaluate,
-    Score,
+    StateRef,
+    Task,
     TaskFailure,
     Train,
     TrainReport,
@@ -53,11 +55,32 @@ class Group:
         ]
 
 
+def without_references(tasks: Sequence[Task]) -> tuple[list[Group], list[Any]]:
+    """The tasks without state references, and the shards that hold the states of their clients."""
+    trained = [task for task in tasks if not isinstance(task, Evaluate)]
+    refs = [ref for task in trained for ref in task.states if ref]
+    shards = list(dict.fromkeys(ref.shard for ref in refs))
+    number = {shard: i for i, shard in enumerate(shards)}
+
+    def row(ref: StateRef | None) -> Row | None:
+        return Row(number[ref.shard], ref.row) if ref else None
+
+    groups = [Group(replace(task, states=()), tuple(map(row, task.states))) for task in trained]
+    return groups, shards
+
+
 class TrainOutcomes(NamedTuple):
     """What the groups of one call report."""
 
     results: list[TrainReport | TaskFailure]
     seconds: float  # of all groups together
+
+
+class Answer(NamedTuple):
+    """What a call returns to the driver, with the spans measured since the last answer."""
+
+    value: Any
+    spans: SentSpans | None  # None if nothing was measured
 
 
 class GroupMessages(NamedTuple):
@@ -80,8 +103,8 @@ class ClientActor:
     def train_groups(self, groups: list[Group], broadcast: Any, *shards: Arrays) -> tuple[Any, ...]:
         """Train several groups.
 
-        Returns TrainOutcomes, the messages of each group, and all new shards in order. The messages
-        and shards of a group that failed are None.
+        Returns TrainOutcomes as an Answer, the messages of each group, and all new shards in order.
+        The messages and shards of a group that failed are None.
         """
         began = time.perf_counter()
         results: list[TrainReport | TaskFailure] = []
@@ -98,7 +121,8 @@ class ClientActor:
                 results.append(output.report)
                 messages.append(output.messages)
                 new += output.shards
-        return TrainOutcomes(results, time.perf_counter() - began), messages, *new
+        outcomes = TrainOutcomes(results, time.perf_counter() - began)
+        return self._answer(outcomes), messages, *new
 
     def train(self, group: Group, broadcast: Any, *shards: Arrays) -> GroupOutput:
         """Train one group."""
@@ -107,16 +131,20 @@ class ClientActor:
         return self.worker.train(task.round, task.clients, broadcast, group.states(shards))
 
     def apply_feedback(self, group: Group, feedback: Any, *shards: Arrays) -> tuple[Any, ...]:
-        """Give the server's feedback to a group; returns None, and the new shards in order."""
+        """Give the server's feedback to a group; returns an Answer, and the new shards in order."""
         task, states = group.task, group.states(shards)
         assert isinstance(task, ApplyFeedback)
-        return None, *self.worker.apply_feedback(
+        new = self.worker.apply_feedback(
             task.round, task.participants, task.clients, feedback, states
         )
+        return self._answer(None), *new
 
-    def evaluate(self, task: Evaluate, sent: Any) -> Score:
-        """Evaluate the model in a message of the server."""
-        return self.worker.evaluate(task.round, sent, task.start, task.stop)
+    def evaluate(self, task: Evaluate, sent: Any) -> Answer:
+        """Evaluate the model in a message of the server; returns its Score."""
+        return self._answer(self.worker.evaluate(task.round, sent, task.start, task.stop))
+
+    def _answer(self, value: Any) -> Answer:
+        return Answer(value, self.worker.spans.take())
 
 
 class ServerActor:
@@ -134,8 +162,12 @@ class ServerActor:
         receive_groups(self.server, groups, messages)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the server."""
+        """Call a method of the server that returns a message."""
         return getattr(self.server, name)(*arguments)
+
+    def ask(self, name: str, *arguments: Any) -> Answer:
+        """Call a method of the server for the driver."""
+        return Answer(getattr(self.server, name)(*arguments), self.server.spans.take())
 
 
 def receive_groups(server: Server, groups: list[GroupMessages], messages: list[Any]) -> None:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,12 @@ from fedsmu_ray.config.schema import ComputeConfig
 from fedsmu_ray.errors import ClientError, ExecutionError, LostError
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.base import actor_resources
-from fedsmu_ray.executors.ray_actors import Group, GroupMessages, Row, TrainOutcomes
+from fedsmu_ray.executors.ray_actors import Answer, GroupMessages, TrainOutcomes, without_references
 from fedsmu_ray.executors.ray_clients import ClientPool
 from fedsmu_ray.executors.ray_errors import PROCESS_LOST, first_sentence, get, raising_line
 from fedsmu_ray.executors.ray_server import ServerHandle, ServerInActor, ServerInProcess
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
@@ -39,7 +40,6 @@ from fedsmu_ray.federation.tasks import (
     Executor,
     Handle,
     RejectedMessages,
-    StateRef,
     StepStats,
     Task,
     TaskFailure,
@@ -65,7 +65,7 @@ class _Call:
     losses: int  # how many actors these tasks have lost before
     actor: int  # index in the pool
     deadline: float  # monotonic seconds
-    done: Any  # reference to TrainOutcomes, Score or None: ready when the call has ended
+    done: Any  # reference to an Answer: ready when the call has ended
     messages: Any = None  # reference to the messages of each task (Train)
     shards: list[Any] = field(default_factory=list)  # references to the new shards of all tasks
 
@@ -96,6 +96,7 @@ class RayExecutor:
         shared: Any = ray.get(dataset)
         self.problem = problem.with_dataset(shared)
         self.stored = ray.put(problem.with_dataset(None)), dataset
+        self.spans = Spans(problem.profiled)
         self._load()
 
     def recover(self) -> None:
@@ -110,7 +111,7 @@ class RayExecutor:
     def _load(self) -> None:
         self.task_seconds = float("inf")  # of a Train task in the last call
         self.clients.load(self.stored)
-        self.server.load(self.problem, self.stored)
+        self.server.load(self.problem, self.stored, self.spans)
         self.clients.wait_until_loaded()
 
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
@@ -133,6 +134,7 @@ class RayExecutor:
                     idle.append(call.actor)
                 yield from zip(call.tasks, results)
 
+    @measured("place")
     def _submit(self, idle: deque[int], todo: deque[tuple[Task, int]], message: Handle) -> _Call:
         """Start the next task, or several short ones, on the next idle actor."""
         tasks, losses = self._next_tasks(todo, len(idle))
@@ -142,7 +144,7 @@ class RayExecutor:
         if isinstance(task, Evaluate):
             done = actor.evaluate.remote(task, message)
             return _Call(tasks, losses, index, deadline, done)
-        groups, shards = _groups(tasks)
+        groups, shards = without_references(tasks)
         new = sum(shard_count(group.task, self.problem.shard_clients) for group in groups)
         if isinstance(task, ApplyFeedback):
             apply = actor.apply_feedback.options(num_returns=1 + new)
@@ -169,6 +171,7 @@ class RayExecutor:
                 tasks.append(todo.popleft()[0])
         return tasks, losses
 
+    @measured("wait")
     def _wait(self, calls: dict[Any, _Call]) -> list[Any]:
         """What is ready next: calls that have ended or timed out, and client actors that join."""
         if not calls:
@@ -200,6 +203,7 @@ class RayExecutor:
             todo.appendleft((task, call.losses + 1))
         return []
 
+    @measured("collect")
     def _results(self, call: _Call) -> list[Any] | BaseException:
         """The result of every task of a call, or the exception that says its actor was lost."""
         task = call.tasks[0]
@@ -207,7 +211,7 @@ class RayExecutor:
             self.clients.replace(call.actor)
             return [self._timeout(task)]
         try:
-            result = ray.get(call.done)
+            answer: Answer = ray.get(call.done)
         except RayTaskError as error:
             return self._raised(call, error)
         except ObjectLostError as error:
@@ -217,11 +221,12 @@ class RayExecutor:
             if self.server.caused(error):
                 raise LostError(f"{describe_task(task)}: the server actor was lost") from None
             return error
+        self.spans.add(answer.spans, f"client actor {call.actor}")
         if isinstance(task, Train):
-            return self._train_results(call, result)
+            return self._train_results(call, answer.value)
         if isinstance(task, ApplyFeedback):
             return [state_refs(task.clients, call.shards, self.problem.shard_clients)]
-        return [result]
+        return [answer.value]
 
     def _raised(self, call: _Call, error: RayTaskError) -> list[TaskFailure]:
         """Results of a call that raised.
@@ -265,9 +270,11 @@ class RayExecutor:
             f"(federation.client_timeout_s = {limit:g} for each client)",
         )
 
+    @measured("place")
     def open_round(self, round: int, uniformity: bool) -> Handle:
         return self.server.message("open_round", round, uniformity)
 
+    @measured("step")
     def step(self, missing: Sequence[int]) -> StepStats | RejectedMessages:
         stats: StepStats | RejectedMessages = self.server.ask("step", missing)
         return stats
@@ -302,20 +309,6 @@ class RayExecutor:
     def close(self) -> None:
         self.server.close()
         self.clients.close()
-
-
-def _groups(tasks: Sequence[Task]) -> tuple[list[Group], list[Any]]:
-    """The tasks without state references, and the shards that hold the states of their clients."""
-    trained = [task for task in tasks if not isinstance(task, Evaluate)]
-    refs = [ref for task in trained for ref in task.states if ref]
-    shards = list(dict.fromkeys(ref.shard for ref in refs))
-    number = {shard: i for i, shard in enumerate(shards)}
-
-    def row(ref: StateRef | None) -> Row | None:
-        return Row(number[ref.shard], ref.row) if ref else None
-
-    groups = [Group(replace(task, states=()), tuple(map(row, task.states))) for task in trained]
-    return groups, shards
 
 
 def _listed(refs: Any) -> list[Any]:

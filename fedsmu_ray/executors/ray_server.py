@@ -7,19 +7,23 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fedsmu_ray.executors.ray_actors import GroupMessages, ServerActor, receive_groups
+from fedsmu_ray.executors.ray_actors import Answer, GroupMessages, ServerActor, receive_groups
 from fedsmu_ray.executors.ray_errors import get
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
+from fedsmu_ray.federation.spans import Spans
+
+PROCESS = "server"  # the name of the server's process in spans
 
 
 class ServerHandle(Protocol):
     """How the executor calls the server, wherever it is."""
 
-    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
+    def load(self, problem: Problem, stored: tuple[Any, Any], spans: Spans) -> None:
         """Give the server an experiment.
 
-        stored: references to the problem without data, and to the data.
+        stored: references to the problem without data, and to the data. spans: what it measures is
+        added to these.
         """
         ...
 
@@ -54,7 +58,8 @@ class ServerInActor:
         self.actor = remote.options(num_cpus=0, scheduling_strategy=here).remote()
         self.received: list[Any] = []
 
-    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
+    def load(self, problem: Problem, stored: tuple[Any, Any], spans: Spans) -> None:
+        self.spans = spans
         get([self.actor.load.remote(*stored)])
 
     def message(self, name: str, *arguments: Any) -> Any:
@@ -65,7 +70,9 @@ class ServerInActor:
 
     def ask(self, name: str, *arguments: Any) -> Any:
         received, self.received = self.received, []
-        return get([*received, self.actor.call.remote(name, *arguments)])[-1]
+        answer: Answer = get([*received, self.actor.ask.remote(name, *arguments)])[-1]
+        self.spans.add(answer.spans, PROCESS)
+        return answer.value
 
     def caused(self, error: BaseException) -> bool:
         return bool(getattr(error, "actor_id", None) == self.actor._actor_id.hex())
@@ -77,8 +84,8 @@ class ServerInActor:
 class ServerInProcess:
     """The server as an object in this process, which is that of a trial and mostly waits."""
 
-    def load(self, problem: Problem, stored: tuple[Any, Any]) -> None:
-        self.server = Server(problem)
+    def load(self, problem: Problem, stored: tuple[Any, Any], spans: Spans) -> None:
+        self.server = Server(problem, spans)
 
     def message(self, name: str, *arguments: Any) -> Any:
         return ray.put(getattr(self.server, name)(*arguments))

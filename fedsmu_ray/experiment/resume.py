@@ -149,7 +149,8 @@ def _from_checkpoint(
         yield record
         if checkpoint and origin and every and progress.round >= saved + every:
             saved = progress.round
-            _save(origin.describe(progress), executor, progress, checkpoint)
+            with executor.spans.measure("checkpoint"):
+                _save(origin.describe(progress), executor, progress, checkpoint)
 
 
 def _save(

@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsmu_ray.config.schema import Config
+from fedsmu_ray.display.profile import Profile
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
@@ -30,7 +31,7 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.files.folders import write
-from fedsmu_ray.files.run_folders import RUN, begin
+from fedsmu_ray.files.run_folders import RUN, begin, new_name
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import isolated
 from fedsmu_ray.processes import guard
@@ -52,6 +53,8 @@ class Result:
     history: list[Record]  # all rounds; before a checkpoint it was resumed from, the evaluated ones
     params: NDArray[np.float32]  # the final model vector [P]
     problem: Problem
+    profile: Profile | None = None  # where the time went, if that was asked for
+    trace: Path | None = None  # the file with it
 
     def model(self) -> nn.Module:
         """The trained model."""
@@ -63,13 +66,17 @@ def run(
     address: str | None = None,
     resume: str | Path | None = None,
     display: bool = False,
+    profile: str | Path | None = None,
 ) -> Result:
     """Run one experiment to its end.
 
     address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted run
     of the same configuration, or "" for the latest one of this name; it continues from its last
     checkpoint (or round 1) in the same tracked run, and gives the same bits. display: show progress
-    on stderr. An interrupt or error ends the tracked run as KILLED or FAILED and is raised again.
+    on stderr. profile: measure where the time of a round goes and write a trace to this file
+    (`*.json`) or into this folder, also if the run fails; the result has the same bits.
+
+    An interrupt or error ends the tracked run as KILLED or FAILED and is raised again.
     The folder of the run is locked until then: LockedError, which names the process, is raised for
     a run that is still alive.
 
@@ -81,14 +88,15 @@ def run(
         began = time.perf_counter()
         # The folder of the run is held to the end.
         folder = None if resume is None else held.enter_context(old_folder(config, resume))
-        problem = Problem.of(config)
+        trace = None if profile is None else _trace_file(profile, config.name)
+        problem = replace(Problem.of(config), profiled=trace is not None)
         if folder:
             check_resume(problem, folder)
         else:
             folder = held.enter_context(new_folder(config))
         opened = backend(config.compute.executor).open(problem, address)
         del problem  # on Ray its data goes to the store, so ours can be released
-        return _run(config, opened, folder, display, began)
+        return _run(config, opened, folder, display, began, trace)
 
 
 def _run(
@@ -97,10 +105,11 @@ def _run(
     folder: Path | None,
     display: bool,
     began: float,
+    trace: Path | None,
 ) -> Result:
     """Run an experiment whose data is loaded and whose folder is locked.
 
-    opened: its executor, which starts here.
+    opened: its executor, which starts here. trace: the file for the trace of a profiled run.
     """
     # MLflow and Ray take seconds to start, so both start at once.
     with ThreadPoolExecutor() as background:
@@ -129,9 +138,32 @@ def _run(
                 if resume_command:
                     shown.print_line(f"to resume from the last checkpoint: {resume_command}")
                 raise
+            finally:
+                profile = _write_trace(executor, trace)
             where_tracked = {"tracking_uri": tracker.uri, "not_in_mlflow": tracker.missing}
             summary = {"run_id": run_id, **summary, **where_tracked}
-            return Result(summary, history, executor.params(), problem)
+            return Result(summary, history, executor.params(), problem, profile, trace)
+
+
+def _trace_file(given: str | Path, name: str) -> Path:
+    """The file for the trace of a profiled run, in a folder that exists."""
+    file = Path(given)
+    if file.suffix != ".json":
+        file = file / f"profile-{new_name(name)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _write_trace(executor: Executor, trace: Path | None) -> Profile | None:
+    """Write the trace of a profiled run; a file that cannot be written costs a warning."""
+    if trace is None:
+        return None
+    profile = Profile(executor.spans.spans)
+    try:
+        write(trace, profile.trace())
+    except OSError as error:
+        log.warning("the trace cannot be written (%s)", error)
+    return profile
 
 
 def _start(tracker: Tracker, problem: Problem, folder: Path | None) -> str:

@@ -16,6 +16,7 @@ from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import Arrays, Score, TrainReport
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.parameters import as_tensor
@@ -39,7 +40,8 @@ class ClientWorker:
     Tasks are pure: the result depends on the arguments and the problem only.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, spans: Spans | None = None) -> None:
+        """spans: that this process measures already; default: its own."""
         compute = problem.config.compute
         # Always set, since the number of threads decides how sums are rounded.
         torch.set_num_threads(max(1, int(compute.cpus_per_actor)))
@@ -47,6 +49,7 @@ class ClientWorker:
         if self.device.type == "cuda":
             _prepare_gpu(compute.gpus_per_actor, compute.precision)
         self.problem, self.method = problem, problem.method
+        self.spans = spans or Spans(problem.profiled)
         module = problem.module().to(self.device)
         self.initial = parameters.flatten(module)
         self.state_names = set(self.method.client_init(self.initial))
@@ -79,15 +82,22 @@ class ClientWorker:
         self.problem.seed_generators("group", round, clients[0])
         received = self._decode(round, self.problem.downlink, broadcast)
         solver = GroupSolver(self.trainer, round, torch.tensor(clients), self.problem.setting)
-        uploads, new = self.method.client(received, self._stack(states), solver)
-        check_names(self.method, "client (uploads)", uploads, set(self.problem.uplink))
-        check_names(self.method, "client (states)", new, self.state_names)
-        check_clients_finite("upload", uploads, round, clients)
-        check_clients_finite("state", new, round, clients)
-        messages = message.encode(self.problem.uplink, uploads, round, clients)
+        stacked = self._stack(states)
+        with self.spans.measure("train", round=round, clients=list(clients)):
+            uploads, new = self.method.client(received, stacked, solver)
+            if self.spans.on and self.device.type == "cuda":
+                torch.cuda.synchronize()  # its work would else count as that of the first copy
+        with self.spans.measure("check"):
+            check_names(self.method, "client (uploads)", uploads, set(self.problem.uplink))
+            check_names(self.method, "client (states)", new, self.state_names)
+            check_clients_finite("upload", uploads, round, clients)
+            check_clients_finite("state", new, round, clients)
+        with self.spans.measure("encode"):
+            messages = message.encode(self.problem.uplink, uploads, round, clients)
         report = TrainReport(solver.losses.tolist(), solver.zeros)
         return GroupOutput(messages, report, self._shards(new, len(clients)))
 
+    @measured("feedback")
     def apply_feedback(
         self,
         round: int,
@@ -105,6 +115,7 @@ class ClientWorker:
         check_clients_finite("state after the server's feedback", new, round, clients)
         return self._shards(new, len(clients))
 
+    @measured("evaluate")
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:
         """Score of the server's model on test samples `start` to `stop`.
 
@@ -119,6 +130,7 @@ class ClientWorker:
             correct, loss = correct + right, loss + summed
         return Score(correct, loss)
 
+    @measured("decode")
     def _decode(self, round: int, fields: Fields, sent: NDArray[np.uint8]) -> Mapping[str, Tensor]:
         """The values of a server message, [P] each; kept for the further tasks of the round."""
         key = round, tuple(fields)
@@ -129,6 +141,7 @@ class ClientWorker:
             self._decoded = key, copies
         return self._decoded[1]
 
+    @measured("states")
     def _stack(self, states: Sequence[Arrays | None]) -> dict[str, Tensor]:
         """States of a group as [C, P] tensors."""
         fresh = self.method.client_init(self.initial)
@@ -137,6 +150,7 @@ class ClientWorker:
             for name, first in fresh.items()
         }
 
+    @measured("states")
     def _shards(self, state: Mapping[str, Tensor], clients: int) -> list[Shard]:
         """New states of a group, cut into shards."""
         arrays = {name: value.cpu().numpy() for name, value in state.items()}

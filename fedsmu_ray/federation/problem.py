@@ -42,6 +42,7 @@ class Problem:
     dataset: Dataset
     partition: Partition
     probed: Probed = field(default_factory=Probed)  # what `of` found out about the model
+    profiled: bool = False  # whether its processes measure where the time goes
 
     @staticmethod
     def of(config: Config, dataset: Dataset | None = None) -> Problem:

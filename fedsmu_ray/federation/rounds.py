@@ -52,8 +52,12 @@ def rounds(
     """
     progress = progress or Progress()
     last = problem.config.federation.rounds
+    spans = executor.spans
     for t in range(progress.round + 1, last + 1):
-        yield from _run_round(problem, executor, progress, t)
+        with spans.measure("round", round=t):
+            records = _run_round(problem, executor, progress, t)
+            with spans.measure("track"):  # what the consumer does with them
+                yield from records
     if progress.waiting:
         t = progress.round + 1
         broadcast = executor.open_round(t, False)
@@ -66,8 +70,9 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     began = time.perf_counter()
     config, seed = problem.config.federation, problem.config.seed
     evaluated = t % config.eval_every == 0 or t == config.rounds
-    cohort = sample_cohort(seed, t, problem.config.data.clients, config.cohort)
-    asked = drop_out(seed, t, cohort, config.dropout)
+    with executor.spans.measure("sample"):
+        cohort = sample_cohort(seed, t, problem.config.data.clients, config.cohort)
+        asked = drop_out(seed, t, cohort, config.dropout)
     _require_participants(t, len(asked), config, f"{len(cohort) - len(asked)} dropped out")
     broadcast = executor.open_round(t, evaluated)
     tasks: list[Task] = [*_train_tasks(t, asked, problem.group_size, progress.states)]
@@ -249,8 +254,9 @@ def _split(task: Train) -> list[Train]:
 
 def _evaluate(problem: Problem, executor: Executor, round: int, sent: Handle) -> Scores:
     """Scores of the server's model in `sent`, a message of `round`."""
-    results = executor.run(sent, _evaluation_tasks(problem, round))
-    return {task.start: score for task, score in results if isinstance(task, Evaluate)}
+    with executor.spans.measure("evaluate"):
+        results = executor.run(sent, _evaluation_tasks(problem, round))
+        return {task.start: score for task, score in results if isinstance(task, Evaluate)}
 
 
 def _evaluation_tasks(problem: Problem, round: int) -> list[Task]:

@@ -16,6 +16,7 @@ from fedsmu_ray.algorithms.base import Round, State
 from fedsmu_ray.algorithms.checks import call_hook, check_names, not_finite
 from fedsmu_ray.errors import DivergenceError, MessageError
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import Arrays, RejectedMessages, StepStats
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.wire import message
@@ -65,14 +66,17 @@ class Server:
     The driver never sees the bytes of messages, and the model only when it asks for it.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, spans: Spans | None = None) -> None:
+        """spans: that this process measures already; default: its own."""
         torch.set_num_threads(1)
         self.problem, self.method = problem, problem.method
+        self.spans = spans or Spans(problem.profiled)
         initial = problem.initial()
         problem.seed_generators("server", 0)
         self.state: dict[str, Tensor] = dict(self.method.server_init(initial))
         self.round = 0
 
+    @measured("broadcast")
     def open_round(self, round: int, uniformity: bool) -> NDArray[np.uint8]:
         """Begin a round; returns the broadcast, uint8 [1, bytes]."""
         self.round, self.uniformity = round, uniformity
@@ -93,6 +97,7 @@ class Server:
         self.downlink_bytes = broadcast.nbytes
         return broadcast
 
+    @measured("receive")
     def receive(self, position: int, clients: Sequence[int], messages: NDArray[np.uint8]) -> None:
         """Take the messages of the clients at cohort positions `position`, `position` + 1, ...
 
@@ -107,6 +112,7 @@ class Server:
         self.early[position] = _Decoded(clients, values, messages.nbytes)
         self._add_up()
 
+    @measured("step")
     def step(self, missing: Sequence[int] = ()) -> StepStats | RejectedMessages:
         """Make the method's server step on what was received; no step if messages were rejected.
 
@@ -153,10 +159,12 @@ class Server:
             first.uniformity() if self.uniformity else None,
         )
 
+    @measured("feedback")
     def feedback(self) -> NDArray[np.uint8]:
         """The feedback after the step, uint8 [1, bytes], for a method that has one."""
         return self._encode(self.problem.feedback_fields(len(self.participants)), self.state)
 
+    @measured("broadcast")
     def model_message(self) -> NDArray[np.uint8]:
         """The model as a message, uint8 [1, bytes], to evaluate if the broadcast lacks it."""
         return self._encode(self.problem.model_fields, self.state)

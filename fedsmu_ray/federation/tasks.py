@@ -20,6 +20,7 @@ from fedsmu_ray.errors import ClientError, ExperimentError, MessageError
 
 if TYPE_CHECKING:
     from fedsmu_ray.federation.problem import Problem
+    from fedsmu_ray.federation.spans import Spans
 
 Handle = Any  # a message or a shard of client states, readable only by its executor
 Arrays = Mapping[str, NDArray[Any]]
@@ -122,6 +123,11 @@ class Executor(Protocol):
     @property
     def problem(self) -> Problem:
         """The experiment, as the executor holds it."""
+        ...
+
+    @property
+    def spans(self) -> Spans:
+        """Where the time has gone since `load`, in all processes, if the problem is profiled."""
         ...
 
     def load(self, problem: Problem, dataset: Handle | None = None) -> None:

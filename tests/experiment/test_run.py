@@ -1,5 +1,7 @@
 """Runs from their configuration to their result: tracking, output, and how they end."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -231,3 +233,28 @@ def test_a_resumed_run_has_every_point_once_in_mlflow(tmp_path, monkeypatch):
     for name in ("test/accuracy", "train/loss", "comm/uplink_bytes"):
         assert [m.step for m in client.get_metric_history(run_id, name)] == [2, 4, 5]
     assert [f.path for f in client.list_artifacts(run_id)] == ["config.yaml"]
+
+
+def test_a_profiled_run_has_a_trace_and_the_same_bits(tmp_path):
+    plain = run(config_of())
+    profiled = run(config_of(), profile=tmp_path / "new" / "a.json")
+    assert plain.profile is None and plain.trace is None
+    assert plain.summary["model_sha256"] == profiled.summary["model_sha256"]
+    assert profiled.trace == tmp_path / "new" / "a.json"
+    assert profiled.trace.read_text() == profiled.profile.trace()
+    assert [span.details["round"] for span in profiled.profile.rounds()] == [2, 3, 4, 5]
+
+
+def test_a_profiled_run_that_is_interrupted_leaves_its_trace(recording, tmp_path):
+    recording.fail_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        run(config_of(), profile=tmp_path)
+    (trace,) = tmp_path.glob("profile-small-*.json")
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert [e["args"]["round"] for e in events if e["name"] == "round"] == [1, 2, 3, 4, 5]
+
+
+def test_a_trace_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
+    (tmp_path / "a.json").mkdir()
+    assert run(config_of(), profile=tmp_path / "a.json").profile
+    assert "the trace cannot be written" in caplog.text
