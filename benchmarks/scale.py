@@ -11,7 +11,8 @@ and 2,000, with an object store of 1.5 GB, so that Ray has to spill most momenta
 
 Each case runs in a fresh process. `driver MB` is the memory of the process that runs the rounds,
 without shared memory, after three rounds and after the last; inline, the clients run in that
-process too.
+process too. `stored x states` is the size of all stored shards of states, relative to that of the
+clients' latest states, after the last round; clients: --rounds 200 or more, until it has settled.
 """
 
 import argparse
@@ -54,6 +55,7 @@ COLUMNS = (
     ("second half s", 14),
     ("driver MB", 17),
     ("clients with state", 19),
+    ("stored x states", 16),
     ("spilled GB", 11),
 )
 
@@ -104,6 +106,17 @@ def spilling(folder: str):
     )
 
 
+def stored_bytes(progress, executor: str) -> int:
+    """Size of the stored shards that hold a client's latest state."""
+    shards = list({ref.shard for ref in progress.states.latest.values()})
+    if executor == "ray":
+        from ray.experimental import get_object_locations
+
+        return sum(found["object_size"] for found in get_object_locations(shards).values())
+    arrays = [a if a.base is None else a.base for s in shards for a in s.arrays.values()]
+    return sum(a.nbytes for a in {id(a): a for a in arrays}.values())
+
+
 def measure(settings: dict, folder: str | None) -> None:
     """Run one case and print its measurements as JSON."""
     from fedsmu_ray import load_config
@@ -129,6 +142,9 @@ def measure(settings: dict, folder: str | None) -> None:
             sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) if folder else 0
         )
         late, half = own_megabytes(), len(seconds) // 2
+        stored = stored_bytes(progress, config.compute.executor)
+        state = problem.method.client_init(problem.initial())
+        used = sum(t.nbytes for t in state.values()) * len(progress.states.latest)
     print(
         json.dumps(
             {
@@ -140,7 +156,8 @@ def measure(settings: dict, folder: str | None) -> None:
                 "first half s": f"{statistics.median(seconds[1:half]):.3f}",
                 "second half s": f"{statistics.median(seconds[half:]):.3f}",
                 "driver MB": f"{early:.0f} -> {late:.0f}",
-                "clients with state": len(progress.states),
+                "clients with state": len(progress.states.latest),
+                "stored x states": stored / used if used else 0.0,
                 "spilled GB": on_disk / 1e9,
             }
         ),
@@ -154,6 +171,7 @@ def main() -> None:
     )
     p.add_argument("which", choices=["clients", "spill"], nargs="?", default="clients")
     p.add_argument("--m", type=int, nargs="+", help="only these numbers of clients")
+    p.add_argument("--rounds", type=int, help="instead of 30 (clients)")
     p.add_argument("--measure", help=argparse.SUPPRESS)
     options = p.parse_args()
     if options.measure:
@@ -162,6 +180,8 @@ def main() -> None:
     for settings in cases(options.which):
         if options.m and settings["data.clients"] not in options.m:
             continue
+        if options.rounds and options.which == "clients":
+            settings["federation.rounds"] = options.rounds
         with (
             tempfile.TemporaryDirectory(prefix="fedsmu-spill-")
             if options.which == "spill"

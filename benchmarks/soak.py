@@ -70,7 +70,7 @@ class Chaos(threading.Thread):
         An object is lost with the process that owns it: a helper actor becomes the owner of the
         state and is then killed.
         """
-        client, at = self.draw.choice(list(self.progress.states.items()) or [(None, None)])
+        client, at = self.draw.choice(list(self.progress.states.latest.items()) or [(None, None)])
         if at is None:
             return
         owner = ray.remote(Owner).options(num_cpus=0).remote()
@@ -80,8 +80,8 @@ class Chaos(threading.Thread):
             return  # the state was already lost
         finally:
             ray.kill(owner)
-        if self.progress.states.get(client) is at:  # no round has replaced it meanwhile
-            self.progress.states[client] = replace(at, shard=moved)
+        if self.progress.states.latest.get(client) is at:  # no round has replaced it meanwhile
+            self.progress.states.update({client: replace(at, shard=moved)})
             self.counts["client states"] += 1
 
 

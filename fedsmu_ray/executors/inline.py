@@ -27,6 +27,7 @@ from fedsmu_ray.federation.tasks import (
     Executor,
     Handle,
     RejectedMessages,
+    Repack,
     Score,
     StateRef,
     StepStats,
@@ -34,6 +35,7 @@ from fedsmu_ray.federation.tasks import (
     TaskFailure,
     Train,
     TrainResult,
+    packed,
     state_refs,
     task_failure,
 )
@@ -74,6 +76,8 @@ class InlineExecutor:
                     task.round, task.participants, task.clients, message, _states(task.states)
                 )
                 yield task, self._refs(task, shards)
+            elif isinstance(task, Repack):
+                yield task, self._refs(task, [packed(_states(task.states))])
             else:
                 yield task, self._train(task, message)
 
@@ -92,7 +96,11 @@ class InlineExecutor:
         except (Exception, SystemExit) as error:
             raise task_failure(task, error).error from error
 
-    def _refs(self, task: Train | ApplyFeedback, shards: Sequence[Arrays]) -> dict[int, StateRef]:
+    def _refs(
+        self, task: Train | ApplyFeedback | Repack, shards: Sequence[Arrays]
+    ) -> dict[int, StateRef]:
+        if len(shards) > 1:  # they are views of one array, which would last as long as any of them
+            shards = [{name: a.copy() for name, a in shard.items()} for shard in shards]
         return state_refs(task.clients, [Shard(a) for a in shards], self.problem.shard_clients)
 
     def step(self, missing: Sequence[int]) -> StepStats | RejectedMessages:

@@ -17,11 +17,13 @@ from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
     Evaluate,
+    Repack,
     StateRef,
     Task,
     TaskFailure,
     Train,
     TrainReport,
+    packed,
     shard_count,
     task_failure,
 )
@@ -44,7 +46,7 @@ class Group:
     The references stay behind: the actor gets the objects they refer to.
     """
 
-    task: Train | ApplyFeedback  # with empty `states`
+    task: Train | ApplyFeedback | Repack  # with empty `states`
     rows: tuple[Row | None, ...]  # None before a client's first round
 
     def states(self, shards: Sequence[Arrays]) -> list[Arrays | None]:
@@ -138,6 +140,13 @@ class ClientActor:
             task.round, task.participants, task.clients, feedback, states
         )
         return self._answer(None), *new
+
+    def repack(self, group: Group, message: Any, *shards: Arrays) -> tuple[Any, ...]:
+        """Copy states into one shard; returns an Answer, and the shard.
+
+        message: not read; it is an argument of every call.
+        """
+        return self._answer(None), packed(group.states(shards))
 
     def evaluate(self, task: Evaluate, sent: Any) -> Answer:
         """Evaluate the model in a message of the server; returns its Score."""

@@ -40,6 +40,7 @@ from fedsmu_ray.federation.tasks import (
     Executor,
     Handle,
     RejectedMessages,
+    Repack,
     StepStats,
     Task,
     TaskFailure,
@@ -146,9 +147,10 @@ class RayExecutor:
             return _Call(tasks, losses, index, deadline, done)
         groups, shards = without_references(tasks)
         new = sum(shard_count(group.task, self.problem.shard_clients) for group in groups)
-        if isinstance(task, ApplyFeedback):
-            apply = actor.apply_feedback.options(num_returns=1 + new)
-            done, *made = _listed(apply.remote(groups[0], message, *shards))
+        if not isinstance(task, Train):
+            method = actor.repack if isinstance(task, Repack) else actor.apply_feedback
+            call = method.options(num_returns=1 + new)
+            done, *made = _listed(call.remote(groups[0], message, *shards))
             return _Call(tasks, losses, index, deadline, done, shards=made)
         if limit is not None:
             deadline = time.monotonic() + limit * len(task.clients)
@@ -224,7 +226,7 @@ class RayExecutor:
         self.spans.add(answer.spans, f"client actor {call.actor}")
         if isinstance(task, Train):
             return self._train_results(call, answer.value)
-        if isinstance(task, ApplyFeedback):
+        if isinstance(task, (ApplyFeedback, Repack)):
             return [state_refs(task.clients, call.shards, self.problem.shard_clients)]
         return [answer.value]
 

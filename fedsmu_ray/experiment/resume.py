@@ -159,7 +159,7 @@ def _save(
     plain = described.plain()
     try:
         server = executor.export_state()
-        checkpoint.save(progress.round, plain, server, progress.states, executor.get_shard)
+        checkpoint.save(progress.round, plain, server, progress.states.latest, executor.get_shard)
     except OSError as error:
         log.warning(
             "the checkpoint of round %d cannot be written (%s); the previous one is kept in %s",
@@ -178,8 +178,16 @@ def _restore(
     client_state = problem.method.client_init(problem.initial())
     for arrays, rows, file in loaded.shards():
         _check_state(checkpoint.folder / file.file, "clients", arrays, client_state, axes=1)
+        has_old_rows = len(rows) < len(next(iter(arrays.values())))
+        if has_old_rows:  # they are left out, and the next checkpoint gets a file without them
+            kept = list(rows.values())
+            arrays, rows = (
+                {k: a[kept] for k, a in arrays.items()},
+                dict(zip(rows, range(len(rows)))),
+            )
         shard = executor.put_shard(arrays)
-        checkpoint.adopt(shard, file)
+        if not has_old_rows:
+            checkpoint.adopt(shard, file)
         progress.states.update({client: StateRef(shard, row) for client, row in rows.items()})
 
 

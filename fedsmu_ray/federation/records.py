@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from fedsmu_ray.federation.tasks import StateRef
+from fedsmu_ray.federation.states import ClientStates
 from fedsmu_ray.tracking.metrics import rank
 
 
@@ -33,8 +33,7 @@ class Progress:
     """
 
     round: int = 0  # completed rounds
-    # The latest state of each client that has one.
-    states: dict[int, StateRef] = field(default_factory=dict)
+    states: ClientStates = field(default_factory=ClientStates)
     waiting: Record | None = None  # the last round, while its evaluation is still to be done
     evaluated: list[Record] = field(default_factory=list)  # the evaluated rounds so far
     uplink_bytes: int = 0

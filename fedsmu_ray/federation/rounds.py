@@ -16,12 +16,14 @@ from fedsmu_ray.errors import ClientError, DivergenceError, ExperimentError, Met
 from fedsmu_ray.federation.cohort import drop_out, sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
+from fedsmu_ray.federation.states import ClientStates
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Evaluate,
     Executor,
     Handle,
     RejectedMessages,
+    Repack,
     Score,
     StateRef,
     StepStats,
@@ -75,7 +77,7 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
         asked = drop_out(seed, t, cohort, config.dropout)
     _require_participants(t, len(asked), config, f"{len(cohort) - len(asked)} dropped out")
     broadcast = executor.open_round(t, evaluated)
-    tasks: list[Task] = [*_train_tasks(t, asked, problem.group_size, progress.states)]
+    tasks = _client_tasks(problem, t, asked, progress.states)
     scores: Scores = {}
     if progress.waiting and "x" in problem.downlink:
         tasks += _evaluation_tasks(problem, t)
@@ -84,7 +86,7 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     trained = _train(problem, executor, broadcast, tasks)
     losses = trained.losses
     participants = [client for client in cohort if client in losses]
-    progress.states.update(trained.states)
+    progress.states.update(trained.repacked | trained.states)
     progress.uplink_bytes += trained.stats.uplink_bytes
     progress.downlink_bytes += trained.stats.downlink_bytes * len(cohort)
     progress.dropped += len(cohort) - len(participants)
@@ -116,6 +118,7 @@ class _Trained:
     stats: StepStats
     results: dict[int, tuple[Train, TrainResult]]  # by cohort position
     scores: Scores
+    repacked: dict[int, StateRef]  # where copies of states of other clients are
 
     @property
     def losses(self) -> dict[int, float]:
@@ -142,12 +145,16 @@ def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[
     """
     results: dict[int, tuple[Train, TrainResult]] = {}
     scores: Scores = {}
+    repacked: dict[int, StateRef] = {}
     retries = _Retries(problem.config.federation, tasks)
     while True:
         failed: list[tuple[Train, ExperimentError]] = []
         for task, result in executor.run(broadcast, tasks):
             if isinstance(task, Evaluate):
                 scores[task.start] = result
+                continue
+            if isinstance(task, Repack):
+                repacked.update(result)
                 continue
             assert isinstance(task, Train)
             if isinstance(result, TaskFailure):
@@ -157,7 +164,7 @@ def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[
         if not failed:
             stats = executor.step(retries.dropped)
             if not isinstance(stats, RejectedMessages):
-                return _Trained(stats, results, scores)
+                return _Trained(stats, results, scores, repacked)
             failed = [(results.pop(at)[0], error) for at, error in stats.errors.items()]
         tasks = [again for task, error in failed for again in retries.after(task, error)]
 
@@ -216,7 +223,7 @@ def _send_feedback(
     if problem.method.feedback_to == "all":
         clients = list(range(problem.config.data.clients))
     tasks: list[Task] = [
-        ApplyFeedback(t, len(participants), group, _states(group, progress.states))
+        ApplyFeedback(t, len(participants), group, _states(group, progress.states.latest))
         for _, group in _groups(clients, problem.group_size)
     ]
     for _, states in executor.run(executor.feedback(), tasks):
@@ -234,14 +241,21 @@ def _states(clients: tuple[int, ...], states: dict[int, StateRef]) -> tuple[Stat
     return tuple(states.get(client) for client in clients)
 
 
-def _train_tasks(
-    round: int, cohort: list[int], size: int, states: dict[int, StateRef]
-) -> list[Train]:
-    """The cohort cut into groups of `size`, with the states its clients have."""
-    return [
-        Train(round, position, group, _states(group, states))
-        for position, group in _groups(cohort, size)
+def _client_tasks(
+    problem: Problem, round: int, cohort: list[int], states: ClientStates
+) -> list[Task]:
+    """The cohort cut into groups, with the states its clients have; then the states to copy."""
+    tasks: list[Task] = [
+        Train(round, position, group, _states(group, states.latest))
+        for position, group in _groups(cohort, problem.group_size)
     ]
+    if rows := problem.shard_clients:
+        clients = states.to_repack(cohort, rows, len(cohort))
+        tasks += [
+            Repack(round, group, tuple(states.latest[client] for client in group))
+            for _, group in _groups(clients, rows)
+        ]
+    return tasks
 
 
 def _split(task: Train) -> list[Train]:

@@ -55,6 +55,15 @@ class ApplyFeedback:
 
 
 @dataclass(frozen=True)
+class Repack:
+    """Copy the states of some clients into one new shard."""
+
+    round: int
+    clients: tuple[int, ...]
+    states: tuple[StateRef, ...]
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Evaluate the server's model on test samples `start` to `stop` (exclusive)."""
 
@@ -63,7 +72,7 @@ class Evaluate:
     stop: int
 
 
-Task = Train | ApplyFeedback | Evaluate
+Task = Train | ApplyFeedback | Repack | Evaluate
 
 
 class Score(NamedTuple):
@@ -148,8 +157,9 @@ class Executor(Protocol):
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Run tasks on a message of the server; yields each with its result as it finishes.
 
-        The result is a TrainResult or TaskFailure (Train), a dict of new StateRefs (ApplyFeedback),
-        or a Score (Evaluate). Raises LostError if something the experiment needs is lost.
+        The result is a TrainResult or TaskFailure (Train), a dict of new StateRefs (ApplyFeedback
+        and Repack), or a Score (Evaluate). Raises LostError if something the experiment needs is
+        lost.
         """
         ...
 
@@ -213,7 +223,13 @@ def state_refs(
     return {client: StateRef(shards[i // rows], i % rows) for i, client in enumerate(clients)}
 
 
-def shard_count(task: Train | ApplyFeedback, shard_clients: int | None) -> int:
+def packed(states: Sequence[Arrays | None]) -> Arrays:
+    """One shard with the states, named [P] arrays, of clients that have one."""
+    given = [state for state in states if state]
+    return {name: np.stack([state[name] for state in given]) for name in given[0]}
+
+
+def shard_count(task: Train | ApplyFeedback | Repack, shard_clients: int | None) -> int:
     """How many shards of `shard_clients` the new states of a task's clients make."""
     return -(-len(task.clients) // shard_clients) if shard_clients else 0
 

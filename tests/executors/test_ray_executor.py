@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from fedsmu_ray.errors import ClientError, ConfigError
+from fedsmu_ray.federation import states
+from fedsmu_ray.federation.records import Progress
 from fedsmu_ray.federation.rounds import rounds
 from tests.helpers.experiments import inline, outcome, problem_of
 
@@ -44,6 +46,19 @@ def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
             b.test_loss,
             b.uplink_bytes,
         )
+
+
+def test_copied_states_change_no_bit(executor, monkeypatch):
+    problem = problem_of({"name": "fedsmu"}, federation={"rounds": 12, "cohort": 7})
+    history, sha256, _ = inline(problem)
+    monkeypatch.setattr(states, "MOST_ROWS", 1.0)
+    monkeypatch.setattr(states, "IGNORED_SHARDS", 0)
+    executor.load(problem)
+    progress = Progress()
+    got = list(rounds(problem, executor, progress))
+    assert executor.sha256() == sha256
+    assert [r.train_loss for r in got] == [r.train_loss for r in history]
+    assert progress.states.rows < 1.3 * len(progress.states.latest)  # 1.8 without copies
 
 
 def test_what_is_drawn_for_a_users_model_is_the_same_in_all_processes(executor):

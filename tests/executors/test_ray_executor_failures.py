@@ -226,12 +226,12 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
             owner = ray.remote(Owner).options(num_cpus=0).remote()
             moved = {
                 at.shard: ray.get(owner.put.remote(executor.get_shard(at.shard)))[0]
-                for at in progress.states.values()
+                for at in progress.states.latest.values()
             }
             progress.states.update(
                 {
                     client: replace(at, shard=moved[at.shard])
-                    for client, at in progress.states.items()
+                    for client, at in progress.states.latest.items()
                 }
             )
             ray.kill(owner)

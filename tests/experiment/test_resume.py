@@ -163,6 +163,28 @@ def test_a_forged_server_state_is_never_trained_on(tmp_path, forge, match):
         rounds_until(problem, tmp_path)
 
 
+def test_old_states_in_shards_are_not_read_back(tmp_path):
+    problem = problem_of()
+    whole = rounds_until(problem, None)
+    rounds_until(problem, tmp_path, 6)
+    saved = list(Checkpoint(tmp_path).load().shards())
+    assert any(len(shard.rows) < len(shard.arrays["m"]) for shard in saved)
+    executor, progress = InlineExecutor(), Progress()
+    executor.load(problem)
+    next(resumable(problem, executor, progress, tmp_path))
+    assert (
+        progress.states.rows
+        == len(progress.states.latest)
+        == sum(len(shard.rows) for shard in saved)
+    )
+    for shard in saved:
+        for client, row in shard.rows.items():
+            at = progress.states.latest[client]
+            assert (executor.get_shard(at.shard)["m"][at.row] == shard.arrays["m"][row]).all()
+    executor.close()
+    assert rounds_until(problem, tmp_path)[1] == whole[1]
+
+
 def test_forged_client_states_are_never_trained_on(tmp_path):
     problem = problem_of()
     rounds_until(problem, tmp_path, 4)
