@@ -78,12 +78,13 @@ def main() -> None:
     parser.add_argument("--phases", action="store_true")
     options = parser.parse_args()
     count = options.rounds
-    GroupSolver.sgd, ray_actors.ClientActor = untrained, Idle
+    ray_actors.ClientActor, trained = Idle, GroupSolver.sgd
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     print(f"{'ms a round':<30} {'method':<8} {'where':<8} {'median':>8} {'min':>8} {'max':>8}")
     with cluster():
         for name, work in WORK.items():
             for method in ("fedsmu", "fedavg"):
+                GroupSolver.sgd = trained  # the checks of the model need it
                 problem = Problem.of(
                     parse(
                         {
@@ -99,6 +100,7 @@ def main() -> None:
                     )
                 )
                 problem = replace(problem, profiled=options.phases)
+                GroupSolver.sgd = untrained
                 remote = ray_executor.RayExecutor(problem.config.compute, 2)
                 here = inline.InlineExecutor()
                 remote.load(problem)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
-from types import TracebackType
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 HERE = ""  # the process that holds the spans
@@ -49,7 +48,15 @@ class Spans:
 
     def measure(self, name: str, **details: Any) -> AbstractContextManager[None]:
         """Measure the time of a `with` block; spans may be nested."""
-        return _Measured(self, name, details) if self.on else _NOT_MEASURED
+        return self._measured(name, details) if self.on else _NOT_MEASURED
+
+    @contextmanager
+    def _measured(self, name: str, details: dict[str, Any]) -> Iterator[None]:
+        began = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self.record(Span(HERE, name, began, time.perf_counter_ns(), details))
 
     def take(self) -> SentSpans | None:
         """All spans, which are then forgotten, for another process; None if there are none."""
@@ -77,25 +84,6 @@ class Spans:
             self.on = len(self.spans) < LIMIT
 
 
-class _Measured:
-    """A span that is being measured."""
-
-    def __init__(self, spans: Spans, name: str, details: dict[str, Any]) -> None:
-        self.spans, self.name, self.details = spans, name, details
-
-    def __enter__(self) -> None:
-        self.began = time.perf_counter_ns()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        ended = time.perf_counter_ns()
-        self.spans.record(Span(HERE, self.name, self.began, ended, self.details))
-
-
 class _Measuring(Protocol):
     spans: Spans
 
@@ -113,8 +101,6 @@ def measured(
     def decorate(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[Self, P], R]:
         @wraps(method)
         def call(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            if not self.spans.on:
-                return method(self, *args, **kwargs)
             with self.spans.measure(name):
                 return method(self, *args, **kwargs)
 
