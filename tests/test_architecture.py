@@ -143,12 +143,14 @@ def test_files_are_short():
 def test_tests_mirror_the_tree():
     """The name of a test file follows from what it tests.
 
-    For example, tests/wire/test_codecs*.py test wire/codecs.py.
+    For example, tests/wire/test_codecs*.py test wire/codecs.py. Tests of what tests share stand
+    beside it.
     """
     tests = Path(__file__).parent
     about_the_whole = {"architecture", "commands", "cluster_yaml", "docs"}
     for path in tests.rglob("test_*.py"):
-        subject, folder = path.stem.removeprefix("test_"), PACKAGE / path.parent.relative_to(tests)
+        tree = tests if path.parent.name == "helpers" else PACKAGE
+        subject, folder = path.stem.removeprefix("test_"), tree / path.parent.relative_to(tests)
         modules = [p.stem for p in folder.glob("*.py")] + [folder.name]
         mine = [name for name in modules if subject == name or subject.startswith(f"{name}_")]
         assert mine or (folder == PACKAGE and subject in about_the_whole), path
