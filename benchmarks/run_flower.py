@@ -1,7 +1,12 @@
-"""Run a workload in Flower's simulation (message API, Ray backend, one CPU per client)."""
+"""Run rounds of a workload in Flower's simulation (message API, Ray backend, one CPU per client).
 
+Flower draws the cohorts itself; they have the size that was asked for.
+"""
+
+from __future__ import annotations
+
+import json
 import sys
-import time
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -9,29 +14,26 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from workloads import WORKLOADS, report, train
+from turns import turns
+from workloads import Workload, train
 
-NAME = sys.argv[1]
-WORKLOAD = WORKLOADS[NAME]
+WORKLOAD = Workload(**json.loads(sys.argv[1]))
 client, server = ClientApp(), ServerApp()
-stamps: list[float] = []
-cache: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+data: list[tuple[torch.Tensor, torch.Tensor]] = []
 
 
 @client.train()
 def train_client(message, context):
     torch.set_num_threads(1)
-    if NAME not in cache:  # once per worker process
-        cache[NAME] = tuple(torch.from_numpy(a) for a in WORKLOAD.data())
-    x, y = cache[NAME]
-    module = WORKLOAD.model()
+    if not data:  # once per worker process
+        data.extend(WORKLOAD.client_data())
+    module = WORKLOAD.module()
     module.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    i = context.node_config["partition-id"]
-    rows = slice(i * WORKLOAD.samples, (i + 1) * WORKLOAD.samples)
-    train(module, x[rows], y[rows], WORKLOAD)
+    x, y = data[context.node_config["partition-id"]]
+    train(module, x, y, WORKLOAD)
     content = {
         "arrays": ArrayRecord(module.state_dict()),
-        "metrics": MetricRecord({"num-examples": WORKLOAD.samples}),
+        "metrics": MetricRecord({"num-examples": len(y)}),
     }
     return Message(content=RecordDict(content), reply_to=message)
 
@@ -43,16 +45,18 @@ def main(grid, context):
         fraction_evaluate=0.0,
         min_available_nodes=WORKLOAD.clients,
     )
+    asked = turns()
 
-    def stamp(round, arrays):
-        stamps.append(time.perf_counter())
+    def next_turn(round, arrays):  # called before the first round and after each
+        if next(asked, None) is None:
+            sys.exit()
 
     strategy.start(
         grid=grid,
-        initial_arrays=ArrayRecord(WORKLOAD.model().state_dict()),
-        num_rounds=WORKLOAD.rounds + 1,
+        initial_arrays=ArrayRecord(WORKLOAD.module().state_dict()),
+        num_rounds=10**6,
         train_config=ConfigRecord(),
-        evaluate_fn=stamp,
+        evaluate_fn=next_turn,
     )
 
 
@@ -62,4 +66,3 @@ run_simulation(
     num_supernodes=WORKLOAD.clients,
     backend_config={"client_resources": {"num_cpus": 1.0}, "init_args": {"num_cpus": 2}},
 )
-report("flower", WORKLOAD, [b - a for a, b in zip(stamps, stamps[1:])][1:])

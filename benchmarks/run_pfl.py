@@ -1,8 +1,9 @@
-"""Run a workload in pfl-research's simulation, in one process or in several under torchrun."""
+"""Run rounds of a workload in pfl-research's simulation, in one process."""
 
-import os
+from __future__ import annotations
+
+import json
 import sys
-import time
 
 import numpy as np
 import torch
@@ -12,65 +13,63 @@ from pfl.algorithm.federated_averaging import FederatedAveraging
 from pfl.callback.base import TrainingProcessCallback
 from pfl.data.dataset import Dataset
 from pfl.data.federated_dataset import FederatedDataset
-from pfl.data.sampling import get_user_sampler
 from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics
 from pfl.model.pytorch import PyTorchModel
-from workloads import WORKLOADS, report
+from turns import turns
+from workloads import LR, Workload
 
 
-class Stamps(TrainingProcessCallback):
-    """Records the time at which each central iteration ends."""
+class Turns(TrainingProcessCallback):
+    """Waits for the cohort of a round before the central iteration that trains it."""
 
-    def __init__(self):
-        self.times = []
+    def __init__(self) -> None:
+        self.turns = turns()
+        self.cohort = iter(next(self.turns))
+
+    def user(self) -> str:
+        return str(next(self.cohort))
 
     def after_central_iteration(self, aggregate_metrics, model, *, central_iteration):
-        self.times.append(time.perf_counter())
-        return False, Metrics()
+        cohort = next(self.turns, None)
+        self.cohort = iter(cohort or ())
+        return cohort is None, Metrics()
 
 
-def main(name: str) -> None:
+def main(workload: Workload) -> None:
     torch.set_num_threads(1)
     np.random.seed(0)
-    workload = WORKLOADS[name]
-    x, y = (torch.from_numpy(a) for a in workload.data())
-    module = workload.model()
+    clients, module = workload.client_data(), workload.module()
     module.loss = lambda inputs, targets, is_eval=False: torch.nn.functional.cross_entropy(
         module(inputs), targets
     )
     module.metrics = lambda inputs, targets, is_eval=False: {}
-
-    def user(i):
-        rows = slice(i * workload.samples, (i + 1) * workload.samples)
-        return Dataset((x[rows], y[rows]), user_id=str(i))
-
-    data = FederatedDataset(user, get_user_sampler("random", list(range(workload.clients))))
+    callback = Turns()
+    data = FederatedDataset(lambda i: Dataset(clients[int(i)], user_id=i), callback.user)
     model = PyTorchModel(
         module,
         local_optimizer_create=torch.optim.SGD,
         central_optimizer=torch.optim.SGD(module.parameters(), lr=1.0),
     )
-    stamps = Stamps()
     FederatedAveraging().run(
         algorithm_params=NNAlgorithmParams(
-            central_num_iterations=workload.rounds + 2,
-            evaluation_frequency=10_000,
+            central_num_iterations=10**6,
+            evaluation_frequency=10**6,
             train_cohort_size=workload.cohort,
             val_cohort_size=0,
         ),
         backend=SimulatedBackend(training_data=data, val_data=data),
         model=model,
         model_train_params=NNTrainHyperParams(
-            local_num_epochs=1, local_learning_rate=workload.lr, local_batch_size=workload.batch
+            local_num_epochs=workload.epochs,
+            local_learning_rate=LR,
+            local_batch_size=workload.batch,
         ),
         model_eval_params=NNEvalHyperParams(local_batch_size=workload.batch),
-        callbacks=[stamps],
+        callbacks=[callback],
         send_metrics_to_platform=False,
     )
-    if int(os.environ.get("RANK", 0)) == 0:
-        report("pfl", workload, [b - a for a, b in zip(stamps.times, stamps.times[1:])][1:])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Workload(**json.loads(sys.argv[1])))
