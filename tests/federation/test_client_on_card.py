@@ -1,0 +1,119 @@
+"""Clients on a make-believe CUDA card: no tensor on the wrong device, and the bits of the CPU."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.registry import load_dataset
+from fedsmu_ray.datasets.synthetic import Synthetic
+from fedsmu_ray.federation.client import ClientWorker
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.models import probes
+from tests.conformance.test_conformance import CASES, IDS
+from tests.helpers.card import card
+from tests.helpers.experiments import inline
+
+EQUAL, UNEQUAL = {"kind": "iid"}, {"kind": "dirichlet", "sigma": 0.7}
+
+
+@cache
+def digits():
+    return load_dataset("digits", {}, None, False)
+
+
+@cache
+def images(channels=1, side=16):
+    shape = (channels, side, side)
+    return Synthetic(shape, train=120, test=20).load("images", None, False)
+
+
+@cache
+def text():
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(20, size=(140, 6)), generator.integers(20, size=140)
+    return Dataset("text", x[:120], y[:120], x[120:], y[120:], 20, symbols=20)
+
+
+def problem_of(dataset=None, partition=UNEQUAL, together=4, **sections):
+    """Rounds of five of twelve clients on the CPU."""
+    config = {
+        "data": {"clients": 12, "partition": partition},
+        "model": {"hidden": [8]},
+        "algorithm": {"name": "fedsmu"},
+        "local": {"epochs": 2, "batch_size": 50},
+        "federation": {"rounds": 2, "cohort": 5},
+        "compute": {"clients_per_task": together},
+    }
+    return Problem.of(parse({**config, **sections}), dataset or digits())
+
+
+def on_the_card(problem, precision="float32"):
+    compute = replace(problem.config.compute, gpus_per_actor=1.0, precision=precision)
+    return replace(problem, config=replace(problem.config, compute=compute))
+
+
+def check_same_bits(problem):
+    """Train and evaluate on the CPU and on the card."""
+    records, digest, _ = inline(problem)
+    with card() as used:
+        found, found_digest, _ = inline(on_the_card(problem))
+    assert used.launches.total() > 100  # it was the card that computed
+    assert found_digest == digest
+    for one, other in zip(records, found, strict=True):
+        assert one.train_loss == other.train_loss
+        assert one.test_accuracy == other.test_accuracy
+        # Attention of an evaluation is rounded as its memory is aligned.
+        assert one.test_loss == pytest.approx(other.test_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("name, options, lr, _", CASES, ids=IDS)
+def test_every_method_has_the_bits_of_the_cpu(name, options, lr, _):
+    local = {"epochs": 2, "batch_size": 50, "lr": lr}
+    check_same_bits(problem_of(algorithm={"name": name, **options}, local=local))
+
+
+@pytest.mark.parametrize("partition", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_every_grouping_has_the_bits_of_the_cpu(partition, together):
+    local = {"epochs": 2, "batch_size": 40, "weight_decay": 0.01, "clip_norm": 0.5}
+    check_same_bits(problem_of(partition=partition, together=together, local=local))
+
+
+FAMILIES = {
+    "linear": ({"name": "linear"}, images),
+    "lenet": ({"name": "lenet", "filters": 3}, images),
+    "char_lstm": ({"name": "char_lstm"}, text),
+    "dropout": ({"name": "import:tests.helpers.models:dropout_mlp"}, digits),
+    "batch norm": (
+        {"name": "import:tests.helpers.random_models:mixing", "options": {"how": "batch norm"}},
+        digits,
+    ),
+    "resnet18_gn": ({"name": "resnet18_gn", "stem": "cifar"}, images),
+    "vit_s": ({"name": "vit_s", "image_size": 8}, images),
+}
+SLOW = ("resnet18_gn", "vit_s")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in FAMILIES]
+)
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention of a CPU, batched
+def test_every_model_has_the_bits_of_the_cpu(family, together, monkeypatch):
+    model, dataset = FAMILIES[family]
+    rounds = {"cohort": 3, "rounds": 1}
+    problem = problem_of(dataset(), together=together, model=model, federation=rounds)
+    with card():
+        batched = ClientWorker(on_the_card(problem)).trainer.batched
+    if batched:  # a CPU would not batch convolutions
+        monkeypatch.setattr(probes, "batches_clients", lambda module, inputs: True)
+    check_same_bits(problem)
+
+
+def test_images_are_augmented_with_the_bits_of_the_cpu():
+    data = {"clients": 12, "partition": UNEQUAL, "augment": True}
+    check_same_bits(problem_of(images(3), data=data, model={"name": "linear"}))
