@@ -89,6 +89,15 @@ def set_deterministic_cublas() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
+def visible_gpus() -> list[str]:
+    """The names in $CUDA_VISIBLE_DEVICES: numbers of cards, or GPU-... and MIG-... identifiers.
+
+    Ray sets it for every actor that has a GPU.
+    """
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
 def use_cluster_token(address: str | None) -> None:
     """Authenticate with the token in ~/.ray/auth_token if a cluster is joined.
 

@@ -179,3 +179,10 @@ def test_a_home_folder_and_a_user_name_where_there_are_none(monkeypatch, tmp_pat
     (tmp_path / "fedsmu_ray-home-12345").mkdir()  # made by another user
     with pytest.raises(PermissionError, match="belongs to another user"):
         environment.set_home()
+
+
+def test_visible_gpus(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert environment.visible_gpus() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1, 2,")
+    assert environment.visible_gpus() == ["MIG-1", "2"]

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsmu_ray import environment
 from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_names
 from fedsmu_ray.datasets.device import DeviceData
+from fedsmu_ray.federation import gpu
 from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
@@ -45,9 +45,9 @@ class ClientWorker:
         compute = problem.config.compute
         # Always set, since the number of threads decides how sums are rounded.
         torch.set_num_threads(max(1, int(compute.cpus_per_actor)))
-        self.device = torch.device("cuda" if compute.gpus_per_actor else "cpu")
-        if self.device.type == "cuda":
-            _prepare_gpu(compute.gpus_per_actor, compute.precision)
+        self.device = torch.device("cpu")
+        if compute.gpus_per_actor:
+            self.device = gpu.prepare(compute.gpus_per_actor, compute.precision)
         self.problem, self.method = problem, problem.method
         self.spans = spans or Spans(problem.profiled)
         module = problem.module().to(self.device)
@@ -159,20 +159,3 @@ class ClientWorker:
         rows = self.problem.shard_clients or clients
         starts = range(0, clients, rows)
         return [{name: a[i : i + rows] for name, a in arrays.items()} for i in starts]
-
-
-def _prepare_gpu(share: float, precision: str) -> None:
-    """Limit this process to its share of the GPU's memory, and make sums on it repeatable.
-
-    Ray only accounts for the share.
-    """
-    environment.set_deterministic_cublas()
-    if share < 1:
-        torch.cuda.set_per_process_memory_fraction(share)
-    torch.backends.cudnn.benchmark = False
-    # Convolutions would use tf32 by default.
-    products = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.fp32_precision = products  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True)
-    # A debugging aid that writes every new tensor twice.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,11 @@ import torch
 # Settings that change bits, with their values in a new process. Those that others fall back to come
 # first: what is read after them is then the value of its own.
 _backends: Any = torch.backends
+# Older switches, which change some of the settings below; they cannot be read where the two differ.
+_SWITCHES: tuple[tuple[Any, str, Any], ...] = (
+    (_backends.cuda.matmul, "allow_tf32", False),
+    (_backends.cudnn, "allow_tf32", True),
+)
 _SETTINGS: tuple[tuple[Any, str, Any], ...] = (
     (_backends, "fp32_precision", "none"),
     (_backends.cudnn, "fp32_precision", "none"),
@@ -92,15 +97,23 @@ def _restore_cuda(states: list[torch.Tensor] | None) -> None:
         torch.cuda.manual_seed_all(torch.initial_seed())
 
 
+def _set(values: Iterable[tuple[Any, str, Any]]) -> None:
+    for owner, name, value in values:
+        setattr(owner, name, value)
+
+
 def _uses_cuda() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _set_standard(stack: ExitStack) -> None:
     """Set what changes numbers to the values in a new process, until `stack` is closed."""
-    for owner, name, value in _SETTINGS:
-        stack.callback(setattr, owner, name, getattr(owner, name))
-        setattr(owner, name, value)
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _SETTINGS]
+    for owner, name, _ in _SWITCHES:
+        with suppress(RuntimeError):
+            before.insert(0, (owner, name, getattr(owner, name)))
+    stack.callback(_set, before)
+    _set([*_SWITCHES, *_SETTINGS])
     mode = torch.get_deterministic_debug_mode()
     stack.callback(torch.set_deterministic_debug_mode, mode)
     torch.set_deterministic_debug_mode(0)

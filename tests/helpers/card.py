@@ -92,6 +92,7 @@ class Card:
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (what for, place)
     to_card: int = 0  # bytes
     to_host: int = 0
+    name: str = "Make-believe"
     memory_fraction: float | None = None  # that the process was limited to
     generator: Tensor = field(default_factory=lambda: _generator(0))  # the state of its own
     pinned: list[Tensor] = field(default_factory=list)  # kept, so that no other gets their memory
@@ -348,6 +349,7 @@ def _stand_ins(made: Card) -> list[tuple[Any, str, Any]]:
         (cuda, "current_device", lambda: 0),
         (cuda, "synchronize", lambda device=None: made.wait("synchronize")),
         (cuda, "mem_get_info", lambda device=None: (MEMORY, MEMORY)),
+        (cuda, "get_device_name", lambda device=None: made.name),
         (cuda, "get_device_properties", lambda device=None: SimpleNamespace(total_memory=MEMORY)),
         (
             cuda,

@@ -77,3 +77,28 @@ def test_settings_of_the_caller_are_those_of_a_new_process_inside_and_kept_outsi
                 assert settings() == fresh
             assert settings() == changed
     assert settings() == fresh
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_switches_of_tf32_can_be_read_inside_and_outside(tf32):
+    """PyTorch raises where they say something else than the settings that replaced them."""
+    kinds = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    with isolated(0):
+        for owner in switches:
+            owner.allow_tf32 = tf32
+        for kind in kinds:
+            kind.fp32_precision = "tf32" if tf32 else "ieee"
+        with isolated(0):
+            assert [owner.allow_tf32 for owner in switches] == [False, True]
+        assert [owner.allow_tf32 for owner in switches] == [tf32, tf32]
+        assert {kind.fp32_precision for kind in kinds} == {"tf32" if tf32 else "ieee"}
+    assert [owner.allow_tf32 for owner in switches] == [False, True]
+
+
+def test_settings_that_contradict_a_switch_are_kept():
+    with isolated(0):
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # allow_tf32 can no longer be read
+        with isolated(0):
+            assert torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
