@@ -12,8 +12,8 @@ turns, one block of rounds after another, for about SECONDS. For every block, th
 program is divided by ours, so above 1 we are faster. A row shows the median of these ratios, with
 their minimum and maximum: of the plain loop by CPU time and by elapsed time, of peers by elapsed
 time. With --ray, rows whose round takes more than 100 ms in the plain loop are also run with two
-client actors, against two plain processes that share the cohort (elapsed time). The last line is
-about the ratios by CPU time.
+client actors, against two plain processes that share the cohort (elapsed time). The last lines are
+about the ratios to the plain loop, by CPU time, and to two plain processes.
 
 First it is checked, per model and split, that ours and the plain loop do the same: with one batch
 per client, two rounds of FedAvg from the same model must end in the same model.
@@ -47,7 +47,7 @@ SEED = 0  # of the configuration, which decides the cohorts
 BLOCK_SECONDS = 0.25  # shortest block of the plain loop
 RAY_SECONDS = 0.1  # shortest round of the plain loop that is also measured over Ray
 HEADER = (
-    "| workload | blocks x rounds | ms a round: ours | plain "
+    "| workload | blocks x rounds | CPU ms a round: ours | plain "
     "| plain / ours, CPU time | the same, elapsed |"
 )
 
@@ -134,43 +134,49 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({values[0]:.2f} to {values[-1]:.2f})"
 
 
-def milliseconds(blocks: list[Seconds]) -> str:
-    return f"{1e3 * statistics.median(block['wall'] for block in blocks):.1f}"
+def milliseconds(blocks: list[Seconds], clock: str) -> str:
+    return f"{1e3 * statistics.median(block[clock] for block in blocks):.1f}"
 
 
 def command(python: str, file: str, workload: Workload, *arguments: str) -> list[str]:
     return [python, str(HERE / file), json.dumps(asdict(workload)), *arguments]
 
 
-def measure(workload: Workload, options: argparse.Namespace) -> float:
-    """Measure and print one row; returns the median of its ratios by CPU time."""
+def measure(workload: Workload, options: argparse.Namespace) -> tuple[float, float | None]:
+    """Measure and print one row.
+
+    Returns the median ratios to the plain loop, by CPU time, and to two plain processes, if
+    measured.
+    """
     check_equal_work(replace(workload, method="fedavg", clients=6, samples=60, cohort=4, batch=999))
     ours = command(sys.executable, "run_ours.py", workload, "inline")
     plain = command(sys.executable, "run_plain.py", workload, "1")
-    commands = {"ours": ours, "plain": plain}
     peers = dict(options.peer)
+    commands = {"ours": ours, "plain": plain}
     if workload.method == "fedavg":
         commands |= {name: command(peers[name], f"run_{name}.py", workload) for name in peers}
     length, taken = in_turns(commands, workload, options.seconds)
     by_cpu = ratios(taken, "plain", "cpu")
     cells = [str(workload), f"{len(by_cpu)} x {length}"]
-    cells += [milliseconds(taken["ours"]), milliseconds(taken["plain"])]
+    cells += [milliseconds(taken[name], "cpu") for name in ("ours", "plain")]
     cells += [spread(by_cpu), spread(ratios(taken, "plain", "wall"))]
     cells += [spread(ratios(taken, n, "wall")) if n in taken else "" for n in peers]
-    if options.ray:
-        slow = statistics.median(block["wall"] for block in taken["plain"]) > RAY_SECONDS
-        cells += over_ray(workload, options.seconds) if slow else ["", "", ""]
+    slow = statistics.median(block["cpu"] for block in taken["plain"]) > RAY_SECONDS
+    over_ray = ray_ratios(workload, options.seconds, cells) if options.ray and slow else []
+    cells += ["", "", ""] * (options.ray and not slow)
     print(f"| {' | '.join(cells)} |", flush=True)
-    return statistics.median(by_cpu)
+    return statistics.median(by_cpu), statistics.median(over_ray) if over_ray else None
 
 
-def over_ray(workload: Workload, seconds: float) -> list[str]:
-    """Milliseconds a round with two client actors and two plain processes, and their ratio."""
+def ray_ratios(workload: Workload, seconds: float, cells: list[str]) -> list[float]:
+    """Ratios of two plain processes to two client actors; appends to the cells of the row."""
     ours = command(sys.executable, "run_ours.py", workload, "ray")
     plain = command(sys.executable, "run_plain.py", workload, "2")
     _, taken = in_turns({"ours": ours, "plain": plain}, workload, seconds)
-    cells = [milliseconds(taken["ours"]), milliseconds(taken["plain"])]
-    return [*cells, spread(ratios(taken, "plain", "wall"))]
+    found = ratios(taken, "plain", "wall")
+    cells += [milliseconds(taken[name], "wall") for name in ("ours", "plain")]
+    cells.append(spread(found))
+    return found
 
 
 @cache
@@ -225,8 +231,12 @@ def main() -> None:
     header += " Ray, ms a round: ours | plain | plain / ours |" * options.ray
     print(header, "|---" * (header.count("|") - 1) + "|", sep="\n", flush=True)
     medians = [measure(row, options) for row in rows]
-    print(f"\n{len(rows)} rows: ", end="")
-    print(f"lowest {min(medians):.2f}, median {statistics.median(medians):.2f}")
+    print()
+    for where, found in zip(("inline", "over Ray"), zip(*medians)):
+        known = [ratio for ratio in found if ratio is not None]
+        if known:
+            middle = statistics.median(known)
+            print(f"{where}: {len(known)} rows, lowest {min(known):.2f}, median {middle:.2f}")
 
 
 if __name__ == "__main__":
