@@ -17,7 +17,7 @@ from fedsmu_ray.errors import MessageError
 from fedsmu_ray.numerics.parameters import as_tensor, is_finite
 from fedsmu_ray.wire.accumulators import OrderedMean, TritCounter, vote_counter
 from fedsmu_ray.wire.base import Accumulator, Bytes, Codec, Draws
-from fedsmu_ray.wire.packing import check_padding, pack, unpack
+from fedsmu_ray.wire.packing import check_padding, pack, pack_positive, unpack
 
 
 class Averaged:
@@ -69,7 +69,7 @@ class Sign:
         return draws.sign(v, self.zero_rule)
 
     def encode(self, value: Tensor) -> Bytes:
-        return np.packbits(value.cpu().numpy() > 0, axis=-1, bitorder="little")
+        return pack_positive(value)
 
     def decode(self, rows: Bytes, dim: int) -> Tensor:
         check_padding(rows, dim)

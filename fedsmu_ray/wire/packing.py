@@ -1,11 +1,14 @@
-"""Unsigned integers of any width as bits, without gaps, in little bit order."""
+"""Unsigned integers of any width, and signs, as bits without gaps, in little bit order."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.wire.base import Bytes
@@ -20,6 +23,21 @@ def pack(codes: NDArray[Any], bits: int) -> Bytes:
     for j in range(bits):
         planes[..., j] = (codes >> j) & 1
     return np.packbits(planes.reshape(len(codes), -1), axis=-1, bitorder="little")
+
+
+def pack_positive(value: Tensor) -> Bytes:
+    """One bit for each entry of value [C, P], 1 where it is above 0: uint8 [C, ceil(P / 8)].
+
+    Coordinate j is bit j. The bits are packed on the device of `value`, so that only they are
+    copied to the host.
+    """
+    if value.device.type == "cpu":
+        return np.packbits(value.numpy() > 0, axis=-1, bitorder="little")
+    bits = F.pad((value > 0).to(torch.uint8), (0, -value.shape[-1] % 8))
+    places = torch.arange(8, dtype=torch.uint8, device=value.device)
+    octets = bits.view(len(value), -1, 8) << places
+    packed: Bytes = octets.sum(-1, dtype=torch.uint8).cpu().numpy()
+    return packed
 
 
 def unpack(rows: Bytes, count: int, bits: int) -> NDArray[np.int64]:

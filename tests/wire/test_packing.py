@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fedsmu_ray.errors import MessageError
-from fedsmu_ray.wire.packing import check_padding, pack, unpack
+from fedsmu_ray.wire.packing import check_padding, pack, pack_positive, unpack
+from tests.helpers.card import card
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 7, 8, 9, 17, 32])
@@ -34,3 +36,17 @@ def test_padding_is_every_bit_beyond_the_used_ones(bits):
         else:
             with pytest.raises(MessageError, match="padding bits are set"):
                 check_padding(rows, bits)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 100])
+def test_signs_are_packed_on_the_card_with_the_bits_of_the_host(dtype, count):
+    generator = torch.Generator().manual_seed(count)
+    signs = torch.randint(-1, 2, (3, count), generator=generator).to(dtype)
+    rows = pack_positive(signs)
+    assert np.array_equal(rows, pack((signs > 0).numpy(), 1))
+    with card() as used:
+        on_card = signs.to("cuda")
+        assert np.array_equal(pack_positive(on_card), rows)
+    assert used.to_host == rows.nbytes  # and not one byte for each sign
+    assert used.waits.total() == 2  # for the signs to the card, and for the bits back
