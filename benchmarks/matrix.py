@@ -1,7 +1,7 @@
 """Compare rounds of this package with a plain PyTorch loop, on a grid of workloads.
 
     python benchmarks/matrix.py --quick | --all | --rows PATTERN ... [--ray]
-                                [--peer pfl=PYTHON] [--peer flower=PYTHON] [--seconds 20] [--list]
+                                [--peer pfl=PYTHON] [--peer flower=PYTHON] [--seconds 15] [--list]
 
 --quick: about twenty rows with every model, split, batch size, cohort and method; PATTERN: rows by
 name, as in "lenet-64 *fedavg" (--list shows the names). PYTHON is the interpreter of an environment
@@ -220,7 +220,7 @@ def main() -> None:
         metavar="NAME=PYTHON",
         type=lambda text: text.split("=", 1),
     )
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     rows = chosen(options)
