@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.executors.ray_errors import reporting_broken_gpu
 from fedsmu_ray.federation.client import ClientWorker, GroupOutput
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
@@ -27,6 +28,7 @@ from fedsmu_ray.federation.tasks import (
     shard_count,
     task_failure,
 )
+from fedsmu_ray.numerics import gpu
 
 KEPT_BLOCK_BYTES = 32 << 20  # largest block that stays with the process when it is freed
 KEPT_TOTAL_BYTES = 512 << 20
@@ -98,10 +100,12 @@ class ClientActor:
     def __init__(self) -> None:
         keep_freed_memory()
 
+    @reporting_broken_gpu
     def load(self, problem: Problem, dataset: Dataset) -> None:
         """Replace everything the actor knows by this experiment."""
         self.worker = ClientWorker(problem.with_dataset(dataset))
 
+    @reporting_broken_gpu
     def train_groups(self, groups: list[Group], broadcast: Any, *shards: Arrays) -> tuple[Any, ...]:
         """Train several groups.
 
@@ -116,6 +120,8 @@ class ClientActor:
             try:
                 output = self.train(group, broadcast, *shards)
             except Exception as error:
+                if gpu.is_broken(error):
+                    raise
                 results.append(task_failure(group.task, error))
                 messages.append(None)
                 new += [None] * shard_count(group.task, self.worker.problem.shard_clients)
@@ -132,6 +138,7 @@ class ClientActor:
         assert isinstance(task, Train)
         return self.worker.train(task.round, task.clients, broadcast, group.states(shards))
 
+    @reporting_broken_gpu
     def apply_feedback(self, group: Group, feedback: Any, *shards: Arrays) -> tuple[Any, ...]:
         """Give the server's feedback to a group; returns an Answer, and the new shards in order."""
         task, states = group.task, group.states(shards)
@@ -148,6 +155,7 @@ class ClientActor:
         """
         return self._answer(None), packed(group.states(shards))
 
+    @reporting_broken_gpu
     def evaluate(self, task: Evaluate, sent: Any) -> Answer:
         """Evaluate the model in a message of the server; returns its Score."""
         return self._answer(self.worker.evaluate(task.round, sent, task.start, task.stop))

@@ -16,7 +16,7 @@ from fedsmu_ray.config.schema import ComputeConfig
 from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.executors import ray_actors
 from fedsmu_ray.executors.ray_cluster import free_resources
-from fedsmu_ray.executors.ray_errors import PROCESS_LOST, first_sentence
+from fedsmu_ray.executors.ray_errors import PROCESS_LOST, BrokenGPUError, first_sentence
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,9 @@ class ClientPool:
                 self.failed_starts.pop(index, None)
                 joined.append(index)
             except RayTaskError as error:
-                raise error.cause from None
+                if not isinstance(error.cause, BrokenGPUError):
+                    raise error.cause from None
+                self._start_again(index, error.cause)
             except PROCESS_LOST as error:
                 self._start_again(index, error)
         return joined

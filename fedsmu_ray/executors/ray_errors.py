@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import ray
 from ray.exceptions import (
@@ -16,9 +18,31 @@ from ray.exceptions import (
 )
 
 from fedsmu_ray.errors import LostError
+from fedsmu_ray.numerics import gpu
 
 # Exceptions that report the loss of a process, alone or with its node.
 PROCESS_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class BrokenGPUError(Exception):
+    """A client actor can no longer use its GPU; it is replaced like one that is lost."""
+
+
+def reporting_broken_gpu(call: F) -> F:
+    """Have a call to a client actor raise BrokenGPUError for an error that CUDA will repeat."""
+
+    @wraps(call)
+    def reporting(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            if not gpu.is_broken(error):
+                raise
+            raise BrokenGPUError(str(error)) from None  # the error itself may not be picklable
+
+    return cast(F, reporting)
 
 
 def get(refs: list[Any]) -> list[Any]:

@@ -29,7 +29,13 @@ from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.executors.ray_actors import Answer, GroupMessages, TrainOutcomes, without_references
 from fedsmu_ray.executors.ray_clients import ClientPool
-from fedsmu_ray.executors.ray_errors import PROCESS_LOST, first_sentence, get, raising_line
+from fedsmu_ray.executors.ray_errors import (
+    PROCESS_LOST,
+    BrokenGPUError,
+    first_sentence,
+    get,
+    raising_line,
+)
 from fedsmu_ray.executors.ray_server import ServerHandle, ServerInActor, ServerInProcess
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
@@ -191,17 +197,13 @@ class RayExecutor:
         They fail after TASK_RETRIES losses.
         """
         self.clients.replace(call.actor)
+        cause = first_sentence(error)
         if call.losses >= TASK_RETRIES:
-            why = f"its actor was lost {call.losses + 1} times ({first_sentence(error)})"
+            why = f"its actor was lost {call.losses + 1} times ({cause})"
             return [_failure(task, why) for task in call.tasks]
         for task in reversed(call.tasks):
-            log.warning(
-                "%s: client actor %d was lost; retry %d of %d on another actor",
-                describe_task(task),
-                call.actor,
-                call.losses + 1,
-                TASK_RETRIES,
-            )
+            lost = f"{describe_task(task)}: client actor {call.actor} was lost ({cause})"
+            log.warning("%s; retry %d of %d on another actor", lost, call.losses + 1, TASK_RETRIES)
             todo.appendleft((task, call.losses + 1))
         return []
 
@@ -215,6 +217,8 @@ class RayExecutor:
         try:
             answer: Answer = ray.get(call.done)
         except RayTaskError as error:
+            if isinstance(error.cause, BrokenGPUError):
+                return error.cause
             return self._raised(call, error)
         except ObjectLostError as error:
             cause = first_sentence(error)

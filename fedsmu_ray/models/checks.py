@@ -16,6 +16,7 @@ from torch.func import vmap
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.modes import evaluating
+from fedsmu_ray.numerics import gpu
 from fedsmu_ray.numerics.isolation import generator_states, isolated
 from fedsmu_ray.numerics.parameters import Layout, call, flatten
 
@@ -167,5 +168,7 @@ def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
             outputs = vmap(partial(call, module))(params, torch.stack([inputs, inputs]))
             torch.autograd.grad(outputs.sum(), y)
             return generator_states() == before
-    except Exception:  # whatever it is, the clients are trained one by one, where it is reported
-        return False
+    except Exception as error:
+        if gpu.is_broken(error):
+            raise
+        return False  # the clients are trained one by one, where it is reported

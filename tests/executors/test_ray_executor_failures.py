@@ -134,7 +134,7 @@ def altered(result):
 @pytest.mark.parametrize(
     "what, said",
     [
-        (dies, "client actor 0 was lost; retry 1 of 3"),
+        (dies, "client actor 0 was lost (ActorDiedError: "),
         (hangs, "no result within 8 s"),
         (raises, "OSError: a bad moment"),
         (altered, "checksum mismatch"),
@@ -148,6 +148,38 @@ def test_a_client_task_that_fails_once(what, said, started, tmp_path, caplog):
     assert said.replace("client actor 0 was", "") in caplog.text.replace(
         "client actor 0 was", ""
     ).replace("client actor 1 was", "")
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_an_actor_with_a_cuda_error_is_replaced(once, started, tmp_path, caplog):
+    """As on a card, every further call in the process raises the error, too."""
+    from ray import cloudpickle
+
+    from fedsmu_ray.executors.ray_actors import ClientActor
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    flag, said = tmp_path / "flag", "CUDA error: an illegal memory access was encountered"
+
+    class Broken(ClientActor):
+        broken = False
+
+        def train(self, group, broadcast, *shards):
+            if group.task.round == 3 and not (once and flag.exists()):
+                flag.touch()
+                self.broken = True
+            if self.broken:
+                raise RuntimeError(f"{said}\nCompile with TORCH_USE_CUDA_DSA")
+            return super().train(group, broadcast, *shards)
+
+    problem = problem_of(client_retries=0)
+    executor = started(problem, 1, Broken)
+    if once:
+        assert outcome(problem, executor) == undisturbed(problem)
+        assert flag.exists()
+    else:
+        with pytest.raises(ClientError, match=rf"its actor was lost 4 times \(.*{said}\)"):
+            outcome(problem, executor)
+    assert f"client actor 0 was lost (BrokenGPUError: {said}); retry 1 of 3" in caplog.text
 
 
 def test_a_client_that_always_hangs_is_dropped_and_reported(started, caplog):

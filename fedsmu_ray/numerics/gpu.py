@@ -1,4 +1,4 @@
-"""The GPU of a client worker: its share of the memory, precision, and results that repeat."""
+"""The GPU of a process: its share of the memory, precision, repeatable results, and errors."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def prepare(share: float, precision: str) -> torch.device:
     # A debugging aid that writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda")
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether an error says that this process can no longer use its GPU.
+
+    CUDA reports an error of a kernel (an index out of range, say) in this call and in all later
+    ones. Too little memory is not such an error.
+    """
+    return isinstance(error, torch.AcceleratorError) or (
+        isinstance(error, RuntimeError) and "CUDA error:" in str(error)
+    )
 
 
 def _check_available(share: float) -> None:

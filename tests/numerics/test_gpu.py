@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedsmu_ray.errors import ExecutionError
-from fedsmu_ray.federation import gpu
+from fedsmu_ray.numerics import gpu
 from tests.helpers import card as cards
 from tests.helpers.card import card
 
@@ -56,3 +56,17 @@ def test_slices_of_a_card_have_to_be_named(monkeypatch):
             gpu.prepare(0.5, "float32")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234, MIG-5678")
         assert gpu.prepare(0.5, "float32").type == "cuda"
+
+
+@pytest.mark.parametrize(
+    "error, broken",
+    [
+        (torch.AcceleratorError("device-side assert triggered"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
+        (RuntimeError("expected m1 and m2 to have the same dtype"), False),
+        (ValueError("CUDA error: said by a user's code"), False),
+    ],
+)
+def test_errors_after_which_a_process_cannot_use_its_gpu(error, broken):
+    assert gpu.is_broken(error) == broken
