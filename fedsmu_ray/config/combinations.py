@@ -67,12 +67,6 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
             f"compute.gpus_per_actor = {gpus}: above 1 GPU must be a whole number; "
             "a client actor uses one GPU or a fraction of one"
         )
-    if gpus and not executor.uses_gpus:
-        able = " or ".join(n for n, other in EXECUTORS.items() if other.uses_gpus)
-        yield (
-            f"compute.gpus_per_actor = {gpus}: compute.executor={name} trains on the CPU only; "
-            f"use compute.executor={able}"
-        )
     if compute.precision == "tf32" and not gpus:
         yield (
             "compute.precision = tf32: only GPUs have it, and compute.gpus_per_actor = 0; set "

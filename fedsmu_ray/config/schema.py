@@ -35,12 +35,11 @@ class ExecutorTraits:
     """What an executor can do, for the checks of a configuration."""
 
     stops_clients: bool  # whether it can end a client task that exceeds its time limit
-    uses_gpus: bool
 
 
 EXECUTORS = {
-    "inline": ExecutorTraits(stops_clients=False, uses_gpus=False),
-    "ray": ExecutorTraits(stops_clients=True, uses_gpus=True),
+    "inline": ExecutorTraits(stops_clients=False),
+    "ray": ExecutorTraits(stops_clients=True),
 }
 
 PROFILES: dict[str, dict[str, Any]] = {

@@ -1,13 +1,13 @@
 """The executor that runs all client tasks in this process, one after another.
 
-It is for debugging, tests, and machines without Ray.
+It is for debugging, tests, and machines without Ray. This process may have a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
@@ -35,10 +36,12 @@ from fedsmu_ray.federation.tasks import (
     TaskFailure,
     Train,
     TrainResult,
+    describe_task,
     packed,
     state_refs,
     task_failure,
 )
+from fedsmu_ray.numerics import gpu
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,7 @@ class InlineExecutor:
         try:
             output = self.worker.train(task.round, task.clients, broadcast, states)
         except (Exception, SystemExit) as error:
+            _check_gpu(task, error)
             return task_failure(task, error)
         self.server.receive(task.position, task.clients, output.messages)
         return TrainResult(output.report, self._refs(task, output.shards))
@@ -94,6 +98,7 @@ class InlineExecutor:
         try:
             return self.worker.evaluate(task.round, message, task.start, task.stop)
         except (Exception, SystemExit) as error:
+            _check_gpu(task, error)
             raise task_failure(task, error).error from error
 
     def _refs(
@@ -145,11 +150,24 @@ def _states(refs: Sequence[StateRef | None]) -> list[Arrays | None]:
     ]
 
 
+def _check_gpu(task: Task, error: BaseException) -> None:
+    """Raise ExecutionError for an error after which nothing in this process can use the GPU."""
+    if gpu.is_broken(error):
+        said = str(error).split("\n")[0]
+        raise ExecutionError(
+            f"{describe_task(task)}: {said}; CUDA repeats such an error in every later call, so "
+            "this process has to end: start again, with --resume if there are checkpoints, or with "
+            "compute.executor=ray, which replaces the process"
+        ) from error
+
+
 class InlineBackend:
     """Opens inline executors (see `executors.base.Backend`)."""
 
     def check(self, compute: ComputeConfig, address: str | None) -> None:
-        """Nothing to check: this process already runs."""
+        from fedsmu_ray.executors import ray_cluster  # of a sweep; a run of its own needs none
+
+        ray_cluster.check_actors(replace(compute, actors=None), address)
 
     @contextmanager
     def open(self, problem: Problem, address: str | None) -> Iterator[tuple[Executor, str]]:

@@ -22,8 +22,7 @@ def prepare(share: float, precision: str) -> torch.device:
     _check_available(share)
     _check_slice(share)
     environment.set_deterministic_cublas()
-    if share < 1:
-        torch.cuda.set_per_process_memory_fraction(_memory_fraction(share))
+    torch.cuda.set_per_process_memory_fraction(_memory_fraction(share) if share < 1 else 1.0)
     _set_precision(precision)
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)

@@ -56,7 +56,6 @@ def test_every_problem_is_listed_with_the_nearest_key():
         ),
         ({"algorithm": {"name": "fedavg", "gamma1": 0.1}}, "FedAvg has lr"),
         ({"compute": {"gpus_per_actor": 1.5}}, "whole number"),
-        ({"compute": {"executor": "inline", "gpus_per_actor": 0.5}}, "executor=ray"),
         ({"compute": {"precision": "tf32"}}, "only GPUs have it"),
         (
             {"compute": {"executor": "inline"}, "federation": {"client_timeout_s": 3.0}},
@@ -224,8 +223,6 @@ def test_an_exception_in_a_users_method_is_reported(mine):
 
 def test_executors_differ_in_what_they_can_do():
     for name, executor in EXECUTORS.items():
-        plain = {"compute": {"executor": name, "gpus_per_actor": 0.5}}
-        assert bool(executor.uses_gpus) == _is_valid(plain)
         plain = {"compute": {"executor": name}, "federation": {"client_timeout_s": 1.0}}
         assert bool(executor.stops_clients) == _is_valid(plain)
 

@@ -28,12 +28,12 @@ def test_precision_of_every_kind_of_product(precision, products):
 
 def test_memory_is_limited_to_the_share_without_the_context():
     with card() as used:
-        gpu.prepare(1.0, "float32")
-        assert used.memory_fraction is None
         gpu.prepare(0.25, "float32")
         assert 0.25 - used.memory_fraction == pytest.approx(gpu.CONTEXT_BYTES / cards.MEMORY)
         with pytest.raises(ExecutionError, match=r"gpus_per_actor = 0.001: that is 82 MB .* 0.019"):
             gpu.prepare(0.001, "float32")
+        gpu.prepare(1.0, "float32")
+        assert used.memory_fraction == 1
 
 
 @pytest.mark.parametrize(
