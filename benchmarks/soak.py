@@ -1,12 +1,13 @@
 """Repeat an experiment under random kills: results must not change, memory must not grow.
 
-    python benchmarks/soak.py [--minutes 10] [--seed 0]
+    python benchmarks/soak.py [--minutes 10] [--seed 0] [--server actor|process]
 
 Runs one experiment again and again with the same executor while processes are killed and objects
-lost at random: mostly client actors, sometimes the server actor or the state of a client. Prints
-one line per experiment, with the resident memory of the driver and of the server and the shared
-memory in use, and at the end the processes and files that are left over. The exit code is 1 if a
-model hash differs from that of the undisturbed run or anything is left over.
+lost at random: mostly client actors, sometimes the server actor or the state of a client. The
+server is an actor, as for large models, or in this process, as for small ones. Prints one line per
+experiment, with the resident memory of the driver and of the server actor and the shared memory in
+use, and at the end the processes and files that are left over. The exit code is 1 if a model hash
+differs from that of the undisturbed run or anything is left over.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import psutil
 import ray
 
 from fedsmu_ray.config.validation import parse
+from fedsmu_ray.executors import ray_executor
 from fedsmu_ray.executors.inline import InlineExecutor
 from fedsmu_ray.executors.ray_cluster import cluster
-from fedsmu_ray.executors.ray_executor import RayExecutor
 from fedsmu_ray.experiment.resume import resumable
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
@@ -47,7 +48,7 @@ PLAIN = {
 class Chaos(threading.Thread):
     """Kills an actor or loses a client state every few seconds, until `over` is set."""
 
-    def __init__(self, executor: RayExecutor, seed: int) -> None:
+    def __init__(self, executor: ray_executor.RayExecutor, seed: int) -> None:
         super().__init__(daemon=True)
         self.executor, self.draw, self.over = executor, random.Random(seed), threading.Event()
         self.progress = Progress()
@@ -133,7 +134,7 @@ def soak(minutes: float, seed: int) -> bool:
         f"{minutes:g} minutes"
     )
     with cluster(), tempfile.TemporaryDirectory(prefix="fedsmu-soak-") as folder:
-        executor = RayExecutor(problem.config.compute, 3)
+        executor = ray_executor.RayExecutor(problem.config.compute, 3)
         chaos = Chaos(executor, seed)
         executor.load(problem)
         chaos.start()
@@ -169,7 +170,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--server", choices=["actor", "process"], default="actor")
     arguments = parser.parse_args()
+    if arguments.server == "actor":
+        ray_executor.IN_PROCESS_DIM = 0
     logging.basicConfig(
         level=logging.ERROR
     )  # all warnings are about losses, which are expected here

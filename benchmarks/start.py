@@ -24,7 +24,6 @@ import psutil
 # Text in the command line of a process -> the kind of the process.
 KINDS = {
     "fedsmu_ray.tune": "command",
-    "ray::ServerActor": "server actor",
     "ray::ClientActor": "client actor",
     "ray::ResourceTrainable": "trial",
     "ray::IDLE": "idle worker",
@@ -100,7 +99,6 @@ def measure(arguments: list[str]) -> dict[str, float]:
         "Ray's raylet",
         "idle worker",
         "trial",
-        "server actor",
         "client actor",
     ):
         out[f"s until {name}"] = next(

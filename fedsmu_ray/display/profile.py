@@ -192,12 +192,12 @@ def _table(phases: Sequence[Phase], driver: str) -> Table:
     for heading in ("median", "p95", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
-    where = ""
+    where, apart = "", any(phase.where == "server" for phase in phases)
     for phase in phases:
         if phase.where != where:
             where = phase.where
             table.add_row(where)
-        meaning = IN_DRIVER.get(phase.name) if where == driver == "driver" else None
+        meaning = IN_DRIVER.get(phase.name) if apart and where == driver else None
         table.add_row(
             f"  {phase.name}",
             _milliseconds(float(np.median(phase.seconds))),

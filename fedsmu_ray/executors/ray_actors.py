@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.executors.ray_errors import reporting_broken_gpu
@@ -106,11 +109,13 @@ class ClientActor:
         self.worker = ClientWorker(problem.with_dataset(dataset))
 
     @reporting_broken_gpu
-    def train_groups(self, groups: list[Group], broadcast: Any, *shards: Arrays) -> tuple[Any, ...]:
+    def train_groups(
+        self, groups: list[Group], parts: int, broadcast: Any, *shards: Arrays
+    ) -> tuple[Any, ...]:
         """Train several groups.
 
-        Returns TrainOutcomes as an Answer, the messages of each group, and all new shards in order.
-        The messages and shards of a group that failed are None.
+        Returns TrainOutcomes as an Answer, the messages of each group in `parts`, and all new
+        shards in order. The messages and shards of a group that failed are None.
         """
         began = time.perf_counter()
         results: list[TrainReport | TaskFailure] = []
@@ -130,7 +135,7 @@ class ClientActor:
                 messages.append(output.messages)
                 new += output.shards
         outcomes = TrainOutcomes(results, time.perf_counter() - began)
-        return self._answer(outcomes), messages, *new
+        return self._answer(outcomes), *in_parts(messages, parts), *new
 
     def train(self, group: Group, broadcast: Any, *shards: Arrays) -> GroupOutput:
         """Train one group."""
@@ -174,9 +179,9 @@ class ServerActor:
         """Replace everything the actor knows by this experiment."""
         self.server = Server(problem.with_dataset(dataset))
 
-    def receive(self, groups: list[GroupMessages], messages: list[Any]) -> None:
+    def receive(self, groups: list[GroupMessages], *parts: Any) -> None:
         """Take the messages of the groups of one call."""
-        receive_groups(self.server, groups, messages)
+        receive_groups(self.server, groups, parts)
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a method of the server that returns a message."""
@@ -187,8 +192,16 @@ class ServerActor:
         return Answer(getattr(self.server, name)(*arguments), self.server.spans.take())
 
 
-def receive_groups(server: Server, groups: list[GroupMessages], messages: list[Any]) -> None:
+def in_parts(messages: list[Any], count: int) -> list[Any]:
+    """The messages of the groups of one call as `count` objects, for `receive_groups`."""
+    if count == 1:
+        return [messages]
+    return np.array_split(np.frombuffer(pickle.dumps(messages, protocol=5), np.uint8), count)
+
+
+def receive_groups(server: Server, groups: list[GroupMessages], parts: Sequence[Any]) -> None:
     """Pass on the messages of several groups, except those of groups that failed (None)."""
+    messages = parts[0] if len(parts) == 1 else pickle.loads(b"".join(parts))
     for group, sent in zip(groups, messages):
         if sent is not None:
             server.receive(group.position, group.clients, sent)

@@ -1,9 +1,8 @@
 """The executor on Ray: work-conserving scheduling of client tasks on actors.
 
-The driver holds only references. The server puts a round's broadcast into the object store once; a
-client task reads it and its clients' states from there without copies, and its messages go to the
-server, again by reference. The server is an actor of its own, except in a trial of a sweep, whose
-process is already an actor.
+The driver holds references to states. A round's broadcast and states are read from the object store
+without copies; small broadcasts and messages travel in calls and replies instead. The server is in
+this process, or, for a large model, an actor.
 """
 
 from __future__ import annotations
@@ -12,21 +11,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import ray
+import torch
 from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError, RayTaskError
-from ray.util import get_current_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from fedsmu_ray.config.schema import ComputeConfig
 from fedsmu_ray.errors import ClientError, ExecutionError, LostError
 from fedsmu_ray.executors import ray_cluster
-from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.executors.ray_actors import Answer, GroupMessages, TrainOutcomes, without_references
 from fedsmu_ray.executors.ray_clients import ClientPool
 from fedsmu_ray.executors.ray_errors import (
@@ -43,7 +40,6 @@ from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
     Evaluate,
-    Executor,
     Handle,
     RejectedMessages,
     Repack,
@@ -57,11 +53,15 @@ from fedsmu_ray.federation.tasks import (
     shard_count,
     state_refs,
 )
+from fedsmu_ray.wire.message import length
 
 log = logging.getLogger(__name__)
 
 CALL_TARGET_S = 0.02  # of training per call: short tasks share a call up to this time
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
+IN_PROCESS_DIM = 1 << 20  # parameters of the largest model whose server is in this process
+PART_BYTES = 90_000  # of messages: Ray keeps objects of up to 100 KB in its replies
+PARTED_BYTES = 2_000_000  # most messages of a call that are not one object in the store
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Call:
     actor: int  # index in the pool
     deadline: float  # monotonic seconds
     done: Any  # reference to an Answer: ready when the call has ended
-    messages: Any = None  # reference to the messages of each task (Train)
+    messages: list[Any] = field(default_factory=list)  # references to the parts of the messages
     shards: list[Any] = field(default_factory=list)  # references to the new shards of all tasks
 
 
@@ -88,13 +88,12 @@ class RayExecutor:
     def __init__(
         self, compute: ComputeConfig, actors: int, placement: PlacementGroup | None = None
     ) -> None:
-        """Start the server and `actors` client actors.
+        """Start `actors` client actors.
 
-        placement: the placement group of a trial, with one bundle per client actor, in order. The
-        server of a trial is in the trial's process; without a placement group it is an actor.
+        placement: the placement group of a trial, with one bundle per client actor, in order.
         """
-        self.placement = placement
-        self.server = self._start_server()
+        self.placement, self.threads = placement, torch.get_num_threads()
+        self.server: ServerHandle = ServerInProcess()
         self.clients = ClientPool(compute, actors, placement)
 
     def load(self, problem: Problem, dataset: Handle | None = None) -> None:
@@ -104,20 +103,21 @@ class RayExecutor:
         self.problem = problem.with_dataset(shared)
         self.stored = ray.put(problem.with_dataset(None)), dataset
         self.spans = Spans(problem.profiled)
+        self.message_bytes = length(problem.uplink, problem.dim)  # of one client
         self._load()
 
     def recover(self) -> None:
-        self.server.close()
         self.clients.restart()
-        self.server = self._start_server()
         self._load()
-
-    def _start_server(self) -> ServerHandle:
-        return ServerInProcess() if self.placement else ServerInActor()
 
     def _load(self) -> None:
         self.task_seconds = float("inf")  # of a Train task in the last call
+        self.arrived: list[tuple[list[GroupMessages], list[Any]]] = []
         self.clients.load(self.stored)
+        self.server.close()
+        # The process of a trial is an actor already, with a node that can be lost.
+        here = self.placement is not None or self.problem.dim <= IN_PROCESS_DIM
+        self.server = ServerInProcess() if here else ServerInActor()
         self.server.load(self.problem, self.stored, self.spans)
         self.clients.wait_until_loaded()
 
@@ -129,6 +129,7 @@ class RayExecutor:
             while todo and idle:
                 call = self._submit(idle, todo, message)
                 calls[call.done] = call
+            self._pass_on_messages()
             for ref in self._wait(calls):
                 if ref in self.clients.loading:
                     idle += self.clients.join([ref])
@@ -140,6 +141,13 @@ class RayExecutor:
                 elif call.actor not in self.clients.loading.values():
                     idle.append(call.actor)
                 yield from zip(call.tasks, results)
+        self._pass_on_messages()
+
+    @measured("collect")
+    def _pass_on_messages(self) -> None:
+        """Pass what has arrived on to the server, while the actors are at work."""
+        while self.arrived:
+            self.server.receive(*self.arrived.pop(0))
 
     @measured("place")
     def _submit(self, idle: deque[int], todo: deque[tuple[Task, int]], message: Handle) -> _Call:
@@ -160,9 +168,15 @@ class RayExecutor:
             return _Call(tasks, losses, index, deadline, done, shards=made)
         if limit is not None:
             deadline = time.monotonic() + limit * len(task.clients)
-        train = actor.train_groups.options(num_returns=2 + new)
-        done, messages, *made = train.remote(groups, message, *shards)
-        return _Call(tasks, losses, index, deadline, done, messages, made)
+        parts = self._parts(sum(len(group.task.clients) for group in groups))
+        train = actor.train_groups.options(num_returns=1 + parts + new)
+        done, *made = train.remote(groups, parts, message, *shards)
+        return _Call(tasks, losses, index, deadline, done, made[:parts], made[parts:])
+
+    def _parts(self, clients: int) -> int:
+        """In how many objects a call returns its messages: small ones, or a single one."""
+        nbytes = clients * self.message_bytes
+        return -(-nbytes // PART_BYTES) if nbytes <= PARTED_BYTES else 1
 
     def _next_tasks(self, todo: deque[tuple[Task, int]], idle: int) -> tuple[list[Task], int]:
         """Take the tasks of the next call: one, or several Train tasks that are short.
@@ -252,11 +266,11 @@ class RayExecutor:
     def _train_results(
         self, call: _Call, outcomes: TrainOutcomes
     ) -> list[TrainResult | TaskFailure]:
-        """Pass the messages of a call on to the server; returns the result of every task."""
+        """The result of every task of a call, whose messages have arrived."""
         self.task_seconds = outcomes.seconds / len(outcomes.results)
         tasks = [task for task in call.tasks if isinstance(task, Train)]
         senders = [GroupMessages(task.position, task.clients) for task in tasks]
-        self.server.receive(senders, call.messages)
+        self.arrived.append((senders, call.messages))
         results: list[TrainResult | TaskFailure] = []
         made, rows = iter(call.shards), self.problem.shard_clients
         for task, outcome in zip(tasks, outcomes.results):
@@ -315,6 +329,7 @@ class RayExecutor:
     def close(self) -> None:
         self.server.close()
         self.clients.close()
+        torch.set_num_threads(self.threads)  # which the server has set
 
 
 def _listed(refs: Any) -> list[Any]:
@@ -326,32 +341,3 @@ def _failure(task: Task, why: str) -> TaskFailure:
     if not isinstance(task, Train):
         raise ExecutionError(f"{describe_task(task)}: {why}")
     return TaskFailure(ClientError(f"{describe_task(task)}: {why}"))
-
-
-class RayBackend:
-    """Opens executors on Ray (see `executors.base.Backend`)."""
-
-    def check(self, compute: ComputeConfig, address: str | None) -> None:
-        ray_cluster.check_actors(compute, address)
-
-    @contextmanager
-    def open(self, problem: Problem, address: str | None) -> Iterator[tuple[Executor, str]]:
-        compute = problem.config.compute
-        with ray_cluster.cluster(address, problem.config) as where:
-            groups = -(-problem.config.federation.cohort // problem.group_size)
-            self.check(compute, address)
-            count = compute.actors or min(groups, ray_cluster.fitting_actors(compute))
-            executor = RayExecutor(compute, count)
-            try:
-                executor.load(problem)
-                del problem  # its copy of the data can be released
-                yield executor, f"{count} client actor{'s' * (count > 1)} on {where}"
-            finally:
-                executor.close()
-
-    def trial_bundles(self, compute: ComputeConfig) -> list[dict[str, float]]:
-        # The process of the trial, with the server in it, mostly waits and reserves nothing.
-        return [{}, *[actor_resources(compute)] * (compute.actors or 1)]
-
-    def open_in_trial(self, compute: ComputeConfig) -> Executor:
-        return RayExecutor(compute, compute.actors or 1, get_current_placement_group())

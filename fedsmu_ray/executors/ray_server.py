@@ -1,4 +1,4 @@
-"""The server of an experiment on Ray: an actor, or an object in a trial's process."""
+"""The server of an experiment on Ray: an object in the process of the rounds, or an actor."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
 from fedsmu_ray.federation.spans import Spans
 
+INLINE_BYTES = 1 << 16  # largest message that is passed in the calls themselves
 PROCESS = "server"  # the name of the server's process in spans
 
 
@@ -28,11 +29,11 @@ class ServerHandle(Protocol):
         ...
 
     def message(self, name: str, *arguments: Any) -> Any:
-        """Reference to the message that a method of the server returns."""
+        """The message that a method of the server returns, to be an argument of calls."""
         ...
 
-    def receive(self, groups: list[GroupMessages], messages: Any) -> None:
-        """Pass on the messages of several groups, by reference."""
+    def receive(self, groups: list[GroupMessages], parts: list[Any]) -> None:
+        """Take the messages of several groups; parts: references (see `ray_actors.in_parts`)."""
         ...
 
     def ask(self, name: str, *arguments: Any) -> Any:
@@ -65,8 +66,8 @@ class ServerInActor:
     def message(self, name: str, *arguments: Any) -> Any:
         return self.actor.call.remote(name, *arguments)
 
-    def receive(self, groups: list[GroupMessages], messages: Any) -> None:
-        self.received.append(self.actor.receive.remote(groups, messages))
+    def receive(self, groups: list[GroupMessages], parts: list[Any]) -> None:
+        self.received.append(self.actor.receive.remote(groups, *parts))
 
     def ask(self, name: str, *arguments: Any) -> Any:
         received, self.received = self.received, []
@@ -82,16 +83,20 @@ class ServerInActor:
 
 
 class ServerInProcess:
-    """The server as an object in this process, which is that of a trial and mostly waits."""
+    """The server as an object in this process, which mostly waits.
+
+    Opening a round, adding up and stepping are then no calls to another process.
+    """
 
     def load(self, problem: Problem, stored: tuple[Any, Any], spans: Spans) -> None:
         self.server = Server(problem, spans)
 
     def message(self, name: str, *arguments: Any) -> Any:
-        return ray.put(getattr(self.server, name)(*arguments))
+        message = getattr(self.server, name)(*arguments)
+        return message if message.nbytes <= INLINE_BYTES else ray.put(message)
 
-    def receive(self, groups: list[GroupMessages], messages: Any) -> None:
-        receive_groups(self.server, groups, *get([messages]))
+    def receive(self, groups: list[GroupMessages], parts: list[Any]) -> None:
+        receive_groups(self.server, groups, get(parts))
 
     def ask(self, name: str, *arguments: Any) -> Any:
         return getattr(self.server, name)(*arguments)

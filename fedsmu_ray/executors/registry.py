@@ -13,7 +13,7 @@ def backend(name: str) -> Backend:
 
             return InlineBackend()
         case "ray":
-            from fedsmu_ray.executors.ray_executor import RayBackend
+            from fedsmu_ray.executors.ray_backend import RayBackend
 
             return RayBackend()
     raise ValueError(f"unknown executor {name!r}")

@@ -142,23 +142,21 @@ def test_an_inline_experiment_is_one_process():
     assert {span.name for span in profile.spans} - {"round"} <= PHASES.keys()
 
 
-def test_an_experiment_on_ray_has_spans_of_all_its_processes(ray_cluster):
-    from fedsmu_ray.executors.ray_executor import RayExecutor
+def test_an_experiment_on_ray_has_spans_of_all_its_processes(ray_cluster, monkeypatch):
+    from fedsmu_ray.executors import ray_executor
 
-    executor = RayExecutor(problem_of({"name": "fedsmu"}).config.compute, 2)
+    executor = ray_executor.RayExecutor(problem_of({"name": "fedsmu"}).config.compute, 2)
+    driver = {"sample", "place", "wait", "collect", "step", "track", "other"}
     try:
         profile = profile_of(executor)
         check_sums(profile)
+        assert profile.processes() == [HERE, "client actor 0", "client actor 1"]
+        assert names(profile, "driver") == driver | SERVER_PHASES
+        monkeypatch.setattr(ray_executor, "IN_PROCESS_DIM", 0)
+        profile = profile_of(executor)
+        check_sums(profile)
         assert profile.processes() == [HERE, "server", "client actor 0", "client actor 1"]
-        assert names(profile, "driver") == {
-            "sample",
-            "place",
-            "wait",
-            "collect",
-            "step",
-            "track",
-            "other",
-        }
+        assert names(profile, "driver") == driver
         assert names(profile, "2 client actors, each") == CLIENT_PHASES | {"idle"}
         assert names(profile, "server") == SERVER_PHASES | {"idle"}
         assert "feedback" in {s.name for s in profile_of(executor, "dlion").spans}

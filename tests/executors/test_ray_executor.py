@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+import torch
 
 from fedsmu_ray.errors import ClientError, ConfigError
 from fedsmu_ray.federation import states
@@ -48,6 +49,24 @@ def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
         )
 
 
+@pytest.mark.parametrize("algorithm", METHODS[1:], ids=str)
+@pytest.mark.parametrize("in_process", [True, False])
+def test_same_bits_wherever_the_server_is_and_with_messages_in_parts(
+    algorithm, in_process, executor, monkeypatch
+):
+    from fedsmu_ray.executors import ray_executor, ray_server
+
+    problem = problem_of(algorithm, compute={"clients_per_task": 1, "cpus_per_actor": 0.1})
+    monkeypatch.setattr(ray_executor, "IN_PROCESS_DIM", problem.dim - (not in_process))
+    monkeypatch.setattr(ray_executor, "PART_BYTES", 100)
+    monkeypatch.setattr(ray_executor, "CALL_TARGET_S", 100.0)
+    monkeypatch.setattr(ray_server, "INLINE_BYTES", 100)
+    executor.load(problem)
+    assert isinstance(executor.server, ray_server.ServerInProcess) == in_process
+    assert executor._parts(2) > 3
+    assert outcome(problem, executor)[1] == inline(problem)[1]
+
+
 def test_copied_states_change_no_bit(executor, monkeypatch):
     problem = problem_of({"name": "fedsmu"}, federation={"rounds": 12, "cohort": 7})
     history, sha256, _ = inline(problem)
@@ -80,13 +99,16 @@ def test_actors_loaded_with_another_experiment_keep_nothing_of_the_first(ray_clu
     from fedsmu_ray.executors.ray_executor import RayExecutor
 
     first, second = problem_of({"name": "fedsmu"}), problem_of({"name": "fedavg"}, seed=5)
+    torch.set_num_threads(2)
     executor = RayExecutor(first.config.compute, 2)
     try:
         for problem in (first, second, first):
             executor.load(problem)
             assert outcome(problem, executor)[1] == inline(problem)[1]
+            assert torch.get_num_threads() == 1  # of the server, in this process
     finally:
         executor.close()
+    assert torch.get_num_threads() == 2
 
 
 def test_tasks_of_a_lost_actor_are_retried_without_changing_the_result(ray_cluster, caplog):

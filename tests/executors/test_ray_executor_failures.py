@@ -90,6 +90,14 @@ def started(ray_cluster, monkeypatch):
         executor.close()
 
 
+@pytest.fixture
+def server_actor(monkeypatch):
+    """Has the server be an actor, as for large models."""
+    from fedsmu_ray.executors import ray_executor
+
+    monkeypatch.setattr(ray_executor, "IN_PROCESS_DIM", 0)
+
+
 def misbehaving(what, flag, round=3):
     """A class of client actors, one of which once returns `what(result)` instead of its result.
 
@@ -208,7 +216,9 @@ def test_a_client_that_always_hangs_is_dropped_and_reported(started, caplog):
 
 @pytest.mark.parametrize("algorithm", ["fedsmu", "dlion"])
 @pytest.mark.parametrize("checkpoints", [True, False])
-def test_the_server_actor_is_killed(algorithm, checkpoints, started, tmp_path, caplog):
+def test_the_server_actor_is_killed(
+    algorithm, checkpoints, started, server_actor, tmp_path, caplog
+):
     problem = problem_of(algorithm)
     executor = started(problem)
     pids = []
@@ -227,7 +237,7 @@ def test_the_server_actor_is_killed(algorithm, checkpoints, started, tmp_path, c
     )
 
 
-def test_a_server_that_is_lost_repeatedly_ends_the_run(started, monkeypatch, caplog):
+def test_a_server_that_is_lost_repeatedly_ends_the_run(started, server_actor, monkeypatch, caplog):
     problem = problem_of(rounds=2)
     executor = started(problem, 1)
     recover = executor.recover

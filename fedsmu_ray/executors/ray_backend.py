@@ -1,0 +1,44 @@
+"""How the executor on Ray is opened: for a run of its own, or inside a trial of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.util import get_current_placement_group
+
+from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.executors import ray_cluster
+from fedsmu_ray.executors.base import actor_resources
+from fedsmu_ray.executors.ray_executor import RayExecutor
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.tasks import Executor
+
+
+class RayBackend:
+    """Opens executors on Ray (see `executors.base.Backend`)."""
+
+    def check(self, compute: ComputeConfig, address: str | None) -> None:
+        ray_cluster.check_actors(compute, address)
+
+    @contextmanager
+    def open(self, problem: Problem, address: str | None) -> Iterator[tuple[Executor, str]]:
+        compute = problem.config.compute
+        with ray_cluster.cluster(address, problem.config) as where:
+            groups = -(-problem.config.federation.cohort // problem.group_size)
+            self.check(compute, address)
+            count = compute.actors or min(groups, ray_cluster.fitting_actors(compute))
+            executor = RayExecutor(compute, count)
+            try:
+                executor.load(problem)
+                del problem  # its copy of the data can be released
+                yield executor, f"{count} client actor{'s' * (count > 1)} on {where}"
+            finally:
+                executor.close()
+
+    def trial_bundles(self, compute: ComputeConfig) -> list[dict[str, float]]:
+        # The process of the trial, with the server in it, mostly waits and reserves nothing.
+        return [{}, *[actor_resources(compute)] * (compute.actors or 1)]
+
+    def open_in_trial(self, compute: ComputeConfig) -> Executor:
+        return RayExecutor(compute, compute.actors or 1, get_current_placement_group())
