@@ -1,5 +1,6 @@
-"""The matrix of benchmarks runs, and its programs do the same work."""
+"""The benchmarks run, and the programs of the matrix do the same work."""
 
+import json
 import re
 import sys
 from importlib import import_module
@@ -43,3 +44,18 @@ def test_equal_work(matrix, monkeypatch):
     monkeypatch.setattr("run_plain.GAMMA1", 0.0165)
     with pytest.raises(SystemExit, match="the models differ"):
         matrix.check_equal_work(rows[1])
+
+
+@pytest.mark.slow
+def test_an_error_in_a_block_of_the_gpu_benchmark_loses_no_other(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER)
+    gpu, out = import_module("gpu"), tmp_path / "rows.jsonl"
+    monkeypatch.setitem(gpu.BLOCKS, "missing", None)  # in this process alone
+    arguments = ["gpu.py", "missing", "copies", "--device", "cpu", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    gpu.main()
+    _, failed, *rows = map(json.loads, out.read_text().splitlines())
+    assert failed["block"] == "missing" and failed["ended by"] == "exit status 1"
+    assert [row["block"] for row in rows] == ["copies"] * 5 and all(
+        row["ms"] > 0 for row in rows[:4]
+    )
