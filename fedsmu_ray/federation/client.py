@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_names
 from fedsmu_ray.datasets.device import DeviceData
+from fedsmu_ray.federation.dry_run import check_on_gpu
 from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
@@ -49,6 +50,9 @@ class ClientWorker:
             self.device = gpu.prepare(compute.gpus_per_actor, compute.precision)
         self.problem, self.method = problem, problem.method
         self.spans = spans or Spans(problem.profiled)
+        if self.device.type == "cuda":
+            new = problem.module().to(self.device)
+            check_on_gpu(new, problem.config, problem.dataset, problem.probed)
         module = problem.module().to(self.device)
         self.initial = parameters.flatten(module)
         self.state_names = set(self.method.client_init(self.initial))

@@ -23,12 +23,17 @@ from fedsmu_ray.federation.local_training import GroupSolver, Trainer
 from fedsmu_ray.models import checks
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Probed
-from fedsmu_ray.numerics import parameters
+from fedsmu_ray.numerics import gpu, parameters
 from fedsmu_ray.numerics.isolation import isolated
 
 _CURE = "write its forward so that F.cross_entropy(model(inputs), labels).backward() works"
 _ONE = "keep its axis (x.squeeze() drops it) and use no statistics of the batch (batch norm)"
 _OTHER_SIZE = "choose another local.batch_size"
+_ON_GPU = (
+    "keep all its tensors in parameters and buffers (register_buffer), use no operation that "
+    "torch.use_deterministic_algorithms refuses, or train on the CPU (compute.gpus_per_actor=0)"
+)
+_CPU = torch.device("cpu")
 _SETTING = Setting((1,), clients=4, cohort=2, steps=1, lr=0.0)  # which local SGD does not read
 
 
@@ -73,7 +78,40 @@ def check_model(
     _check_loading(trainer, other, x, where)
 
 
-def _trainer(module: nn.Module, config: Config, dataset: Dataset, probed: Probed) -> Trainer:
+def check_on_gpu(module: nn.Module, config: Config, dataset: Dataset, probed: Probed) -> None:
+    """Train and evaluate a module that is on a GPU on a few samples of the data.
+
+    `check_model` runs on the CPU, where it cannot see what a GPU refuses. The module has to be new,
+    and cannot be used afterwards. probed: what is known of it. Raises ConfigError, which names
+    `model.name`, and passes on errors after which a process can no longer use its GPU.
+    """
+    where, few = f"model.name = {config.model_name}: on a GPU", slice(0, 2)
+    x = parameters.flatten(module)
+    dataset = replace(
+        dataset,
+        train_x=dataset.train_x[few],
+        train_y=dataset.train_y[few],
+        test_x=dataset.test_x[few],
+        test_y=dataset.test_y[few],
+    )
+    try:
+        with plugins.reported(f"{where}, training it", _ON_GPU):
+            trainer = _trainer(module, config, dataset, probed, x.device)
+        _train(trainer, x, [0, 1], where, _ON_GPU)
+        _evaluate(trainer, x, len(dataset.test_y), where, _ON_GPU)
+    except ConfigError as error:
+        if error.__cause__ is not None and gpu.is_broken(error.__cause__):
+            raise error.__cause__ from None
+        raise
+
+
+def _trainer(
+    module: nn.Module,
+    config: Config,
+    dataset: Dataset,
+    probed: Probed,
+    device: torch.device = _CPU,
+) -> Trainer:
     """The trainer of an experiment with four clients, of 2, 2, 1 and 1 samples.
 
     At a learning rate of 0 a training step has to leave a model as it is, whatever the data.
@@ -83,7 +121,7 @@ def _trainer(module: nn.Module, config: Config, dataset: Dataset, probed: Probed
     local = replace(config.local, epochs=1, batch_size=2, lr=0.0)
     return Trainer(
         module,
-        DeviceData(dataset, torch.device("cpu")),
+        DeviceData(dataset, device),
         Partition(samples, torch.zeros_like(sizes), sizes),
         local,
         config.seed,
@@ -100,12 +138,14 @@ def _client_with_a_batch_of_one(sizes: Tensor, batch_size: int) -> int | None:
     return int(clients[0]) if len(clients) else None
 
 
-def _train(trainer: Trainer, x: Tensor, clients: Sequence[int], where: str) -> None:
+def _train(
+    trainer: Trainer, x: Tensor, clients: Sequence[int], where: str, cure: str | None = None
+) -> None:
     """Train the first of these clients alone, and all of them in one group."""
     for group in [clients[:1], clients] if trainer.batched else [clients[:1]]:
         solver = GroupSolver(trainer, 1, torch.tensor(group), _SETTING)
         try:
-            with plugins.reported(f"{where}: a training step", _cure(trainer.module)):
+            with plugins.reported(f"{where}: a training step", cure or _cure(trainer.module)):
                 y = solver.sgd(x)
         except ClientError as error:
             raise ConfigError(
@@ -118,9 +158,11 @@ def _train(trainer: Trainer, x: Tensor, clients: Sequence[int], where: str) -> N
             raise _changes_parameters(where)
 
 
-def _evaluate(trainer: Trainer, x: Tensor, samples: int, where: str) -> None:
+def _evaluate(
+    trainer: Trainer, x: Tensor, samples: int, where: str, cure: str = "correct the code there"
+) -> None:
     y = x.clone()
-    with plugins.reported(f"{where}: its evaluation"):
+    with plugins.reported(f"{where}: its evaluation", cure):
         trainer.score(y, 0, samples)
     if not torch.equal(y, x):
         raise _changes_parameters(where)

@@ -5,12 +5,15 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.datasets.synthetic import Synthetic
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.client import ClientWorker
+from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.models import probes
 from tests.conformance.test_conformance import CASES, IDS
@@ -117,3 +120,30 @@ def test_every_model_has_the_bits_of_the_cpu(family, together, monkeypatch):
 def test_images_are_augmented_with_the_bits_of_the_cpu():
     data = {"clients": 12, "partition": UNEQUAL, "augment": True}
     check_same_bits(problem_of(images(3), data=data, model={"name": "linear"}))
+
+
+@pytest.mark.parametrize(
+    "model, options, why",
+    [
+        ("models:adaptive_pooling", {}, "a training step .* does not have a deterministic impl"),
+        ("random_models:fixed", {"place": "attribute"}, "a training step .* two devices"),
+    ],
+)
+def test_a_model_that_a_gpu_refuses_is_refused_at_load(model, options, why):
+    name = f"import:tests.helpers.{model}"
+    problem = problem_of(model={"name": name, "options": options})
+    inline(problem)  # a CPU can train it
+    words = f"model.name = {name}: on a GPU: {why}.*register_buffer.*gpus_per_actor=0"
+    with card(), pytest.raises(ConfigError, match=words):
+        ClientWorker(on_the_card(problem))
+
+
+def test_a_broken_gpu_is_not_taken_for_a_mistake_in_the_model(monkeypatch):
+    problem = on_the_card(problem_of())
+
+    def broken(*arguments, **options):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(GroupSolver, "sgd", broken)
+    with card(), pytest.raises(torch.AcceleratorError, match="launch failure"):
+        ClientWorker(problem)

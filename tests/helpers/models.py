@@ -58,3 +58,9 @@ def not_a_module(shape, classes):
 
 def raising(shape, classes):
     raise KeyError("weights")
+
+
+def adaptive_pooling(shape, classes):
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(18, classes)
+    )
