@@ -127,6 +127,16 @@ def _generator(seed: int) -> Tensor:
     return torch.Generator().manual_seed(seed).get_state()
 
 
+def _launches(packet, args) -> int:
+    """Launches of an operation: one, but those on lists take one per tensor if these differ."""
+    if not str(packet).startswith("aten._foreach"):
+        return 1
+    first, *others = [a for a in args if isinstance(a, list) and isinstance(a[0], Tensor)]
+    pairs = [pair for other in others for pair in zip(first, other)]
+    alike = all(a.shape == b.shape and a.stride() == b.stride() for a, b in pairs)
+    return 1 if alike else len(first)
+
+
 def _place() -> str:
     """The innermost line of the package on the stack."""
     frame = sys._getframe(2)
@@ -220,7 +230,7 @@ class _Operations(TorchDispatchMode):
         elif packet in INDEXING:
             self._count_indices(args[1])
         if not func.is_view and packet not in NO_LAUNCH:
-            card.launches[str(packet)] += 1
+            card.launches[str(packet)] += _launches(packet, args)
 
     def _count_copy(self, source, target, args, kwargs) -> None:
         from_card = isinstance(source, CardTensor)

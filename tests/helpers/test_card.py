@@ -134,6 +134,8 @@ def test_launches_and_bytes_are_counted():
         y.add_(1).mul_(2)
         torch._foreach_add_([x, y], [x, y])
         assert used.launches == {"aten.add_": 1, "aten.mul_": 1, "aten._foreach_add_": 1}
+        torch._foreach_mul([x, x], [x[:1], x[:1]])  # of other shapes: not in one kernel
+        assert used.launches["aten._foreach_mul"] == 2
         y.cpu()
         assert used.to_host == y.nbytes
 
