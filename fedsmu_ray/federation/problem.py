@@ -25,7 +25,7 @@ from fedsmu_ray.numerics import isolation, parameters, streams
 from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
-SHARD_BYTES = 1 << 20  # client states that share one object
+SHARD_BYTES = 4 << 20  # client states that share one object
 CACHED_PARAMETERS = 1 << 20  # of a group's models, which a core's cache can hold
 OVERHEAD_PARAMETERS = 1 << 16  # of a group's models, below which a task is mostly overhead
 GROUPS_PER_ROUND = 4  # that keep several actors busy
@@ -184,7 +184,7 @@ class Problem:
         """Clients whose states share one object (a shard), or None for stateless clients.
 
         Large states are objects of their own, so that one client's can move or be deleted alone;
-        small ones share an object of about a megabyte, so that a thousand of them do not cost a
+        those of a group share one of at most SHARD_BYTES, so that a thousand of them do not cost a
         thousand objects.
         """
         state = self.method.client_init(torch.empty(self.dim, device="meta"))

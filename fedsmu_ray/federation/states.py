@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 
 from fedsmu_ray.federation.tasks import Handle, StateRef
 
-MOST_ROWS = 1.5  # of all shards, for each state in use
-IGNORED_SHARDS = 16  # full of old states, that are not worth a task
+MOST_ROWS = 1.75  # of all shards, for each state in use
+IGNORED_SHARDS = 4  # full of old states, that are not worth a task
 
 
 class ClientStates:

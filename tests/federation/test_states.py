@@ -54,7 +54,7 @@ def test_nothing_is_repacked_while_few_states_are_old():
     states = ClientStates()
     put(states, "a", range(30))
     put(states, "b", range(1, 30))
-    assert states.rows == 59 and states.to_repack([], 2, 99) == []  # 29 are fewer than 16 * 2
+    assert states.rows == 59 and states.to_repack([], 8, 99) == []  # 29 are fewer than 4 * 8
     assert states.to_repack([], 1, 99) == [0]
 
 
