@@ -9,7 +9,7 @@ from fedsmu_ray.numerics import streams
 
 
 def flip_and_crop(x: Tensor, key: Tensor, step: int) -> Tensor:
-    """Augmented copies of normalized images x [C, B, channels, H, W].
+    """Augmented copies of normalized images x [C, S, B, channels, H, W], S steps of C clients.
 
     key: int64 [C], the random stream of each client. With probability 1/2 an image is mirrored;
     with probability 1/2 it is then padded by p zeros on every side (after normalization, so by the
@@ -19,8 +19,9 @@ def flip_and_crop(x: Tensor, key: Tensor, step: int) -> Tensor:
     """
     height, width = x.shape[-2:]
     pad = 8 if min(height, width) >= 64 else 4
-    slot = torch.arange(x.shape[1], device=x.device)
-    word = streams.words(key.to(x.device)[:, None], (step << 32) + slot).flatten()
+    steps = torch.arange(step, step + x.shape[1], device=x.device)[:, None]
+    slot = (steps << 32) + torch.arange(x.shape[2], device=x.device)
+    word = streams.words(key.to(x.device)[:, None, None], slot).flatten()
     flip, crop = (word & 1).bool(), (word >> 1 & 1).bool()
     down, right = (
         torch.where(crop, ((word >> shift & 0xFFFFFF) * (2 * pad + 1) >> 24) - pad, 0)
@@ -33,6 +34,6 @@ def flip_and_crop(x: Tensor, key: Tensor, step: int) -> Tensor:
     inside = row_inside[:, :, None] & column_inside[:, None, :]
     column = torch.where(flip[:, None], width - 1 - column, column).clamp(0, width - 1)
     source = (row.clamp(0, height - 1)[:, :, None] * width + column[:, None, :]).flatten(1)
-    pixels = x.flatten(0, 1).flatten(2)
+    pixels = x.flatten(0, 2).flatten(2)
     moved = pixels.gather(2, source[:, None, :].expand_as(pixels))
     return moved.mul_(inside.flatten(1)[:, None, :]).view(x.shape)

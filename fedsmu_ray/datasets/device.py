@@ -8,6 +8,9 @@ from torch import Tensor
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.numerics.parameters import as_tensor
 
+PREFETCHED_BYTES = 1 << 18
+PREFETCHED_BYTES_OF_GPU = 1 << 26
+
 
 class DeviceData:
     """A data set on the device that trains; on the CPU it shares the memory of the arrays."""
@@ -25,10 +28,16 @@ class DeviceData:
             self.factor = (1 / (dataset.scale * std))[:, None, None]
             self.offset = (mean / std)[:, None, None]
 
+    @property
+    def samples_ahead(self) -> int:
+        """How many samples to look up at once: what a core's cache can hold, or a GPU spare."""
+        room = PREFETCHED_BYTES if self.device.type == "cpu" else PREFETCHED_BYTES_OF_GPU
+        return room // self.test_batch(0, 1)[0].nbytes
+
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Training samples in the form the model takes, and their labels.
 
-        index [C, B] gives samples [C, B, ...] and labels [C, B].
+        index [...] gives samples [..., *shape] and labels [...].
         """
         index = index.to(self.device)
         return self._prepared(self.train_x[index]), self.train_y[index]

@@ -14,10 +14,11 @@ from torch import Tensor
 from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_names
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.federation.dry_run import check_on_gpu
-from fedsmu_ray.federation.local_training import GroupSolver, Trainer
+from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import Arrays, Score, TrainReport
+from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.numerics import gpu, parameters
 from fedsmu_ray.numerics.parameters import as_tensor
 from fedsmu_ray.wire import message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from fedsmu_ray.numerics import streams
 
@@ -21,3 +22,13 @@ def drop_out(seed: int, round: int, cohort: list[int], dropout: float) -> list[i
     keys = streams.keys(seed, "dropout", round, torch.tensor(cohort))
     draws = ((streams.words(keys, torch.tensor(0)) >> 11) & ((1 << 53) - 1)).tolist()
     return [client for client, draw in zip(cohort, draws) if draw >= dropout * (1 << 53)]
+
+
+def by_size(clients: list[int], sizes: Tensor) -> list[int]:
+    """Clients in descending order of their numbers of samples, equal ones in the order given.
+
+    sizes: int64 [m], of all clients. Cut into groups, clients of similar size train together, and
+    the longest tasks begin first.
+    """
+    order = sizes[torch.tensor(clients, dtype=torch.int64)].argsort(descending=True, stable=True)
+    return [clients[i] for i in order.tolist()]

@@ -19,7 +19,8 @@ from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.errors import ClientError, ConfigError
-from fedsmu_ray.federation.local_training import GroupSolver, Trainer
+from fedsmu_ray.federation.local_training import GroupSolver
+from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.models import checks
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Probed
@@ -142,7 +143,7 @@ def _train(
     trainer: Trainer, x: Tensor, clients: Sequence[int], where: str, cure: str | None = None
 ) -> None:
     """Train the first of these clients alone, and all of them in one group."""
-    for group in [clients[:1], clients] if trainer.batched else [clients[:1]]:
+    for group in (clients[:1], clients):
         solver = GroupSolver(trainer, 1, torch.tensor(group), _SETTING)
         try:
             with plugins.reported(f"{where}: a training step", cure or _cure(trainer.module)):
@@ -155,46 +156,43 @@ def _train(
                 ]
             ) from error
         if not torch.equal(y, x.expand_as(y)):
-            raise _changes_parameters(where)
+            raise _changes_parameters(trainer.module, where)
 
 
 def _evaluate(
     trainer: Trainer, x: Tensor, samples: int, where: str, cure: str = "correct the code there"
 ) -> None:
-    y = x.clone()
     with plugins.reported(f"{where}: its evaluation", cure):
-        trainer.score(y, 0, samples)
-    if not torch.equal(y, x):
-        raise _changes_parameters(where)
+        trainer.score(x, 0, samples)
+    if not torch.equal(parameters.flatten(trainer.module), x):
+        raise _changes_parameters(trainer.module, where)
 
 
-def _changes_parameters(where: str) -> ConfigError:
-    return ConfigError(
-        [
-            f"{where}: it changes its parameters in forward; use changed copies there "
-            "(weight.clamp(-1, 1), not weight.data.clamp_(-1, 1))"
-        ]
-    )
+def _changes_parameters(module: nn.Module, where: str) -> ConfigError:
+    copies = "use changed copies there (weight.clamp(-1, 1), not weight.data.clamp_(-1, 1))"
+    cure = _cure(module, copies)
+    return ConfigError([f"{where}: it changes its parameters in forward; {cure}"])
 
 
 def _check_loading(trainer: Trainer, other: nn.Module, x: Tensor, where: str) -> None:
     """Raise ConfigError unless a module that is given other parameters computes with them."""
     y, inputs = 0.9 * x + 0.01, trainer.data.test_batch(0, 2)[0]
+    trainer.load(trainer.layout.views(y))
     # Equal seeds: a model may draw in evaluation, too.
     with isolated(0), torch.no_grad(), evaluating(trainer.module):
-        trained = trainer.forward(y[None], inputs[None].clone())[0]
+        trained = trainer.module(inputs.clone())
     with isolated(0), torch.no_grad(), evaluating(other):
         loaded = parameters.load_into(other, y)(inputs)
     if not torch.allclose(trained, loaded, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ConfigError(
             [
-                f"{where}: its forward uses copies of its parameters, or a list of them, which "
-                "training cannot reach; use its attributes (self.weight), or an nn.ParameterList"
+                f"{where}: its forward uses copies of its parameters (.data or .detach() of a "
+                "layer's weight), which training cannot reach; use its attributes (self.weight)"
             ]
         )
 
 
-def _cure(module: nn.Module) -> str:
+def _cure(module: nn.Module, otherwise: str = _CURE) -> str:
     for layer in module.modules():
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
             if layer.max_norm is not None:
@@ -204,4 +202,4 @@ def _cure(module: nn.Module) -> str:
                 )
             if layer.sparse:
                 return "gradients are dense here; use Embedding(sparse=False)"
-    return _CURE
+    return otherwise

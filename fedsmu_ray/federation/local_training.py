@@ -2,145 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import vmap
+from torch import Tensor
 
 from fedsmu_ray.algorithms.base import Setting
-from fedsmu_ray.config.schema import LocalConfig
 from fedsmu_ray.datasets.augment import flip_and_crop
-from fedsmu_ray.datasets.device import DeviceData
-from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.errors import ClientError, LocalDivergenceError
-from fedsmu_ray.models.modes import evaluating
-from fedsmu_ray.models.probes import Probed
+from fedsmu_ray.federation.batches import Batches, local_steps
+from fedsmu_ray.federation.trainer import Trainer
+from fedsmu_ray.models.batched import Pieces
 from fedsmu_ray.numerics import isolation, passes, streams
-from fedsmu_ray.numerics.parameters import Layout, call, chunked, is_finite
+from fedsmu_ray.numerics.parameters import chunked, gradient, is_finite
 from fedsmu_ray.wire.base import ZeroRule
 
-EVALUATION_BATCH = 500  # test samples that are evaluated at once
-
-# One local step: (rows of the group, their models [R, P], gradients [R, P], live), updating the
-# models in place. live: bool [R, 1], which of these clients still have a batch; None if all have.
-LocalStep = Callable[[slice, Tensor, Tensor, Tensor | None], None]
-
-
-def channels_last(inputs: Tensor) -> Tensor:
-    """Images [B, C, H, W] in the memory order that suits convolutions; other inputs unchanged."""
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
-
-
-class Trainer:
-    """Everything local training needs that does not change over rounds; one per process."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        data: DeviceData,
-        partition: Partition,
-        local: LocalConfig,
-        seed: int,
-        augment: bool = False,
-        precision: str = "float32",
-        probed: Probed | None = None,
-        is_users: bool = False,
-    ) -> None:
-        """Take what all rounds share.
-
-        augment: whether training images are flipped and cropped. precision: of matrix products and
-        convolutions; weights, gradients and everything that is sent stay float32. probed: what is
-        known of the module. is_users: whether it is the user's code.
-        """
-        self.module, self.data, self.partition, self.local = module, data, partition, local
-        self.seed, self.augment = seed, augment
-        bfloat16 = precision == "bfloat16"
-        self.autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=bfloat16)
-        self.layout = Layout.of(module)
-        self.probed, self.is_users = probed or Probed(), is_users
-        self.batched = self.probed.batches_clients(module, data.test_batch(0, 2)[0])
-
-    def batches(self, round: int, clients: Tensor) -> tuple[Tensor, Tensor]:
-        """Training batches of the round: indices [C, K, B], and batch sizes [C, K].
-
-        The indices refer to the training set. Every epoch is a fresh permutation of the client's
-        samples, cut into batches; the short last batch is kept and padded with index 0. A client
-        with fewer batches than the longest of its group has empty ones (of size 0).
-        """
-        size, epochs = self.local.batch_size, self.local.epochs
-        sizes, starts = self.partition.sizes[clients], self.partition.starts[clients]
-        keys = streams.keys(self.seed, "batches", round, clients)
-        order = streams.permutations(keys, epochs, sizes)
-        steps = -(-int(sizes.max()) // size)
-        order = F.pad(order, (0, steps * size - order.shape[-1]))
-        real = torch.arange(steps * size) < sizes[:, None, None]
-        place = starts[:, None, None] + torch.where(real, order, 0)
-        index = torch.where(real, self.partition.indices[place], 0)
-        shape = (len(clients), epochs * steps, size)
-        return index.reshape(shape), real.expand_as(index).reshape(shape).sum(-1)
-
-    def forward(self, y: Tensor, inputs: Tensor) -> Tensor:
-        """Outputs [C, B, ...] of C models y [C, P] on their own inputs [C, B, ...]."""
-        if len(y) == 1:
-            params = self.layout.named(self.layout.views(y[0]))
-            outputs: Tensor = call(self.module, params, channels_last(inputs[0]))
-            return outputs[None]
-        params = self.layout.named(self.layout.views(y))
-        together: Tensor = vmap(partial(call, self.module))(params, inputs)
-        return together
-
-    def evaluation_batches(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Cut test samples `start` to `stop` into batches: the first sample and the end of each.
-
-        For a model to which its batch matters they are about equal, so that the last one is no
-        smaller than the others.
-        """
-        if self.probed.rows_independent:
-            starts = range(start, stop, EVALUATION_BATCH)
-            return [(i, min(i + EVALUATION_BATCH, stop)) for i in starts]
-        parts = -(-(stop - start) // EVALUATION_BATCH)
-        cuts = [start + (stop - start) * i // parts for i in range(parts + 1)]
-        return list(zip(cuts, cuts[1:]))
-
-    def score(self, x: Tensor, start: int, stop: int) -> tuple[int, float]:
-        """Evaluate the model x [P] on one batch, of the test samples `start` to `stop`.
-
-        Returns how many are classified correctly, and the sum of their cross-entropy.
-        """
-        inputs, targets = self.data.test_batch(start, stop)
-        params = self.layout.named(self.layout.views(x))
-        with torch.inference_mode(), evaluating(self.module):
-            outputs = _widened(call(self.module, params, channels_last(inputs)))
-            correct = int((outputs.argmax(-1) == targets).sum())
-            return correct, float(F.cross_entropy(outputs, targets, reduction="sum"))
-
-    def losses(self, y: Tensor, inputs: Tensor, targets: Tensor, real: Tensor) -> Tensor:
-        """Mean cross-entropy [C] of C models y [C, P] on their batches.
-
-        inputs: [C, B, ...]; targets: [C, B]; real: [C], how many samples of each batch count.
-        """
-        with self.autocast:
-            outputs = _widened(self.forward(y, inputs))
-        loss = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-        loss = loss.view(len(y), -1)
-        if int(real.min()) < loss.shape[1]:
-            loss = loss * (torch.arange(loss.shape[1]) < real[:, None]).to(y.device)
-        return loss.sum(-1) / real.clamp(min=1).to(y.device)
-
-
-def _widened(outputs: Tensor) -> Tensor:
-    """Logits in float32 if they have fewer bits: sums over a batch would lose most of them."""
-    return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+Rows = int | slice  # of a group: one client, or several that train together
+# One local step: updates models in place, from gradients that it must not change. Their pieces are
+# [*shape] of one client, or [R, *shape] of several.
+LocalStep = Callable[[Pieces, Pieces], None]
 
 
 class GroupSolver:
     """The local solvers of one client group in one round (see `algorithms.base.LocalSolver`)."""
 
     def __init__(self, trainer: Trainer, round: int, clients: Tensor, setting: Setting) -> None:
-        """Take the clients of the group, int64 [C], and the setting, for the method."""
+        """Take the clients of the group, int64 [C], and the setting, for the method.
+
+        Clients that train together have to be in descending order of size (`cohort.by_size`).
+        """
         self.trainer, self.round, self.clients, self.setting = trainer, round, clients, setting
         self.lr = trainer.local.lr
         self.losses = torch.zeros(len(clients))  # mean training loss of each client over its steps
@@ -150,8 +40,8 @@ class GroupSolver:
     def steps(self) -> Tensor:
         """K_i, the local steps of each client in one round, float [C, 1]."""
         local, sizes = self.trainer.local, self.trainer.partition.sizes[self.clients]
-        steps = (local.epochs * -(-sizes // local.batch_size)).float()[:, None]
-        return steps.to(self.trainer.data.device)
+        steps = local_steps(sizes, local.epochs, local.batch_size)
+        return steps.float()[:, None].to(self.trainer.data.device)
 
     def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
         """Local SGD from x, for `epochs` epochs of mini-batches.
@@ -170,20 +60,23 @@ class GroupSolver:
         x = x.expand(len(self.clients), -1)
         y = x.clone()
 
-        def step(rows: slice, y: Tensor, h: Tensor, live: Tensor | None) -> None:
-            if correction is not None:
-                h += correction[rows]
-            if prox:
-                h.add_(y - x[rows], alpha=prox)
-            self._clip(h)
-            rate = torch.full((len(y), 1), local.lr, device=y.device)
-            if live is not None:
-                rate *= live
-            if local.weight_decay:
-                h.add_(y, alpha=local.weight_decay)
-            y.addcmul_(h, rate, value=-1)
+        def start(rows: Rows) -> LocalStep:
+            origin = self._pieces(x, rows) if prox else []
+            added = [] if correction is None else self._pieces(correction, rows)
 
-        self._descend(y, step)
+            def step(y: Pieces, h: Pieces) -> None:
+                if added:
+                    h = torch._foreach_add(h, added)
+                if prox:
+                    h = torch._foreach_add(h, torch._foreach_sub(y, origin), alpha=prox)
+                h = self._clipped(h, rows)
+                if local.weight_decay:
+                    h = torch._foreach_add(h, y, alpha=local.weight_decay)
+                torch._foreach_add_(y, h, alpha=-local.lr)
+
+            return step
+
+        self._descend(y, start)
         self._check_finite(y)
         return y
 
@@ -205,18 +98,22 @@ class GroupSolver:
         y, mu = x.expand(count, -1).clone(), momentum.expand(count, -1).clone()
         total = torch.zeros_like(y)
 
-        def step(rows: slice, y: Tensor, h: Tensor, live: Tensor | None) -> None:
-            self._clip(h)
-            old = mu[rows]
-            w = torch.sign(beta1 * old + (1 - beta1) * h)
-            new = beta2 * old + (1 - beta2) * h
-            if live is not None:
-                w, new = w * live, torch.where(live, new, old)
-            mu[rows] = new
-            total[rows] += w
-            y.add_(w, alpha=-lr)
+        def start(rows: Rows) -> LocalStep:
+            own, signs = self._pieces(mu, rows), self._pieces(total, rows)
 
-        self._descend(y, step)
+            def step(y: Pieces, h: Pieces) -> None:
+                h = self._clipped(h, rows)
+                w = torch._foreach_mul(own, beta1)
+                torch._foreach_add_(w, h, alpha=1 - beta1)
+                torch._foreach_sign_(w)
+                torch._foreach_mul_(own, beta2)
+                torch._foreach_add_(own, h, alpha=1 - beta2)
+                torch._foreach_add_(signs, w)
+                torch._foreach_add_(y, w, alpha=-lr)
+
+            return step
+
+        self._descend(y, start)
         self._check_finite(y + mu)
         return total, mu
 
@@ -260,13 +157,22 @@ class GroupSolver:
 
         return chunked(draw, v)[0]
 
-    def _clip(self, h: Tensor) -> None:
+    def _clipped(self, h: Pieces, rows: Rows) -> Pieces:
+        """Gradients whose global norm is at most `clip_norm`."""
         clip = self.trainer.local.clip_norm
-        if clip is not None:
-            norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
-            scale = (clip / (norm + 1e-6)).clamp(max=1)
-            # A norm that float32 does not hold would make the scale, and so the step, 0.
-            h *= torch.where(norm.isfinite(), scale, torch.nan)
+        if clip is None:
+            return h
+        if isinstance(rows, int):
+            norms = [*torch._foreach_norm(h)]
+        else:
+            norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in h]
+        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        scale = (clip / (norm + 1e-6)).clamp(max=1)
+        # A norm that float32 does not hold would make the scale, and so the step, 0.
+        scale = torch.where(norm.isfinite(), scale, torch.nan)
+        if isinstance(rows, int):
+            return torch._foreach_mul(h, scale)
+        return [g * scale.view(-1, *[1] * (g.dim() - 1)) for g in h]
 
     def _check_finite(self, y: Tensor) -> None:
         if is_finite(y):
@@ -278,54 +184,100 @@ class GroupSolver:
                     f"holds NaN or Inf); lower local.lr (now {self.lr}) or set local.clip_norm"
                 )
 
-    def _descend(self, y: Tensor, step: LocalStep) -> None:
-        """Train the models y [C, P] in place with `step`, and note the mean losses."""
-        count = len(self.clients)
-        index, real = self.trainer.batches(self.round, self.clients)
-        width = count if self.trainer.batched else 1
-        for first in range(0, count, width):
-            rows = slice(first, first + width)
-            self.losses[rows] = self._descend_rows(rows, y[rows], index[rows], real[rows], step)
+    def _pieces(self, x: Tensor, rows: Rows) -> list[Tensor]:
+        """Some rows of x [C, P] in the pieces of the layout; they share its memory."""
+        return self.trainer.layout.views(x[rows])
 
-    def _descend_rows(
-        self, rows: slice, y: Tensor, index: Tensor, real: Tensor, step: LocalStep
-    ) -> Tensor:
-        """Train some models y [R, P] in place; returns the mean loss of each, [R].
+    def _descend(self, y: Tensor, start: Callable[[Rows], LocalStep]) -> None:
+        """Train the models y [C, P] in place, and note the mean losses.
 
-        index, real: their batches, as from `Trainer.batches`.
+        start: makes the step for some rows of the group.
         """
-        trainer, clients = self.trainer, self.clients[rows]
-        augmentation = streams.keys(trainer.seed, "augmentation", self.round, clients)
-        alone = not trainer.batched or (trainer.is_users and len(clients) == 1)
-        if alone:
-            # The model's own draws (dropout) are a function of the client and the round.
-            key = streams.keys(trainer.seed, "model", self.round, clients)
-            isolation.seed_generators(int(key[0]))
-        before = isolation.generator_states() if trainer.is_users and not alone else None
-        y.requires_grad_()
-        total = torch.zeros(len(y), device=y.device)
-        for k in range(index.shape[1]):
-            n = real[:, k]
-            longest = int(n.max())
-            if not longest:  # the longest client of its group has more batches than this one
-                continue
-            inputs, targets = trainer.data.batch(index[:, k, :longest])
-            if trainer.augment:
-                inputs = flip_and_crop(inputs, augmentation, k)
-            loss = trainer.losses(y, inputs, targets, n)
-            (h,) = torch.autograd.grad(loss.sum(), y)
-            live = (n > 0)[:, None].to(y.device) if int(n.min()) < longest else None
+        trainer, count = self.trainer, len(y)
+        batches = trainer.batches(self.round, self.clients)
+        if trainer.trains_together(batches.steps):
+            total = self._descend_together(y, slice(0, count), batches, start)
+        elif trainer.batched and trainer.batched.is_stack:
+            rows = (slice(i, i + 1) for i in range(count))
+            total = torch.cat([self._descend_together(y, row, batches, start) for row in rows])
+        else:
+            alone = [self._descend_alone(y, i, batches, start(i)) for i in range(count)]
+            total = torch.stack(alone)
+        self.losses = total.cpu() / batches.steps
+
+    def _descend_alone(self, y: Tensor, row: int, batches: Batches, step: LocalStep) -> Tensor:
+        """Train one client's model in the module itself; returns the sum of its losses, []."""
+        trainer, own = self.trainer, self._pieces(y, row)
+        # What the model draws (dropout) is a function of the client and the round.
+        key = streams.keys(trainer.seed, "model", self.round, self.clients[row])
+        isolation.seed_generators(int(key))
+        trainer.load(own)
+        total = torch.zeros((), device=y.device)
+        rows, stop = slice(row, row + 1), int(batches.steps[row])
+        for inputs, targets, _ in self._samples(batches, rows, 0, stop):
+            loss = trainer.loss(inputs[0], targets[0])
+            h = gradient(loss, trainer.params)
             with torch.no_grad():
-                step(rows, y, h, live)
+                step(trainer.params, h)
                 total += loss.detach()
-        y.requires_grad_(False)
+        with torch.no_grad():
+            torch._foreach_copy_(own, trainer.params)
+        return total
+
+    def _descend_together(
+        self, y: Tensor, group: slice, batches: Batches, start: Callable[[Rows], LocalStep]
+    ) -> Tensor:
+        """Train some of the models y [C, P] in one computation; returns sums of their losses, [R].
+
+        A client is left out after its last step.
+        """
+        trainer, steps, first = self.trainer, batches.steps[group], 0
+        assert trainer.batched is not None
+        assert (steps.diff() <= 0).all(), "clients are not in descending order of size"
+        may_draw = trainer.is_users and not trainer.batched.is_stack
+        before = isolation.generator_states() if may_draw else None
+        total = torch.zeros(len(steps), device=y.device)
+        for stop in sorted(set(steps.tolist())):
+            count = int((steps >= stop).sum())
+            rows = slice(group.start, group.start + count)
+            params = [piece.detach().requires_grad_() for piece in self._pieces(y, rows)]
+            step = start(rows)
+            for batch in self._samples(batches, rows, first, stop):
+                losses, h = trainer.batched.gradient(params, *batch)
+                with torch.no_grad():
+                    step(params, h)
+                    total[:count] += losses
+            first = stop
         if before is not None and isolation.generator_states() != before:
             raise ClientError(
-                f"round {self.round}, clients {clients.tolist()}: the model drew random numbers, "
-                "but it had drawn none when it was checked, so its clients were trained together; "
-                "let it draw in every training step or in none"
+                f"round {self.round}, clients {self.clients[group].tolist()}: the model drew "
+                "random numbers, but it had drawn none when it was checked, so its clients were "
+                "trained together; let it draw in every training step or in none"
             )
-        return total.cpu() / (real > 0).sum(-1)
+        return total
+
+    def _samples(
+        self, batches: Batches, rows: slice, first: int, stop: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """What some clients train on in their steps from `first` to `stop` (exclusive).
+
+        For each step inputs [R, B, ...], targets [R, B], and the weight of each sample in the mean
+        over its batch [R, B]: 0 beyond the end of a batch that is shorter than those of others.
+        """
+        trainer, index, sizes = self.trainer, batches.index[rows], batches.sizes[rows]
+        ahead = trainer.data.samples_ahead // index[:, 0].numel() or 1
+        longest, slot = sizes.amax(0).tolist(), torch.arange(index.shape[-1])
+        for k in range(first, stop, ahead):
+            steps = slice(k, min(k + ahead, stop))
+            inputs, targets = trainer.data.batch(index[:, steps])
+            if trainer.augment:
+                key = streams.keys(trainer.seed, "augmentation", self.round, self.clients[rows])
+                inputs = flip_and_crop(inputs, key, k)
+            count = sizes[:, steps, None]
+            weight = ((slot < count) / count).to(inputs.device)
+            for n, *batch in zip(longest[steps], *(t.unbind(1) for t in (inputs, targets, weight))):
+                x, y, w = (t[:, :n] for t in batch)
+                yield x, y, w
 
     def _resolve_zeros(
         self, u: Tensor, values: Callable[[tuple[Tensor, ...]], Tensor], zero_rule: ZeroRule

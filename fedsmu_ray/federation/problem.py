@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 from typing import cast
 
 import numpy as np
@@ -203,7 +204,9 @@ class Problem:
         if compute.clients_per_task:
             return min(compute.clients_per_task, cohort)
         on_cpu = not compute.gpus_per_actor
-        if on_cpu and not self.probed.batches_clients(self.module(), self.sample):
+        bfloat16 = compute.precision == "bfloat16"
+        batched = self.probed.batched(self.module(), self.sample, bfloat16)
+        if on_cpu and (batched is None or batched.least == inf):
             return 1
         fitting = cohort if compute.gpus_per_actor else CACHED_PARAMETERS // self.dim
         worthwhile = OVERHEAD_PARAMETERS // self.dim

@@ -1,24 +1,17 @@
-"""Checks of a module on a few samples.
-
-They find out whether it fits the data, and whether clients can be trained in a batch.
-"""
+"""Checks of a module on a few samples: whether it can be trained, and fits the data."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.modes import evaluating
-from fedsmu_ray.numerics import gpu
-from fedsmu_ray.numerics.isolation import generator_states, isolated
-from fedsmu_ray.numerics.parameters import Layout, call, flatten
+from fedsmu_ray.numerics.isolation import isolated
+from fedsmu_ray.numerics.parameters import Layout
 
 _FIT = "change the model or the data (torchvision's models for large images: model.image_size)"
 # Wrappers that torch.func.functional_call, with which clients are trained, does not take.
@@ -140,35 +133,3 @@ def _check_logits(outputs: object, samples: int, classes: int, what: str, cure: 
         )
     if not outputs.is_floating_point():
         raise ConfigError([f"{what} returns {outputs.dtype}; return logits as real numbers"])
-
-
-def batches_clients(module: nn.Module, inputs: Tensor) -> bool:
-    """Whether to train several clients in one batched computation (torch.func.vmap).
-
-    inputs: a batch as the model gets it. It is done on a GPU whenever it is possible. On a CPU it
-    pays for small matrices, where the overhead of a single client dominates; a convolution already
-    keeps a core busy with one client, and its batched form (grouped convolution) is slower there.
-    It is impossible for LSTMs, for control flow that depends on values, and for dropout and other
-    draws, whose random numbers would depend on the grouping.
-    """
-    if any(isinstance(m, nn.RNNBase) for m in module.modules()):
-        return False
-    if inputs.device.type == "cpu" and any(
-        isinstance(m, nn.modules.conv._ConvNd) for m in module.modules()
-    ):
-        return False
-    layout = Layout.of(module)
-    y = flatten(module).to(inputs.device).expand(2, -1).clone().requires_grad_()
-    try:
-        with warnings.catch_warnings(), isolated(0):
-            before = generator_states()
-            # "There is a performance drop": it is still no slower than one client after the other.
-            warnings.simplefilter("ignore")
-            params = layout.named(layout.views(y))
-            outputs = vmap(partial(call, module))(params, torch.stack([inputs, inputs]))
-            torch.autograd.grad(outputs.sum(), y)
-            return generator_states() == before
-    except Exception as error:
-        if gpu.is_broken(error):
-            raise
-        return False  # the clients are trained one by one, where it is reported

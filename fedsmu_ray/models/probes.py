@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.models.checks import batches_clients
+from fedsmu_ray.models.batched import Batched, batched
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import generator_states, isolated, seed_generators
@@ -73,9 +73,9 @@ class Probed:
                 )
         return module
 
-    def batches_clients(self, module: nn.Module, inputs: Tensor) -> bool:
-        """`checks.batches_clients`; no for a model that the padding of a batch would affect."""
-        return self.rows_independent and batches_clients(module, inputs)
+    def batched(self, module: nn.Module, inputs: Tensor, bfloat16: bool) -> Batched | None:
+        """`batched.batched`; None for a model that the padding of a batch would affect."""
+        return batched(module, inputs, bfloat16) if self.rows_independent else None
 
 
 def probe(build: Callable[[], nn.Module], inputs: Tensor, name: str) -> Probed:

@@ -83,6 +83,23 @@ def flatten(module: nn.Module) -> Tensor:
         return torch.cat([p.reshape(-1) for p in _trainable(module)]).float()
 
 
+def own(module: nn.Module, format: torch.memory_format) -> list[Tensor]:
+    """Give the trainable parameters float32 memory of their own; returns them.
+
+    format: the memory order of those with four axes (convolutions on images).
+    """
+    parameters: list[Tensor] = [*_trainable(module)]
+    for p in parameters:
+        order = format if p.dim() == 4 else torch.contiguous_format
+        p.data = p.detach().float().clone(memory_format=order)
+    return parameters
+
+
+def gradient(loss: Tensor, params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The gradient of a loss, with zeros for parameters that it does not depend on."""
+    return torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
+
+
 def load_into(module: nn.Module, x: Tensor) -> nn.Module:
     """Write the vector x [P] into the module's trainable parameters; returns the module."""
     with torch.no_grad():

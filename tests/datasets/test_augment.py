@@ -10,8 +10,9 @@ from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.augment import flip_and_crop
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.federation.local_training import GroupSolver, Trainer
+from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.numerics import parameters, streams
 
 
@@ -37,7 +38,7 @@ def candidates(image, pad):
 def test_outcomes_are_flips_and_crops_with_the_expected_frequencies():
     image = torch.randn(3, 12, 10, generator=torch.Generator().manual_seed(0))
     n = 3000
-    got = flip_and_crop(image.expand(1, n, 3, 12, 10), keys(5), 3)[0]
+    got = flip_and_crop(image.expand(1, 1, n, 3, 12, 10), keys(5), 3)[0, 0]
     table = candidates(image, 4)
     which = torch.full((n,), -1)
     for i, value in enumerate(table.values()):
@@ -55,19 +56,22 @@ def test_outcomes_are_flips_and_crops_with_the_expected_frequencies():
 
 
 def test_large_images_are_shifted_further():
-    image = torch.ones(1, 400, 1, 64, 64)
-    zero_rows = (flip_and_crop(image, keys(1), 0)[0, :, 0] == 0).all(-1).sum(-1)
+    image = torch.ones(1, 1, 400, 1, 64, 64)
+    zero_rows = (flip_and_crop(image, keys(1), 0)[0, 0, :, 0] == 0).all(-1).sum(-1)
     assert int(zero_rows.max()) == 8
 
 
 def test_draws_belong_to_seed_round_client_step_and_slot():
-    x = torch.randn(3, 20, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(3, 2, 20, 1, 9, 9, generator=torch.Generator().manual_seed(0))
     together = flip_and_crop(x, keys(4, 8, 2), 6)
     assert torch.equal(together[1:2], flip_and_crop(x[1:2], keys(8), 6))
-    assert torch.equal(together[:, :7], flip_and_crop(x[:, :7], keys(4, 8, 2), 6))
+    assert torch.equal(together[:, :, :7], flip_and_crop(x[:, :, :7], keys(4, 8, 2), 6))
+    assert torch.equal(together[:, 1:], flip_and_crop(x[:, 1:], keys(4, 8, 2), 7))
     assert not torch.equal(together, flip_and_crop(x, keys(4, 8, 2), 7))
     assert not torch.equal(together, flip_and_crop(x, keys(4, 8, 3), 6))
-    assert torch.equal(x, torch.randn(3, 20, 1, 9, 9, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(
+        x, torch.randn(3, 2, 20, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    )
 
 
 def test_training_uses_augmentation_and_does_not_depend_on_the_grouping():

@@ -12,10 +12,13 @@ from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.datasets.synthetic import Synthetic
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.federation import trainer
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.models import probes
+from fedsmu_ray.models.batched import Batched, vectorized
+from fedsmu_ray.models.stack import Stack
 from tests.conformance.test_conformance import CASES, IDS
 from tests.helpers.card import card
 from tests.helpers.experiments import inline
@@ -98,6 +101,13 @@ FAMILIES = {
     "resnet18_gn": ({"name": "resnet18_gn", "stem": "cifar"}, images),
     "vit_s": ({"name": "vit_s", "image_size": 8}, images),
 }
+
+
+def batched_of(module):
+    stack = Stack.of(module)
+    return Batched((stack and stack.gradient) or vectorized(module), 2, stack is not None)
+
+
 SLOW = ("resnet18_gn", "vit_s")
 
 
@@ -105,15 +115,16 @@ SLOW = ("resnet18_gn", "vit_s")
     "family", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in FAMILIES]
 )
 @pytest.mark.parametrize("together", [1, 2])
-@pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention of a CPU, batched
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of a CPU, batched
 def test_every_model_has_the_bits_of_the_cpu(family, together, monkeypatch):
     model, dataset = FAMILIES[family]
     rounds = {"cohort": 3, "rounds": 1}
     problem = problem_of(dataset(), together=together, model=model, federation=rounds)
     with card():
         batched = ClientWorker(on_the_card(problem)).trainer.batched
-    if batched:  # a CPU would not batch convolutions
-        monkeypatch.setattr(probes, "batches_clients", lambda module, inputs: True)
+    if batched:  # a CPU would train these clients one by one
+        monkeypatch.setattr(probes, "batched", lambda module, *_: batched_of(module))
+    monkeypatch.setattr(trainer, "memory_format", lambda *_: torch.channels_last)
     check_same_bits(problem)
 
 

@@ -69,8 +69,8 @@ def test_a_client_with_batch_norm_trains_on_its_own_samples():
     y = GroupSolver(trainer, 1, torch.tensor([client, *larger]), problem.setting).sgd(
         parameters.flatten(module)
     )
-    index, real = trainer.batches(1, torch.tensor([client]))
-    for rows, count in zip(index[0], real[0]):
+    batches = trainer.batches(1, torch.tensor([client]))
+    for rows, count in zip(batches.index[0], batches.sizes[0]):
         inputs, targets = trainer.data.batch(rows[: int(count)])
         loss = torch.nn.functional.cross_entropy(module(inputs), targets)
         gradients = torch.autograd.grad(loss, [*module.parameters()])
@@ -82,7 +82,8 @@ def test_a_client_with_batch_norm_trains_on_its_own_samples():
 def test_draws_that_begin_later_are_noticed():
     federation = {"rounds": 8, "cohort": 5}
     with pytest.raises(ClientError, match="the model drew random numbers, but .* in every .* step"):
-        inline(problem_of("noisy", {"how": "late"}, 5, federation=federation))
+        equal = {"clients": 20, "partition": {"kind": "iid"}}
+        inline(problem_of("noisy", {"how": "late"}, 5, federation=federation, data=equal))
 
 
 def test_evaluation_of_a_model_that_mixes_samples_has_batches_of_one_size():

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fedsmu_ray.federation.cohort import drop_out, sample_cohort
+from fedsmu_ray.federation.cohort import by_size, drop_out, sample_cohort
 from fedsmu_ray.numerics import streams
 
 
@@ -25,3 +25,9 @@ def test_drop_outs_are_independent_and_have_the_configured_rate():
     assert streams.keys(7, "dropout", 1, torch.tensor(0)) != streams.keys(
         7, "batches", 1, torch.tensor(0)
     )
+
+
+def test_clients_are_ordered_by_size_and_equal_ones_stay_as_they_are():
+    sizes = torch.tensor([5, 9, 5, 1, 9])
+    assert by_size([0, 1, 2, 3, 4], sizes) == [1, 4, 0, 2, 3]
+    assert by_size([4, 2, 0], sizes) == [4, 2, 0] and by_size([], sizes) == []

@@ -1,28 +1,28 @@
 """Local training: the solver's arithmetic, groups compared with single clients, and errors."""
 
-import dataclasses
-
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fedsmu_ray.algorithms.base import Setting
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.errors import ClientError
-from fedsmu_ray.federation.local_training import GroupSolver, Trainer
+from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.numerics import parameters, streams
 
 CPU = torch.device("cpu")
 SETTING = Setting((1,), clients=20, cohort=2, steps=1, lr=0.1)  # not used by the solvers
 
 
-def trainer_of(plain, partition=None):
+def trainer_of(plain, partition=None, module=None):
     problem = Problem.of(parse(plain))
     return Trainer(
-        problem.module(),
+        module or problem.module(),
         DeviceData(problem.dataset, CPU),
         partition or problem.partition,
         problem.config.local,
@@ -71,50 +71,53 @@ def test_sgd_is_pytorchs(options):
 
 
 def test_a_group_trains_like_its_clients_alone_even_with_unequal_data_sizes():
-    sizes = torch.tensor([70, 25, 1, 40])
+    sizes = torch.tensor([70, 70, 63, 44, 25, 1])
     partition = Partition(torch.arange(int(sizes.sum())), torch.cumsum(sizes, 0) - sizes, sizes)
     trainer = trainer_of(plain(weight_decay=0.05, clip_norm=1.0), partition)
     x = parameters.flatten(trainer.module)
-    group = GroupSolver(trainer, 2, torch.arange(4), SETTING)
+    group = GroupSolver(trainer, 2, torch.arange(6), SETTING)
+    assert trainer.trains_together(group.steps)
     together = group.sgd(x)
-    for client in range(4):
+    for client in range(6):
         alone = GroupSolver(trainer, 2, torch.tensor([client]), SETTING)
         torch.testing.assert_close(together[client], alone.sgd(x)[0], rtol=1e-4, atol=2e-6)
         torch.testing.assert_close(group.losses[client], alone.losses[0], rtol=1e-4, atol=1e-6)
 
 
-def zero_gradient(trainer):
-    """A loss that does not depend on the parameters."""
-    trainer.forward = lambda y, inputs: (
-        (0 * y).sum(-1)[:, None, None].expand(len(y), inputs.shape[1], 10)
-    )
-    return trainer
+class Score(nn.Module):
+    """Logits (score(y), 0, ..., 0) for every sample, of 100 parameters y."""
+
+    def __init__(self, score):
+        super().__init__()
+        self.score, self.y = score, nn.Parameter(torch.linspace(-1, 1, 100))
+
+    def forward(self, x):
+        return F.pad(self.score(self.y).view(1, 1), (0, 9)).expand(len(x), 10)
 
 
 def test_weight_decay_alone_contracts():  # oracle 11: delta = ((1 - lr wd)^K - 1) x
-    trainer = zero_gradient(trainer_of(plain(lr=0.1, weight_decay=0.5, batch_size=30)))
+    options = plain(lr=0.1, weight_decay=0.5, batch_size=30)
+    trainer = trainer_of(options, module=Score(lambda y: 0 * y.sum()))
     x = parameters.flatten(trainer.module)
-    index, _ = trainer.batches(1, torch.tensor([0]))
-    y = GroupSolver(trainer, 1, torch.tensor([0]), SETTING).sgd(x)
-    torch.testing.assert_close(y[0], (1 - 0.05) ** index.shape[1] * x, rtol=1e-5, atol=1e-8)
+    local = GroupSolver(trainer, 1, torch.tensor([0]), SETTING)
+    y = local.sgd(x)
+    torch.testing.assert_close(y[0], (1 - 0.05) ** float(local.steps) * x, rtol=1e-5, atol=1e-8)
 
 
 def test_clipping_moves_by_the_rate_times_the_threshold_before_decay():  # oracle 11
-    trainer = trainer_of(plain(lr=0.1, clip_norm=10.0, weight_decay=0.0, epochs=1, batch_size=1000))
-    x = torch.zeros(trainer.layout.dim)
-    direction = F.normalize(torch.ones_like(x), dim=0)
-    trainer.forward = lambda y, inputs: F.pad((y @ (20 * direction)).view(-1, 1, 1), (0, 9)).expand(
-        len(y), inputs.shape[1], 10
-    )
+    direction = F.normalize(torch.ones(100), dim=0)
+    options = plain(lr=0.1, clip_norm=10.0, weight_decay=0.0, epochs=1, batch_size=1000)
+    trainer = trainer_of(options, module=Score(lambda y: (400 * direction) @ y))
+    x = torch.zeros(100)
     local = GroupSolver(trainer, 1, torch.tensor([0]), SETTING)
-    # The loss is <20 direction, y>.
-    original, F.cross_entropy = F.cross_entropy, lambda o, t, reduction: o[:, 0]
-    try:
-        y = local.sgd(x)
-    finally:
-        F.cross_entropy = original
-    moved = 0.1 * 10 * (20 / (20 + 1e-6))
-    torch.testing.assert_close(y[0], -moved * direction, rtol=1e-5, atol=1e-8)
+    y = local.sgd(x)
+    # At equal logits the gradient is 400 direction (1/10 - the share of label 0), above 10.
+    share = float((trainer.data.train_y[trainer.partition.of(0)] == 0).float().mean())
+    norm = 400 * abs(0.1 - share)
+    assert norm > 10
+    moved = 0.1 * 10 * norm / (norm + 1e-6)
+    expected = -moved * torch.sign(torch.tensor(0.1 - share)) * direction
+    torch.testing.assert_close(y[0], expected, rtol=1e-5, atol=1e-8)
 
 
 def test_a_gradient_whose_norm_overflows_is_divergence_and_not_scaled_to_zero():
@@ -150,23 +153,9 @@ def test_zero_rules():
     assert local.zeros == 3 * int((v == 0).sum())
 
 
-def test_batches_cover_every_epoch_and_keep_the_short_one():
-    trainer = trainer_of(plain(batch_size=30))
-    index, present = trainer.batches(1, torch.tensor([4, 6]))
-    size = int(trainer.partition.sizes[0])  # 71 samples: batches of 30, 30, 11
-    assert present.tolist() == [[30, 30, size - 60] * 2] * 2
-    for c, client in enumerate((4, 6)):
-        taken = [index[c, k, : present[c, k]] for k in range(index.shape[1])]
-        for epoch in (taken[:3], taken[3:]):
-            assert sorted(torch.cat(epoch).tolist()) == sorted(
-                trainer.partition.of(client).tolist()
-            )
-
-
-def test_trainer_is_not_changed_by_training():
+def test_the_initial_model_is_not_changed_by_training():
     trainer = trainer_of(plain())
     x = parameters.flatten(trainer.module)
     before = x.clone()
-    GroupSolver(trainer, 1, torch.tensor([0, 1]), SETTING).sgd(x)
-    assert torch.equal(x, before) and torch.equal(parameters.flatten(trainer.module), before)
-    assert dataclasses.is_dataclass(trainer.local)
+    once, again = (GroupSolver(trainer, 1, torch.tensor([0]), SETTING).sgd(x) for _ in range(2))
+    assert torch.equal(x, before) and torch.equal(once, again) and not torch.equal(once[0], x)

@@ -30,10 +30,9 @@ def problem():
 
 
 def batches(trainer, round, client):
-    index, present = trainer.batches(round, torch.tensor([client]))
-    for k in range(index.shape[1]):
-        inputs, targets = trainer.data.batch(index[:, k, : int(present[0, k])])
-        yield inputs[0], targets[0]
+    batches = trainer.batches(round, torch.tensor([client]))
+    for index, size in zip(batches.index[0], batches.sizes[0]):
+        yield trainer.data.batch(index[:size])
 
 
 def gradient(trainer, y, inputs, targets):

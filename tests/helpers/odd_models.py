@@ -63,6 +63,10 @@ class UnusedBatchNorm(nn.Module):
         return self.head(x.flatten(1))
 
 
+def uses_a_list(shape, classes):
+    return Forward(shape, classes, "uses_a_list")
+
+
 def lazy(shape, classes):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(classes))
 
@@ -242,7 +246,7 @@ class Forward(nn.Module):
     def __init__(self, shape, classes, kind):
         super().__init__()
         self.layer, self.kind = nn.Linear(64, classes), kind
-        self.copies = [self.layer.weight]
+        self.listed, self.copies = [self.layer.weight], [self.layer.weight.data]
         if kind == "nan":
             nn.init.constant_(self.layer.weight, float("nan"))
 
@@ -274,6 +278,9 @@ class Forward(nn.Module):
 
     def uses_copies(self, x):
         return F.linear(x, self.copies[0], self.layer.bias)
+
+    def uses_a_list(self, x):
+        return F.linear(x, self.listed[0], self.layer.bias)
 
     def exits(self, x):
         raise SystemExit("done")

@@ -1,32 +1,16 @@
-"""Checks of modules: whether they fit the data, and whether clients are trained together."""
+"""Checks of modules: whether they fit the data."""
 
 import pytest
-from torch import nn
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.models import checks
-from tests.helpers.models import CIFAR, TEXT, build, inputs_of
 
 
 def problem(name, **more):
     return Problem.of(
         parse({"data": {"clients": 20}, "model": {"name": name, **more}, "local": {"epochs": 1}})
     )
-
-
-def test_which_models_train_clients_together():
-    for options, shape, together in [
-        ({"name": "mlp"}, CIFAR, True),
-        ({"name": "lenet"}, CIFAR, False),
-        ({"name": "char_lstm"}, TEXT, False),
-    ]:
-        assert checks.batches_clients(build(options, shape, 80), inputs_of(shape)) == together
-    plain = inputs_of((4,))
-    assert checks.batches_clients(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), plain)
-    assert not checks.batches_clients(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), plain)
-    assert not checks.batches_clients(nn.GRU(4, 4), plain)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""Which samples a client trains on in each of its local steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedsmu_ray.datasets.partition import Partition
+from fedsmu_ray.numerics import streams
+
+
+def local_steps(sizes: Tensor, epochs: int, batch_size: int) -> Tensor:
+    """K_i, the local steps of clients with `sizes` samples in one round, int64 [C]."""
+    return epochs * -(-sizes // batch_size)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The mini-batches of some clients in one round; K is the number of steps of the longest."""
+
+    index: Tensor  # samples of the training set, int64 [C, K, B]; 0 where there is none
+    sizes: Tensor  # how many of the B there are, int64 [C, K]; 0 after a client's last step
+    steps: Tensor  # K_i, the steps of each client, int64 [C]
+
+    @staticmethod
+    def of(
+        partition: Partition, clients: Tensor, round: int, seed: int, epochs: int, batch_size: int
+    ) -> Batches:
+        """Batches of `clients`, int64 [C].
+
+        Every epoch is a fresh permutation of the client's samples, cut into batches; the short last
+        batch is kept. The steps of a client follow each other without gaps, so they are the same
+        in any group.
+        """
+        samples, starts = partition.sizes[clients], partition.starts[clients]
+        steps = local_steps(samples, epochs, batch_size)
+        order = streams.permutations(streams.keys(seed, "batches", round, clients), epochs, samples)
+        step, in_epoch = torch.arange(int(steps.max())), (steps // epochs)[:, None]
+        epoch, first = step // in_epoch, step % in_epoch * batch_size  # [C, K]
+        sizes = (samples[:, None] - first).clamp(max=batch_size) * (epoch < epochs)
+        slot = torch.arange(min(batch_size, order.shape[-1]))
+        present = slot < sizes[..., None]  # [C, K, B]
+        place = torch.where(
+            present, epoch[..., None] * order.shape[-1] + first[..., None] + slot, 0
+        )
+        sample = order.flatten(1).gather(1, place.flatten(1)).view_as(place)
+        index = partition.indices[starts[:, None, None] + sample]
+        return Batches(torch.where(present, index, 0), sizes, steps)

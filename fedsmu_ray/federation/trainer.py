@@ -1,0 +1,105 @@
+"""A model with the data that it trains and is evaluated on: outputs, losses and scores."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsmu_ray.config.schema import LocalConfig
+from fedsmu_ray.datasets.device import DeviceData
+from fedsmu_ray.datasets.partition import Partition
+from fedsmu_ray.federation.batches import Batches
+from fedsmu_ray.models.batched import widened
+from fedsmu_ray.models.costs import memory_format
+from fedsmu_ray.models.modes import evaluating
+from fedsmu_ray.models.probes import Probed
+from fedsmu_ray.numerics.parameters import Layout, own
+
+EVALUATION_BATCH = 500  # test samples that are evaluated at once
+
+
+class Trainer:
+    """Everything local training needs that does not change over rounds; one per process.
+
+    The module serves all clients: one that trains alone has its model in the module's parameters.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: DeviceData,
+        partition: Partition,
+        local: LocalConfig,
+        seed: int,
+        augment: bool = False,
+        precision: str = "float32",
+        probed: Probed | None = None,
+        is_users: bool = False,
+    ) -> None:
+        """Take what all rounds share.
+
+        augment: whether training images are flipped and cropped. precision: of matrix products and
+        convolutions; weights, gradients and everything that is sent stay float32. probed: what is
+        known of the module. is_users: whether it is the user's code.
+        """
+        self.module, self.data, self.partition, self.local = module, data, partition, local
+        self.seed, self.augment, self.is_users = seed, augment, is_users
+        bfloat16 = precision == "bfloat16"
+        self.autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=bfloat16)
+        self.probed = probed or Probed()
+        few = data.test_batch(0, 2)[0]
+        self.format = memory_format(module, few, local.batch_size)
+        self.layout, self.params = Layout.of(module), own(module, self.format)
+        self.batched = self.probed.batched(module, few, bfloat16)
+
+    def trains_together(self, steps: Tensor) -> bool:
+        """Whether clients with so many local steps, int64 [C], are trained together."""
+        if self.batched is None:
+            return False
+        return int(steps.sum()) >= self.batched.least * int(steps.max())
+
+    def batches(self, round: int, clients: Tensor) -> Batches:
+        """The training batches of `clients`, int64 [C], in a round."""
+        local = self.local
+        return Batches.of(self.partition, clients, round, self.seed, local.epochs, local.batch_size)
+
+    def load(self, pieces: list[Tensor]) -> None:
+        """Copy a model, in the pieces of the layout, into the module."""
+        with torch.no_grad():
+            torch._foreach_copy_(self.params, pieces)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy [] of the module's model on a batch: inputs [B, ...], targets [B]."""
+        with self.autocast:
+            outputs = widened(self.module(self._ordered(inputs)))
+        return F.cross_entropy(outputs, targets)
+
+    def _ordered(self, inputs: Tensor) -> Tensor:
+        """Images in the memory order that suits the module; other inputs as they are."""
+        return inputs.contiguous(memory_format=self.format) if inputs.dim() == 4 else inputs
+
+    def evaluation_batches(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Cut test samples `start` to `stop` into batches: the first sample and the end of each.
+
+        For a model to which its batch matters they are about equal, so that the last one is no
+        smaller than the others.
+        """
+        if self.probed.rows_independent:
+            starts = range(start, stop, EVALUATION_BATCH)
+            return [(i, min(i + EVALUATION_BATCH, stop)) for i in starts]
+        parts = -(-(stop - start) // EVALUATION_BATCH)
+        cuts = [start + (stop - start) * i // parts for i in range(parts + 1)]
+        return list(zip(cuts, cuts[1:]))
+
+    def score(self, x: Tensor, start: int, stop: int) -> tuple[int, float]:
+        """Evaluate the model x [P] on one batch, of the test samples `start` to `stop`.
+
+        Returns how many are classified correctly, and the sum of their cross-entropy.
+        """
+        inputs, targets = self.data.test_batch(start, stop)
+        self.load(self.layout.views(x))
+        with torch.inference_mode(), evaluating(self.module):
+            outputs = widened(self.module(self._ordered(inputs)))
+            correct = int((outputs.argmax(-1) == targets).sum())
+            return correct, float(F.cross_entropy(outputs, targets, reduction="sum"))

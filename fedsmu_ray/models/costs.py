@@ -1,0 +1,52 @@
+"""What a forward pass of a module computes, counted once to choose how it is computed fastest."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fedsmu_ray.numerics.isolation import isolated
+
+CHANNELS_LAST_FROM = 500  # positions of a batch at which a convolution weight is used
+
+
+class Costs(NamedTuple):
+    """Multiplications of a forward pass, per sample."""
+
+    products: float  # in matrix products
+    convolutions: float
+
+    @staticmethod
+    def of(module: nn.Module, inputs: Tensor) -> Costs:
+        """Count them on a batch as the module gets it, [B, ...]."""
+        with torch.no_grad(), isolated(0), FlopCounterMode(display=False) as counter:
+            module(inputs.clone())
+        counts = counter.get_flop_counts().get("Global", {})
+        total = sum(counts.values())
+        convolutions = counts.get(torch.ops.aten.convolution, 0)
+        per_sample = 2 * len(inputs)  # a product and a sum are two operations
+        return Costs((total - convolutions) / per_sample, convolutions / per_sample)
+
+
+def memory_format(module: nn.Module, inputs: Tensor, batch_size: int) -> torch.memory_format:
+    """The memory order of images and convolution weights in which training is faster.
+
+    inputs: a few images as the module gets them, [B, C, H, W]. Convolutions compute faster on
+    channels-last images, but every step then converts their weights, in both directions. On a CPU
+    that pays where a weight is used at many positions of the images of a batch: measured were 1.2
+    to 1.4 times the speed for LeNet (1,300 to 14,000 positions), about the same for resnet18_gn
+    with 1,000, and 0.8 to 0.9 times with 30 to 170.
+    """
+    weights = sum(
+        layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d)
+    )
+    if inputs.dim() != 4 or not weights:
+        return torch.contiguous_format
+    if inputs.device.type == "cpu":
+        positions = Costs.of(module, inputs).convolutions / weights * batch_size
+        if positions < CHANNELS_LAST_FROM:
+            return torch.contiguous_format
+    return torch.channels_last
