@@ -126,10 +126,9 @@ class GroupSolver:
         """
         u, new, any_zero = passes.momentum_sign(y, x, m, beta1, beta2)
         if any_zero:
-            x, m = x.expand_as(y), m.expand_as(y)
-            self._resolve_zeros(
-                u, lambda at: beta1 * m[at] + (1 - beta1) * (y[at] - x[at]), zero_rule
-            )
+            if not is_finite(new):  # as it is wherever the sum in the sign is NaN
+                self._check_numbers(beta1 * m + (1 - beta1) * (y - x))
+            self._apply(zero_rule, u)
         return u, new
 
     def sign(self, v: Tensor, zero_rule: ZeroRule) -> Tensor:
@@ -139,7 +138,9 @@ class GroupSolver:
         """
         u = torch.sign(v).to(torch.int8)
         if not u.abs().amin():
-            self._resolve_zeros(u, v.__getitem__, zero_rule)
+            if not is_finite(v):
+                self._check_numbers(v)
+            self._apply(zero_rule, u)
         return u
 
     def uniform(self, v: Tensor) -> Tensor:
@@ -279,25 +280,21 @@ class GroupSolver:
                 x, y, w = (t[:, :n] for t in batch)
                 yield x, y, w
 
-    def _resolve_zeros(
-        self, u: Tensor, values: Callable[[tuple[Tensor, ...]], Tensor], zero_rule: ZeroRule
-    ) -> None:
-        """Apply `zero_rule` to the zeros among the signs u [C, P].
-
-        values: looks up the values, at given positions, whose signs u holds.
-        """
-        row, column = at = (u == 0).nonzero(as_tuple=True)
-        nan = row[values(at) != 0]
-        if len(nan):
+    def _check_numbers(self, v: Tensor) -> None:
+        """Raise ClientError for a client whose row of v [C, P] holds NaN."""
+        nan = v.isnan().any(-1).tolist()
+        if any(nan):
             raise ClientError(
-                f"round {self.round}, client {int(self.clients[int(nan[0])])}: the update holds "
-                f"NaN; lower local.lr (now {self.lr}) or set local.clip_norm"
+                f"round {self.round}, client {int(self.clients[nan.index(True)])}: the update "
+                f"holds NaN; lower local.lr (now {self.lr}) or set local.clip_norm"
             )
-        self.zeros += len(row)
-        if zero_rule == "plus":
-            u[row, column] = 1
-        elif zero_rule == "random":
-            clients = self.clients.to(u.device)
-            key = streams.keys(self.trainer.seed, "compressor", self.round, clients)
-            coin = streams.words(key[row], column) & 1
-            u[row, column] = (2 * coin - 1).to(torch.int8)
+
+    def _apply(self, zero_rule: ZeroRule, u: Tensor) -> None:
+        """Replace and count the zeros among the signs u [C, P]."""
+        if zero_rule == "zero":
+            self.zeros += int((u == 0).sum())
+            return
+        key = None
+        if zero_rule == "random":
+            key = streams.keys(self.trainer.seed, "compressor", self.round, self.clients)
+        self.zeros += passes.fill_zeros(u, key)

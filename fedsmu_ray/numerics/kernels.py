@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from fedsmu_ray.numerics import streams
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Bits = NDArray[np.uint8]  # eight coordinates per byte
@@ -54,6 +56,24 @@ def momentum_sign(
         new[i] = beta2 * m[i] + rest2 * delta
         u[i] = np.int8(v > 0) - np.int8(v < 0)
         zeros += u[i] == 0
+    return zeros
+
+
+GAMMA, MIX1, MIX2 = (np.uint64(w % (1 << 64)) for w in (streams.GAMMA, streams.MIX1, streams.MIX2))
+
+
+@compiled
+def fill_zeros(u: NDArray[np.int8], key: np.uint64, random: bool) -> int:
+    """Replace the zeros in u [P] by coins from the stream of a key, or by +1; returns how many."""
+    zeros = 0
+    for i in range(len(u)):
+        if u[i] == 0:
+            zeros += 1
+            z = key + np.uint64(i + 1) * GAMMA  # `streams.words`
+            z = (z ^ (z >> np.uint64(30))) * MIX1
+            z = (z ^ (z >> np.uint64(27))) * MIX2
+            z = z ^ (z >> np.uint64(31))
+            u[i] = 2 * np.int8(z & np.uint64(1)) - 1 if random else 1
     return zeros
 
 

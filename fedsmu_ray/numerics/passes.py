@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsmu_ray.numerics import streams
 from fedsmu_ray.numerics.parameters import empty
 
 # Number of parameters from which compiled passes save more time than loading the compiler takes.
@@ -57,3 +58,24 @@ def momentum_sign(
         y_i, x_i, m_i, u_i, new_i = (t.numpy() for t in row)
         zeros += kernels.momentum_sign(y_i, x_i, m_i, b1, rest1, b2, rest2, u_i, new_i)
     return u, new, zeros > 0
+
+
+def fill_zeros(u: Tensor, key: Tensor | None) -> int:
+    """Replace the zeros among the signs u, int8 [C, P], in place; returns how many there were.
+
+    key: of each client's random stream, [C], whose word j has the coin of element j as its lowest
+    bit; None for +1.
+    """
+    if is_compiled(u.shape[-1]) and u.device.type == "cpu":
+        from fedsmu_ray.numerics import kernels
+
+        coins = np.zeros(len(u), np.uint64) if key is None else key.numpy().view(np.uint64)
+        rows = zip(u.numpy(), coins, strict=True)
+        return sum(kernels.fill_zeros(row, coin, key is not None) for row, coin in rows)
+    row, column = (u == 0).nonzero(as_tuple=True)
+    if key is None:
+        u[row, column] = 1
+    else:
+        coin = streams.words(key.to(u.device)[row], column) & 1
+        u[row, column] = (2 * coin - 1).to(torch.int8)
+    return len(row)

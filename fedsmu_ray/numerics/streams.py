@@ -24,8 +24,9 @@ def _signed(word: int) -> int:
 
 
 GAMMA = _signed(0x9E3779B97F4A7C15)
-_MIX1 = _signed(0xBF58476D1CE4E5B9)
-_MIX2 = _signed(0x94D049BB133111EB)
+_WORD = (1 << 64) - 1
+MIX1 = _signed(0xBF58476D1CE4E5B9)
+MIX2 = _signed(0x94D049BB133111EB)
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
@@ -34,17 +35,25 @@ def _shift(z: Tensor, bits: int) -> Tensor:
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _MIX1
-    z = (z ^ _shift(z, 27)) * _MIX2
+    z = (z ^ _shift(z, 30)) * MIX1
+    z = (z ^ _shift(z, 27)) * MIX2
     return z ^ _shift(z, 31)
+
+
+def _mixed(z: int) -> int:
+    """`_mix` of one word, which takes a hundredth of the time for a number of Python."""
+    z &= _WORD
+    z = (z ^ (z >> 30)) * MIX1 & _WORD
+    z = (z ^ (z >> 27)) * MIX2 & _WORD
+    return z ^ (z >> 31)
 
 
 def keys(seed: int, stream: str, round: int, clients: Tensor) -> Tensor:
     """One int64 key per client, in the shape of `clients` (int64)."""
-    key = torch.zeros_like(clients)
-    for word in (seed, zlib.crc32(stream.encode()), round, clients):
-        key = _mix((key ^ word) + GAMMA)
-    return key
+    key = 0
+    for word in (seed, zlib.crc32(stream.encode()), round):
+        key = _mixed((key ^ word) + GAMMA)
+    return _mix((clients ^ _signed(key)) + GAMMA)
 
 
 def words(key: Tensor, index: Tensor) -> Tensor:
