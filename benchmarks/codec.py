@@ -22,8 +22,8 @@ import torch
 
 from fedsmu_ray.algorithms.base import Round, Setting
 from fedsmu_ray.algorithms.fedsmu import FedSMU
-from fedsmu_ray.executors.ray_actors import keep_freed_memory
 from fedsmu_ray.federation.local_training import GroupSolver
+from fedsmu_ray.numerics.allocator import keep_freed_memory
 from fedsmu_ray.wire.codecs import Float32, Sign
 
 METHOD = FedSMU(beta1=0.9, beta2=0.99)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import pickle
 import time
 from collections.abc import Sequence
@@ -32,9 +31,6 @@ from fedsmu_ray.federation.tasks import (
     task_failure,
 )
 from fedsmu_ray.numerics import gpu
-
-KEPT_BLOCK_BYTES = 32 << 20  # largest block that stays with the process when it is freed
-KEPT_TOTAL_BYTES = 512 << 20
 
 
 class Row(NamedTuple):
@@ -99,9 +95,6 @@ class GroupMessages(NamedTuple):
 
 class ClientActor:
     """A process that trains client groups."""
-
-    def __init__(self) -> None:
-        keep_freed_memory()
 
     @reporting_broken_gpu
     def load(self, problem: Problem, dataset: Dataset) -> None:
@@ -172,9 +165,6 @@ class ClientActor:
 class ServerActor:
     """The process that owns the model."""
 
-    def __init__(self) -> None:
-        keep_freed_memory()
-
     def load(self, problem: Problem, dataset: Dataset) -> None:
         """Replace everything the actor knows by this experiment."""
         self.server = Server(problem.with_dataset(dataset))
@@ -205,15 +195,3 @@ def receive_groups(server: Server, groups: list[GroupMessages], parts: Sequence[
     for group, sent in zip(groups, messages):
         if sent is not None:
             server.receive(group.position, group.clients, sent)
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep freed blocks instead of returning them to the kernel.
-
-    Every training step allocates the same activations again, and faulting their pages in anew took
-    a tenth of a LeNet step.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc
-        libc.mallopt(-3, KEPT_BLOCK_BYTES)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, KEPT_TOTAL_BYTES)  # M_TRIM_THRESHOLD

@@ -20,6 +20,7 @@ from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import Arrays, Score, TrainReport
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.numerics import gpu, parameters
+from fedsmu_ray.numerics.allocator import keep_freed_memory
 from fedsmu_ray.numerics.parameters import as_tensor
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.base import Fields
@@ -45,6 +46,7 @@ class ClientWorker:
         """spans: that this process measures already; default: its own."""
         compute = problem.config.compute
         # Always set, since the number of threads decides how sums are rounded.
+        keep_freed_memory()
         torch.set_num_threads(max(1, int(compute.cpus_per_actor)))
         self.device = torch.device("cpu")
         if compute.gpus_per_actor:

@@ -19,6 +19,7 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import Arrays, RejectedMessages, StepStats
 from fedsmu_ray.numerics import parameters
+from fedsmu_ray.numerics.allocator import keep_freed_memory
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.base import Accumulator, Fields
 
@@ -68,6 +69,7 @@ class Server:
 
     def __init__(self, problem: Problem, spans: Spans | None = None) -> None:
         """spans: that this process measures already; default: its own."""
+        keep_freed_memory()
         torch.set_num_threads(1)
         self.problem, self.method = problem, problem.method
         self.spans = spans or Spans(problem.profiled)
