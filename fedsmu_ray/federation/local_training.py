@@ -166,7 +166,8 @@ class GroupSolver:
         if isinstance(rows, int):
             norms = [*torch._foreach_norm(h)]
         else:
-            norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in h]
+            parts = self.trainer.layout.views(h[0]) if h[0].is_cuda else h
+            norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in parts]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         scale = (clip / (norm + 1e-6)).clamp(max=1)
         # A norm that float32 does not hold would make the scale, and so the step, 0.
@@ -186,8 +187,13 @@ class GroupSolver:
                 )
 
     def _pieces(self, x: Tensor, rows: Rows) -> list[Tensor]:
-        """Some rows of x [C, P] in the pieces of the layout; they share its memory."""
-        return self.trainer.layout.views(x[rows])
+        """Some rows of x [C, P] in the pieces of the layout; they share its memory.
+
+        Those of several clients on a GPU are one piece, so that an operation is one launch.
+        """
+        part = x[rows]
+        whole = part.is_cuda and part.dim() == 2
+        return [part] if whole else self.trainer.layout.views(part)
 
     def _descend(self, y: Tensor, start: Callable[[Rows], LocalStep]) -> None:
         """Train the models y [C, P] in place, and note the mean losses.
@@ -241,12 +247,14 @@ class GroupSolver:
         for stop in sorted(set(steps.tolist())):
             count = int((steps >= stop).sum())
             rows = slice(group.start, group.start + count)
-            params = [piece.detach().requires_grad_() for piece in self._pieces(y, rows)]
-            step = start(rows)
+            params = [p.detach().requires_grad_() for p in trainer.layout.views(y[rows])]
+            own, step = self._pieces(y, rows) if y.is_cuda else params, start(rows)
             for batch in self._samples(batches, rows, first, stop):
                 losses, h = trainer.batched.gradient(params, *batch)
                 with torch.no_grad():
-                    step(params, h)
+                    if y.is_cuda:
+                        h = [torch.cat([g.reshape(count, -1) for g in h], 1)]
+                    step(own, h)
                     total[:count] += losses
             first = stop
         if before is not None and isolation.generator_states() != before:

@@ -214,4 +214,5 @@ def is_finite(x: Tensor) -> bool:
     """Whether x holds neither NaN nor Inf."""
     if not x.is_floating_point() or not x.numel():
         return True
-    return all(isfinite(v) for v in torch.aminmax(x))  # NaN anywhere makes both NaN
+    extremes = torch.stack(torch.aminmax(x)).tolist()  # both are NaN if anything is
+    return all(map(isfinite, extremes))

@@ -64,3 +64,9 @@ def adaptive_pooling(shape, classes):
     return nn.Sequential(
         nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(18, classes)
     )
+
+
+def dropout_cnn(shape, classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 2, 5), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(288, classes)
+    )
