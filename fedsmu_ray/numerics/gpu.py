@@ -23,7 +23,7 @@ def prepare(share: float, precision: str) -> torch.device:
     _check_slice(share)
     environment.set_deterministic_cublas()
     torch.cuda.set_per_process_memory_fraction(_memory_fraction(share) if share < 1 else 1.0)
-    _set_precision(precision)
+    set_precision(precision)
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
     # A debugging aid that writes every new tensor twice.
@@ -85,8 +85,8 @@ def _memory_fraction(share: float) -> float:
     return fraction
 
 
-def _set_precision(precision: str) -> None:
-    """Set the precision of float32 products; PyTorch's default for convolutions is tf32."""
+def set_precision(precision: str) -> None:
+    """Set the precision of float32 products on GPUs; PyTorch's default for convolutions is tf32."""
     tf32 = precision == "tf32"
     # The older switches first: they change the newer ones, and PyTorch raises for code that reads
     # one of them where the two differ.

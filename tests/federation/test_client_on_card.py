@@ -16,6 +16,7 @@ from fedsmu_ray.federation import trainer
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.federation.server import Server
 from fedsmu_ray.models import probes
 from fedsmu_ray.models.batched import Batched, vectorized
 from fedsmu_ray.models.stack import Stack
@@ -44,7 +45,7 @@ def text():
     return Dataset("text", x[:120], y[:120], x[120:], y[120:], 20, symbols=20)
 
 
-def problem_of(dataset=None, partition=UNEQUAL, together=4, **sections):
+def problem_of(dataset=None, partition=UNEQUAL, together=4, precision="float32", **sections):
     """Rounds of five of twelve clients on the CPU."""
     config = {
         "data": {"clients": 12, "partition": partition},
@@ -52,13 +53,13 @@ def problem_of(dataset=None, partition=UNEQUAL, together=4, **sections):
         "algorithm": {"name": "fedsmu"},
         "local": {"epochs": 2, "batch_size": 50},
         "federation": {"rounds": 2, "cohort": 5},
-        "compute": {"clients_per_task": together},
+        "compute": {"clients_per_task": together, "precision": precision},
     }
     return Problem.of(parse({**config, **sections}), dataset or digits())
 
 
-def on_the_card(problem, precision="float32"):
-    compute = replace(problem.config.compute, gpus_per_actor=1.0, precision=precision)
+def on_the_card(problem, **compute):
+    compute = replace(problem.config.compute, gpus_per_actor=1.0, **compute)
     return replace(problem, config=replace(problem.config, compute=compute))
 
 
@@ -128,6 +129,11 @@ def test_every_model_has_the_bits_of_the_cpu(family, together, monkeypatch):
     check_same_bits(problem)
 
 
+@pytest.mark.parametrize("together", [1, 5])  # a CPU batches five clients in bfloat16, and no fewer
+def test_bfloat16_has_the_bits_of_the_cpu(together):
+    check_same_bits(problem_of(partition=EQUAL, together=together, precision="bfloat16"))
+
+
 def test_images_are_augmented_with_the_bits_of_the_cpu():
     data = {"clients": 12, "partition": UNEQUAL, "augment": True}
     check_same_bits(problem_of(images(3), data=data, model={"name": "linear"}))
@@ -158,3 +164,17 @@ def test_a_broken_gpu_is_not_taken_for_a_mistake_in_the_model(monkeypatch):
     monkeypatch.setattr(GroupSolver, "sgd", broken)
     with card(), pytest.raises(torch.AcceleratorError, match="launch failure"):
         ClientWorker(problem)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("precision, products", [("float32", "ieee"), ("tf32", "tf32")])
+def test_products_have_the_precision_of_the_configuration(precision, products, together):
+    problem = problem_of(images(), model={"name": "lenet", "filters": 3}, together=together)
+    sent = Server(problem).open_round(1, False)
+    with card() as used:
+        worker = ClientWorker(on_the_card(problem, precision=precision))
+        assert worker.trainer.batched  # found out in float32, whatever the precision
+        assert used.precisions == {"ieee", products}
+        used.precisions.clear()
+        worker.train(1, [1, 5, 6][:together], sent, [None] * together)
+        assert used.precisions == {products}

@@ -36,6 +36,7 @@ from tests.helpers.card_operations import (
     COPIES,
     INDEXING,
     NO_LAUNCH,
+    PRECISION_OF,
     PRODUCTS,
     REFUSED,
     TAKES_HOST_SCALARS,
@@ -90,6 +91,7 @@ class Card:
 
     launches: Counter[str] = field(default_factory=Counter)  # by operation
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (what for, place)
+    precisions: set[str] = field(default_factory=set)  # of products of float32
     to_card: int = 0  # bytes
     to_host: int = 0
     name: str = "Make-believe"
@@ -202,6 +204,8 @@ class _Operations(TorchDispatchMode):
     def _check(self, func, args, tensors, held) -> None:
         """Raise what CUDA would raise."""
         packet = func.overloadpacket
+        if kind := PRECISION_OF.get(packet):
+            self.card.precisions.add(kind.fp32_precision)
         if packet in REFUSED and torch.are_deterministic_algorithms_enabled():
             raise RuntimeError(
                 f"{func} does not have a deterministic implementation, but you set "

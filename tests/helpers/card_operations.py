@@ -11,6 +11,12 @@ COPIES = {aten._to_copy.default, aten.copy_.default}
 # Matrix products: with deterministic algorithms they need a fixed workspace of cuBLAS.
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.mv, aten.addmv, aten.dot}
 
+# The setting that has the precision of an operation.
+PRECISION_OF = dict.fromkeys(PRODUCTS, torch.backends.cuda.matmul) | {
+    aten.convolution: torch.backends.cudnn.conv,
+    aten.convolution_backward: torch.backends.cudnn.conv,
+}
+
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 # These take a host tensor of no dimensions beside tensors of the card; so do pointwise operations.
