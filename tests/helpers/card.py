@@ -39,6 +39,7 @@ from tests.helpers.card_operations import (
     PRECISION_OF,
     PRODUCTS,
     REFUSED,
+    REFUSED_OF_FLOATS,
     TAKES_HOST_SCALARS,
     WAITS,
 )
@@ -206,7 +207,8 @@ class _Operations(TorchDispatchMode):
         packet = func.overloadpacket
         if kind := PRECISION_OF.get(packet):
             self.card.precisions.add(kind.fp32_precision)
-        if packet in REFUSED and torch.are_deterministic_algorithms_enabled():
+        refused = packet in REFUSED or (packet in REFUSED_OF_FLOATS and args[0].is_floating_point())
+        if refused and torch.are_deterministic_algorithms_enabled():
             raise RuntimeError(
                 f"{func} does not have a deterministic implementation, but you set "
                 f"'torch.use_deterministic_algorithms(True)' ({_place()})"

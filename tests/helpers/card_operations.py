@@ -57,7 +57,8 @@ WAITS = {
     aten.repeat_interleave: "shape of repeat_interleave",
 }
 
-# What torch.use_deterministic_algorithms refuses on CUDA; its documentation has the list.
+# What torch.use_deterministic_algorithms refuses on CUDA in any version from 2.11 on; its
+# documentation has the list.
 REFUSED = {
     aten._adaptive_avg_pool2d_backward,
     aten._adaptive_avg_pool3d_backward,
@@ -65,6 +66,7 @@ REFUSED = {
     aten.avg_pool3d_backward,
     aten.fractional_max_pool2d_backward,
     aten.fractional_max_pool3d_backward,
+    aten.max_pool3d_with_indices_backward,
     aten.max_unpool2d,
     aten.max_unpool3d,
     aten.upsample_linear1d_backward,
@@ -83,3 +85,4 @@ REFUSED = {
     aten.grid_sampler_2d_backward,
     aten.grid_sampler_3d_backward,
 }
+REFUSED_OF_FLOATS = {aten.cumsum, aten.cumsum_}

@@ -162,7 +162,12 @@ def refused_padding():
     F.pad(x, (1, 1), mode="reflect").sum().backward()
 
 
-@pytest.mark.parametrize("step", [refused_pooling, refused_padding])
+def refused_sums():
+    torch.ones(3, dtype=torch.int64, device="cuda").cumsum(0)  # this one is not
+    torch.ones(3, device="cuda").cumsum(0)
+
+
+@pytest.mark.parametrize("step", [refused_pooling, refused_padding, refused_sums])
 def test_what_deterministic_mode_refuses_is_refused(step):
     with card():
         step()
