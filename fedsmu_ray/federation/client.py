@@ -130,11 +130,9 @@ class ClientWorker:
         self.problem.seed_generators("evaluation", round, start)
         trainer = self.trainer
         x = self._decode(round, self.problem.model_fields, sent)["x"]
-        correct, loss = 0, 0.0
-        for first, end in trainer.evaluation_batches(start, stop):
-            right, summed = trainer.score(x, first, end)
-            correct, loss = correct + right, loss + summed
-        return Score(correct, loss)
+        scores = [trainer.score(x, *batch) for batch in trainer.evaluation_batches(start, stop)]
+        correct, losses = map(torch.stack, zip(*scores))
+        return Score(int(correct.sum()), sum(losses.tolist()))  # a GPU is waited for only here
 
     @measured("decode")
     def _decode(self, round: int, fields: Fields, sent: NDArray[np.uint8]) -> Mapping[str, Tensor]:

@@ -92,14 +92,14 @@ class Trainer:
         cuts = [start + (stop - start) * i // parts for i in range(parts + 1)]
         return list(zip(cuts, cuts[1:]))
 
-    def score(self, x: Tensor, start: int, stop: int) -> tuple[int, float]:
+    def score(self, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Evaluate the model x [P] on one batch, of the test samples `start` to `stop`.
 
-        Returns how many are classified correctly, and the sum of their cross-entropy.
+        Returns how many are classified correctly, and the sum of their cross-entropy, both [].
         """
         inputs, targets = self.data.test_batch(start, stop)
         self.load(self.layout.views(x))
         with torch.inference_mode(), evaluating(self.module):
             outputs = widened(self.module(self._ordered(inputs)))
-            correct = int((outputs.argmax(-1) == targets).sum())
-            return correct, float(F.cross_entropy(outputs, targets, reduction="sum"))
+            correct = (outputs.argmax(-1) == targets).sum()
+            return correct, F.cross_entropy(outputs, targets, reduction="sum")

@@ -9,6 +9,7 @@ import pytest
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.synthetic import Synthetic
+from fedsmu_ray.federation import trainer
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
@@ -41,20 +42,24 @@ def text():
     return Dataset("text", x[:240], y[:240], x[240:], y[240:], 20, symbols=20)
 
 
-def round_of(model, partition, clients, epochs, algorithm):
-    """What the card counts in a round of these clients, and the steps of the longest of them."""
+def on_card(model, partition="equal", epochs=1, algorithm="fedavg"):
+    """A problem to be trained on the card, and the first broadcast."""
     is_text = model == "char_lstm"
     config = {
         "data": {"clients": 12, "partition": PARTITIONS[partition], "augment": not is_text},
         "model": MODELS[model],
         "algorithm": {"name": algorithm},
         "local": {"epochs": epochs, "batch_size": BATCH},
-        "federation": {"cohort": len(clients)},
     }
     problem = Problem.of(parse(config), text() if is_text else images())
     sent = Server(problem).open_round(1, False)
     compute = replace(problem.config.compute, gpus_per_actor=1.0)
-    problem = replace(problem, config=replace(problem.config, compute=compute))
+    return replace(problem, config=replace(problem.config, compute=compute)), sent
+
+
+def round_of(model, partition, clients, epochs, algorithm):
+    """What the card counts in a round of these clients, and the steps of the longest of them."""
+    problem, sent = on_card(model, partition, epochs, algorithm)
     sizes = problem.partition.sizes
     clients = sorted(clients, key=lambda client: (-sizes[client], client))
     with card() as used:
@@ -81,3 +86,14 @@ def test_launches_and_other_waits_keep_to_a_budget(model, clients):
     a_step = launches.total() / (many_steps - few_steps)
     assert 20 < a_step <= BUDGETS[model][clients == "together"], launches
     assert few.waits.total() <= WAITS, few.waits
+
+
+def test_an_evaluation_waits_once_for_each_of_its_two_numbers(monkeypatch):
+    problem, sent = on_card("lenet")
+    monkeypatch.setattr(trainer, "EVALUATION_BATCH", 3)  # of 20 test samples
+    with card() as used:
+        worker = ClientWorker(problem)
+        worker.evaluate(1, sent, 0, 1)  # decodes the message
+        used.clear()
+        worker.evaluate(1, sent, 0, 20)
+    assert used.waits.total() == 2, used.waits
