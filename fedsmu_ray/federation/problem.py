@@ -21,6 +21,7 @@ from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.dry_run import check_model
 from fedsmu_ray.models import checks, probes, registry
+from fedsmu_ray.models.costs import activations
 from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import isolation, parameters, streams
 from fedsmu_ray.wire.base import Fields
@@ -30,6 +31,8 @@ SHARD_BYTES = 4 << 20  # client states that share one object
 CACHED_PARAMETERS = 1 << 20  # of a group's models, which a core's cache can hold
 OVERHEAD_PARAMETERS = 1 << 16  # of a group's models, below which a task is mostly overhead
 GROUPS_PER_ROUND = 4  # that keep several actors busy
+GPU_BYTES = 8 << 30  # of a card's memory that its groups may fill: half of a small card
+GPU_VECTORS = 8  # [P] of a client: model, gradient, state, upload, and copies of them
 
 
 @dataclass(frozen=True)
@@ -196,19 +199,31 @@ class Problem:
     def group_size(self) -> int:
         """Clients per group. A function of the configuration alone, never of the number of actors.
 
-        Which clients are trained together decides how their sums are rounded. Small models gain
-        from training together as long as their parameters fit a core's cache; a convolution fills a
-        core with one client.
+        Which clients are trained together decides how their sums are rounded. On a CPU, small
+        models gain from training together as long as their parameters fit a core's cache; a
+        convolution fills a core with one client.
         """
         compute, cohort = self.config.compute, self.config.federation.cohort
         if compute.clients_per_task:
             return min(compute.clients_per_task, cohort)
-        on_cpu = not compute.gpus_per_actor
+        if compute.gpus_per_actor:
+            return self._group_size_on_gpu
         bfloat16 = compute.precision == "bfloat16"
         batched = self.probed.batched(self.module(), self.sample, bfloat16)
-        if on_cpu and (batched is None or batched.least == inf):
+        if batched is None or batched.least == inf:
             return 1
-        fitting = cohort if compute.gpus_per_actor else CACHED_PARAMETERS // self.dim
-        worthwhile = OVERHEAD_PARAMETERS // self.dim
+        fitting, worthwhile = CACHED_PARAMETERS // self.dim, OVERHEAD_PARAMETERS // self.dim
         wanted = max(-(-cohort // GROUPS_PER_ROUND), worthwhile)
         return max(1, min(fitting, cohort, wanted))
+
+    @property
+    def _group_size_on_gpu(self) -> int:
+        """One group for every actor that has room on a card, if it fits the actor's memory.
+
+        A launch takes as long for one client as for many, until they fill the card.
+        """
+        share, cohort = min(1.0, self.config.compute.gpus_per_actor), self.config.federation.cohort
+        kept = activations(self.module(), self.sample) * self.config.local.batch_size
+        # As much again for what the backward pass computes from it.
+        client = GPU_VECTORS * 4 * self.dim + 2 * kept
+        return max(1, min(-(-cohort // int(1 / share)), int(share * GPU_BYTES / client)))

@@ -31,6 +31,26 @@ class Costs(NamedTuple):
         return Costs((total - convolutions) / per_sample, convolutions / per_sample)
 
 
+def activations(module: nn.Module, inputs: Tensor) -> float:
+    """Bytes per sample that a forward pass keeps for its backward pass.
+
+    inputs: a batch as the module gets it, [B, ...].
+    """
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() not in own:
+            kept[memory.data_ptr()] = memory.nbytes()
+        return tensor
+
+    with isolated(0), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = module(inputs.clone())
+    del outputs  # only now, so that no other tensor got the memory of one that is counted
+    return sum(kept.values()) / len(inputs)
+
+
 def memory_format(module: nn.Module, inputs: Tensor, batch_size: int) -> torch.memory_format:
     """The memory order of images and convolution weights in which training is faster.
 
