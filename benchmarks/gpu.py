@@ -156,7 +156,7 @@ def models(machine: Machine) -> Iterator[Row]:
                             compute=compute,
                         )
                     )
-                    batched = executor.worker.trainer.batched
+                    batched = executor.worker.trainer.batched is not None
                     yield {**row, "batched": batched, "ms a round of one step": 1e3 * taken[2]}
                 except Exception as error:
                     yield {**row, **described(error)}

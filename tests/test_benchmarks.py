@@ -51,11 +51,13 @@ def test_an_error_in_a_block_of_the_gpu_benchmark_loses_no_other(monkeypatch, tm
     monkeypatch.syspath_prepend(FOLDER)
     gpu, out = import_module("gpu"), tmp_path / "rows.jsonl"
     monkeypatch.setitem(gpu.BLOCKS, "missing", None)  # in this process alone
-    arguments = ["gpu.py", "missing", "copies", "--device", "cpu", "--out", str(out)]
+    arguments = ["gpu.py", "missing", "models", "copies", "--device", "cpu", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", arguments)
     gpu.main()
     _, failed, *rows = map(json.loads, out.read_text().splitlines())
     assert failed["block"] == "missing" and failed["ended by"] == "exit status 1"
+    models = [rows.pop(0) for _ in range(17)]  # of four models, two precisions, one client or three
+    assert all(row["block"] == "models" and "error" not in row for row in models)
     assert [row["block"] for row in rows] == ["copies"] * 5 and all(
         row["ms"] > 0 for row in rows[:4]
     )
