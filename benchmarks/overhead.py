@@ -3,12 +3,12 @@
     python benchmarks/overhead.py [--rounds 60] [--phases]
 
 Runs FedSMU and FedAvg over Ray (2 client actors) and inline, with LeNet and 10 clients per round,
-and with 1000 tiny clients per round (Linear 64 -> 10). Local training is replaced by a function
-that does not train and returns the model scaled by 1.0001; everything else is real: states, signs,
-messages, checks, sums, the server step. Prints the median, minimum and maximum of the rounds in
-milliseconds. The first 30 rounds are not counted: in these, clients get their first states, in
-memory that is touched for the first time. With --phases, each case is followed by a table of where
-its time goes, as `train --profile` prints it.
+an MLP and 50 of 500 clients, and 1000 tiny clients per round (Linear 64 -> 10). Local training is
+replaced by a function that does not train and returns the model scaled by 1.0001; everything else
+is real: states, signs, messages, checks, sums, the server step. Prints the median, minimum and
+maximum of the rounds in milliseconds. The first 30 rounds are not counted: in these, clients get
+their first states, in memory that is touched for the first time. With --phases, each case is
+followed by a table of where its time goes, as `train --profile` prints it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,15 @@ WORK = {
         },
         "model": {"name": "lenet"},
         "federation": {"cohort": 10},
+    },
+    "MLP, d = 199,210, n = 50": {
+        "data": {
+            "dataset": "synthetic",
+            "clients": 500,
+            "options": {"shape": [1, 28, 28], "train": 30_000, "test": 10},
+        },
+        "model": {"name": "mlp", "hidden": [200, 200]},
+        "federation": {"cohort": 50},
     },
     "Linear 64 -> 10, n = 1000": {
         "data": {"dataset": "synthetic", "clients": 1000, "options": {"train": 20_000, "test": 10}},
