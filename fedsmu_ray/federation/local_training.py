@@ -284,9 +284,9 @@ class GroupSolver:
                 inputs = flip_and_crop(inputs, key, k)
             count = sizes[:, steps, None]
             weight = ((slot < count) / count).to(inputs.device)
-            for n, *batch in zip(longest[steps], *(t.unbind(1) for t in (inputs, targets, weight))):
-                x, y, w = (t[:, :n] for t in batch)
-                yield x, y, w
+            parts = zip(longest[steps], inputs.unbind(1), targets.unbind(1), weight.unbind(1))
+            for n, x, y, w in parts:
+                yield (x, y, w) if n == len(slot) else (x[:, :n], y[:, :n], w[:, :n])
 
     def _check_numbers(self, v: Tensor) -> None:
         """Raise ClientError for a client whose row of v [C, P] holds NaN."""

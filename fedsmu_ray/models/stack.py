@@ -68,9 +68,9 @@ class Stack:
         """
         values = self._values(params, inputs)
         logits = torch.log_softmax(values[-1], -1)
-        losses = -(logits.gather(-1, targets[..., None])[..., 0] * weight).sum(-1)
-        labels = torch.arange(logits.shape[-1], device=logits.device)
-        g = (logits.exp() - (targets[..., None] == labels).float()) * weight[..., None]
+        g = torch.zeros_like(logits).scatter_(-1, targets[..., None], -weight[..., None])
+        losses = (logits * g).sum((1, 2))
+        g = _aten._log_softmax_backward_data(g, logits, -1, logits.dtype)
         gradient = list(params)
         for layer, x, y in zip(self.layers[::-1], values[-2::-1], values[::-1]):
             if layer.activation is not None:
