@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.numerics import streams
 
 
-def local_steps(sizes: Tensor, epochs: int, batch_size: int) -> Tensor:
+def local_steps(sizes: streams.T, epochs: int, batch_size: int) -> streams.T:
     """K_i, the local steps of clients with `sizes` samples in one round, int64 [C]."""
     return epochs * -(-sizes // batch_size)
 
@@ -34,17 +35,20 @@ class Batches:
         batch is kept. The steps of a client follow each other without gaps, so they are the same
         in any group.
         """
-        samples, starts = partition.sizes[clients], partition.starts[clients]
+        chosen = clients.numpy()
+        samples, starts = partition.sizes.numpy()[chosen], partition.starts.numpy()[chosen]
         steps = local_steps(samples, epochs, batch_size)
-        order = streams.permutations(streams.keys(seed, "batches", round, clients), epochs, samples)
-        step, in_epoch = torch.arange(int(steps.max())), (steps // epochs)[:, None]
+        order = streams.permutations(streams.keys(seed, "batches", round, chosen), epochs, samples)
+        longest = order.shape[-1]
+        step, in_epoch = np.arange(steps.max()), (steps // epochs)[:, None]
         epoch, first = step // in_epoch, step % in_epoch * batch_size  # [C, K]
-        sizes = (samples[:, None] - first).clamp(max=batch_size) * (epoch < epochs)
-        slot = torch.arange(min(batch_size, order.shape[-1]))
-        present = slot < sizes[..., None]  # [C, K, B]
-        place = torch.where(
-            present, epoch[..., None] * order.shape[-1] + first[..., None] + slot, 0
-        )
-        sample = order.flatten(1).gather(1, place.flatten(1)).view_as(place)
-        index = partition.indices[starts[:, None, None] + sample]
-        return Batches(torch.where(present, index, 0), sizes, steps)
+        sizes = np.minimum(samples[:, None] - first, batch_size) * (epoch < epochs)
+        slot = np.arange(min(batch_size, longest))
+        absent = slot >= sizes[..., None]  # [C, K, B]
+        place = (epoch * longest + first)[..., None] + slot
+        place[absent] = 0
+        order = order.reshape(len(chosen), -1) + starts[:, None]
+        rows = np.arange(len(chosen))[:, None, None]
+        index = partition.indices.numpy()[order[rows, place]]
+        index[absent] = 0
+        return Batches(*map(torch.from_numpy, (index, sizes, steps)))

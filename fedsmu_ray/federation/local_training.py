@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,7 +77,8 @@ class GroupSolver:
 
             return step
 
-        self._descend(y, start)
+        terms = prox or local.clip_norm is not None or local.weight_decay
+        self._descend(y, start, is_plain=correction is None and not terms)
         self._check_finite(y)
         return y
 
@@ -195,18 +197,23 @@ class GroupSolver:
         whole = part.is_cuda and part.dim() == 2
         return [part] if whole else self.trainer.layout.views(part)
 
-    def _descend(self, y: Tensor, start: Callable[[Rows], LocalStep]) -> None:
+    @torch.no_grad()
+    def _descend(
+        self, y: Tensor, start: Callable[[Rows], LocalStep], is_plain: bool = False
+    ) -> None:
         """Train the models y [C, P] in place, and note the mean losses.
 
-        start: makes the step for some rows of the group.
+        start: makes the step for some rows of the group. is_plain: whether it only subtracts the
+        gradient times the learning rate.
         """
         trainer, count = self.trainer, len(y)
         batches = trainer.batches(self.round, self.clients)
         if trainer.trains_together(batches.steps):
-            total = self._descend_together(y, slice(0, count), batches, start)
-        elif trainer.batched and trainer.batched.is_stack:
+            total = self._descend_together(y, slice(0, count), batches, start, is_plain)
+        elif trainer.batched and trainer.batched.stack:
             rows = (slice(i, i + 1) for i in range(count))
-            total = torch.cat([self._descend_together(y, row, batches, start) for row in rows])
+            train = partial(self._descend_together, y, batches=batches, start=start)
+            total = torch.cat([train(group=row, is_plain=is_plain) for row in rows])
         else:
             alone = [self._descend_alone(y, i, batches, start(i)) for i in range(count)]
             total = torch.stack(alone)
@@ -222,17 +229,21 @@ class GroupSolver:
         total = torch.zeros((), device=y.device)
         rows, stop = slice(row, row + 1), int(batches.steps[row])
         for inputs, targets, _ in self._samples(batches, rows, 0, stop):
-            loss = trainer.loss(inputs[0], targets[0])
-            h = gradient(loss, trainer.params)
-            with torch.no_grad():
-                step(trainer.params, h)
-                total += loss.detach()
-        with torch.no_grad():
-            torch._foreach_copy_(own, trainer.params)
+            with torch.enable_grad():
+                loss = trainer.loss(inputs[0], targets[0])
+                h = gradient(loss, trainer.params)
+            step(trainer.params, h)
+            total += loss.detach()
+        torch._foreach_copy_(own, trainer.params)
         return total
 
     def _descend_together(
-        self, y: Tensor, group: slice, batches: Batches, start: Callable[[Rows], LocalStep]
+        self,
+        y: Tensor,
+        group: slice,
+        batches: Batches,
+        start: Callable[[Rows], LocalStep],
+        is_plain: bool,
     ) -> Tensor:
         """Train some of the models y [C, P] in one computation; returns sums of their losses, [R].
 
@@ -241,7 +252,8 @@ class GroupSolver:
         trainer, steps, first = self.trainer, batches.steps[group], 0
         assert trainer.batched is not None
         assert (steps.diff() <= 0).all(), "clients are not in descending order of size"
-        may_draw = trainer.is_users and not trainer.batched.is_stack
+        stack = trainer.batched.stack
+        may_draw = trainer.is_users and not stack
         before = isolation.generator_states() if may_draw else None
         total = torch.zeros(len(steps), device=y.device)
         for stop in sorted(set(steps.tolist())):
@@ -250,12 +262,14 @@ class GroupSolver:
             params = [p.detach().requires_grad_() for p in trainer.layout.views(y[rows])]
             own, step = self._pieces(y, rows) if y.is_cuda else params, start(rows)
             for batch in self._samples(batches, rows, first, stop):
+                if is_plain and stack:
+                    total[:count] += stack.sgd_step(params, *batch, trainer.local.lr)
+                    continue
                 losses, h = trainer.batched.gradient(params, *batch)
-                with torch.no_grad():
-                    if y.is_cuda:
-                        h = [torch.cat([g.reshape(count, -1) for g in h], 1)]
-                    step(own, h)
-                    total[:count] += losses
+                if y.is_cuda:
+                    h = [torch.cat([g.reshape(count, -1) for g in h], 1)]
+                step(own, h)
+                total[:count] += losses
             first = stop
         if before is not None and isolation.generator_states() != before:
             raise ClientError(

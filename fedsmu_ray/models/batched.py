@@ -39,7 +39,7 @@ class Batched:
 
     gradient: Gradient
     least: float  # clients that have to train at once for it to be faster than one by one
-    is_stack: bool = False  # then it is also the fastest way to train one client
+    stack: Stack | None = None  # then it is also the fastest way to train one client
 
 
 def batched(module: nn.Module, inputs: Tensor, bfloat16: bool = False) -> Batched | None:
@@ -58,7 +58,7 @@ def batched(module: nn.Module, inputs: Tensor, bfloat16: bool = False) -> Batche
     on_cpu = inputs.device.type == "cpu"
     stack = None if bfloat16 else Stack.of(module)
     if stack and _agrees(stack.gradient, module, inputs):
-        return Batched(stack.gradient, _least(module, inputs, *_STACK), is_stack=True)
+        return Batched(stack.gradient, _least(module, inputs, *_STACK), stack)
     if on_cpu and any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules()):
         return None
     least = _least(module, inputs, *_VECTORIZED)
@@ -81,11 +81,12 @@ def vectorized(module: nn.Module, bfloat16: bool = False) -> Gradient:
     def compute(
         params: Pieces, inputs: Tensor, targets: Tensor, weight: Tensor
     ) -> tuple[Tensor, Pieces]:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
-            outputs = widened(forward(layout.named(params), inputs))
-        loss = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-        losses = (loss.view(targets.shape) * weight).sum(-1)
-        return losses.detach(), gradient(losses.sum(), params)
+        with torch.enable_grad():
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
+                outputs = widened(forward(layout.named(params), inputs))
+            loss = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
+            losses = (loss.view(targets.shape) * weight).sum(-1)
+            return losses.detach(), gradient(losses.sum(), params)
 
     return compute
 

@@ -12,10 +12,14 @@ int64 arithmetic wraps around, so the words are the same on every device. The ra
 from __future__ import annotations
 
 import zlib
+from typing import TypeVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Words = NDArray[np.int64]
+T = TypeVar("T", Tensor, Words)  # int64 arithmetic wraps around in both
 
 
 def _signed(word: int) -> int:
@@ -24,17 +28,17 @@ def _signed(word: int) -> int:
 
 
 GAMMA = _signed(0x9E3779B97F4A7C15)
-_WORD = (1 << 64) - 1
+_WORD, _LAST = (1 << 64) - 1, (1 << 63) - 1
 MIX1 = _signed(0xBF58476D1CE4E5B9)
 MIX2 = _signed(0x94D049BB133111EB)
 
 
-def _shift(z: Tensor, bits: int) -> Tensor:
+def _shift(z: T, bits: int) -> T:
     """Logical (zero-filling) right shift of int64."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(z: Tensor) -> Tensor:
+def _mix(z: T) -> T:
     z = (z ^ _shift(z, 30)) * MIX1
     z = (z ^ _shift(z, 27)) * MIX2
     return z ^ _shift(z, 31)
@@ -48,7 +52,7 @@ def _mixed(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def keys(seed: int, stream: str, round: int, clients: Tensor) -> Tensor:
+def keys(seed: int, stream: str, round: int, clients: T) -> T:
     """One int64 key per client, in the shape of `clients` (int64)."""
     key = 0
     for word in (seed, zlib.crc32(stream.encode()), round):
@@ -56,24 +60,24 @@ def keys(seed: int, stream: str, round: int, clients: Tensor) -> Tensor:
     return _mix((clients ^ _signed(key)) + GAMMA)
 
 
-def words(key: Tensor, index: Tensor) -> Tensor:
+def words(key: T, index: T) -> T:
     """Random int64 words: word `index` of every stream `key`; the two broadcast."""
     return _mix(key + (index + 1) * GAMMA)
 
 
-def permutations(key: Tensor, epochs: int, sizes: Tensor) -> Tensor:
+def permutations(key: Words, epochs: int, sizes: Words) -> Words:
     """A permutation of range(sizes[c]) for every epoch and every stream c of `key` [C].
 
     Returns int64 [C, epochs, max(sizes)]; entry j is meaningful for j < sizes[c]. The sort key of
     sample j is word (epoch << 32) + j of the stream, so the permutations of a client do not depend
     on its group.
     """
-    longest = int(sizes.max())
-    sample = torch.arange(longest, device=key.device)
-    epoch = torch.arange(epochs, device=key.device) << 32
-    order = words(key[:, None, None], epoch[None, :, None] + sample)
-    order = order.masked_fill(sample >= sizes[:, None, None], torch.iinfo(torch.int64).max)
-    return torch.sort(order, dim=-1, stable=True).indices
+    sample = np.arange(sizes.max())
+    epoch = np.arange(epochs)[:, None] << 32
+    order = words(key[:, None, None], epoch + sample)
+    if sizes.min() < len(sample):
+        order[np.broadcast_to(sample >= sizes[:, None, None], order.shape)] = _LAST
+    return order.argsort(-1, kind="stable")
 
 
 def host_generator(seed: int, stream: str, round: int = 0) -> np.random.Generator:

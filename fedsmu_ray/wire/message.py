@@ -17,6 +17,7 @@ what the receiver's own configuration asks for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,6 +45,7 @@ _COMMON = [
 _FIELD = [("name", "S5"), ("codec", "u1"), ("elements", "<u4"), ("length", "<u4")]
 
 
+@cache
 def _header_dtype(fields: int) -> np.dtype[np.void]:
     return np.dtype([*_COMMON, ("table", np.dtype(_FIELD), (fields,))])
 

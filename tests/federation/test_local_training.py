@@ -1,5 +1,6 @@
 """Local training: the solver's arithmetic, groups compared with single clients, and errors."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -44,9 +45,9 @@ def reference(trainer, round, client):
     local, data = trainer.local, trainer.data
     module = Problem.of(parse(plain())).module()
     optimizer = torch.optim.SGD(module.parameters(), lr=local.lr)
-    key = streams.keys(trainer.seed, "batches", round, torch.tensor([client]))
+    key = streams.keys(trainer.seed, "batches", round, np.array([client]))
     own = trainer.partition.of(client)
-    for epoch in streams.permutations(key, local.epochs, torch.tensor([len(own)]))[0]:
+    for epoch in streams.permutations(key, local.epochs, np.array([len(own)]))[0]:
         for batch in own[epoch].split(local.batch_size):
             inputs, targets = data.batch(batch)
             optimizer.zero_grad()

@@ -96,5 +96,5 @@ def test_how_many_clients_it_takes():
     assert batched.batched(mlp(nn.ReLU()), PLAIN).least == 2
     assert batched.batched(mlp(nn.LayerNorm(5)), PLAIN).least == 5
     large = batched.batched(nn.Linear(400, 400), torch.zeros(2, 400))
-    assert large.is_stack and large.least == inf
-    assert batched.batched(mlp(nn.ReLU()), PLAIN, bfloat16=True).is_stack is False
+    assert large.stack and large.least == inf
+    assert batched.batched(mlp(nn.ReLU()), PLAIN, bfloat16=True).stack is None

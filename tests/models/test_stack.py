@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fedsmu_ray.models.stack import Stack
+from fedsmu_ray.numerics.parameters import Layout
 from tests.models.test_batched import check_gradient, mlp
 
 STACKS = {
@@ -20,6 +21,20 @@ STACKS = {
 def test_the_gradient_is_that_of_autograd(name):
     module = STACKS[name]()
     check_gradient(Stack.of(module).gradient, module)
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_step_subtracts_the_gradient(name):
+    module = STACKS[name]()
+    layout, draw = Layout.of(module), torch.Generator().manual_seed(1)
+    before = torch.randn(3, layout.dim, generator=draw)
+    after = before.clone()
+    batch = torch.randn(3, 4, 6, generator=draw), torch.tensor([[0, 2, 1, 1]] * 3)
+    stack, weight = Stack.of(module), torch.tensor([[0.25] * 4, [0.5, 0.5, 0, 0], [1, 0, 0, 0]])
+    losses, gradient = stack.gradient(layout.views(before), *batch, weight)
+    assert torch.equal(stack.sgd_step(layout.views(after), *batch, weight, 0.3), losses)
+    moved = torch.cat([g.reshape(3, -1) for g in gradient], 1)
+    torch.testing.assert_close(after, before - 0.3 * moved)
 
 
 def test_images_are_flattened():
