@@ -21,7 +21,7 @@ from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.dry_run import check_model
 from fedsmu_ray.models import checks, probes, registry
-from fedsmu_ray.models.costs import activations
+from fedsmu_ray.models.costs import Costs, activations
 from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import isolation, parameters, streams
 from fedsmu_ray.wire.base import Fields
@@ -29,7 +29,7 @@ from fedsmu_ray.wire.codecs import Float32
 
 SHARD_BYTES = 4 << 20  # client states that share one object
 CACHED_PARAMETERS = 1 << 20  # of a group's models, which a core's cache can hold
-OVERHEAD_PARAMETERS = 1 << 16  # of a group's models, below which a task is mostly overhead
+TASK_MULTIPLICATIONS = 3e7  # of a group's forward passes (some 5 ms): less is not worth a task
 GROUPS_PER_ROUND = 4  # that keep several actors busy
 GPU_BYTES = 8 << 30  # of a card's memory that its groups may fill: half of a small card
 GPU_VECTORS = 8  # [P] of a client: model, gradient, state, upload, and copies of them
@@ -209,12 +209,14 @@ class Problem:
         if compute.gpus_per_actor:
             return self._group_size_on_gpu
         bfloat16 = compute.precision == "bfloat16"
-        batched = self.probed.batched(self.module(), self.sample, bfloat16)
+        module, sample = self.module(), self.sample
+        batched = self.probed.batched(module, sample, bfloat16)
         if batched is None or batched.least == inf:
             return 1
-        fitting, worthwhile = CACHED_PARAMETERS // self.dim, OVERHEAD_PARAMETERS // self.dim
-        wanted = max(-(-cohort // GROUPS_PER_ROUND), worthwhile)
-        return max(1, min(fitting, cohort, wanted))
+        samples = self.config.local.epochs * float(self.partition.sizes.float().mean())
+        client = max(1.0, Costs.of(module, sample).products * samples)
+        wanted = max(-(-cohort // GROUPS_PER_ROUND), int(TASK_MULTIPLICATIONS / client))
+        return max(1, min(CACHED_PARAMETERS // self.dim, cohort, wanted))
 
     @property
     def _group_size_on_gpu(self) -> int:
