@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,22 @@ from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.executors.ray_executor import RayExecutor
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import Executor
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_idle_gpus(groups: int, size: int, actors: int) -> None:
+    """Log a warning if a round has fewer groups (of `size` clients) than `actors` have room."""
+    if groups < actors:
+        log.warning(
+            "GPUs stay idle: they have room for %d client actors, but a round has only %d client "
+            "group%s, of up to %d clients; set compute.clients_per_task to less than %d",
+            actors,
+            groups,
+            "s" if groups > 1 else "",
+            size,
+            size,
+        )
 
 
 class RayBackend:
@@ -28,6 +45,9 @@ class RayBackend:
             groups = -(-problem.config.federation.cohort // problem.group_size)
             self.check(compute, address)
             count = compute.actors or min(groups, ray_cluster.fitting_actors(compute))
+            if compute.gpus_per_actor:
+                room = max(count, ray_cluster.fitting_actors(compute))
+                warn_of_idle_gpus(groups, problem.group_size, room)
             executor = RayExecutor(compute, count)
             try:
                 executor.load(problem)
