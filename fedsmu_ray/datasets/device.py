@@ -27,12 +27,9 @@ class DeviceData:
             std = torch.tensor(dataset.std, device=device)
             self.factor = (1 / (dataset.scale * std))[:, None, None]
             self.offset = (mean / std)[:, None, None]
-
-    @property
-    def samples_ahead(self) -> int:
-        """How many samples to look up at once: what a core's cache can hold, or a GPU spare."""
-        room = PREFETCHED_BYTES if self.device.type == "cpu" else PREFETCHED_BYTES_OF_GPU
-        return room // self.test_batch(0, 1)[0].nbytes
+        # How many samples to look up at once: what a core's cache can hold, or a GPU spare.
+        room = PREFETCHED_BYTES if device.type == "cpu" else PREFETCHED_BYTES_OF_GPU
+        self.samples_ahead = room // max(1, self._prepared(self.train_x[:1]).nbytes)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Training samples in the form the model takes, and their labels.

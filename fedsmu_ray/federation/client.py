@@ -147,12 +147,19 @@ class ClientWorker:
 
     @measured("states")
     def _stack(self, states: Sequence[Arrays | None]) -> dict[str, Tensor]:
-        """States of a group as [C, P] tensors."""
-        fresh = self.method.client_init(self.initial)
-        return {
-            name: torch.stack([as_tensor(s[name]).to(self.device) if s else first for s in states])
-            for name, first in fresh.items()
-        }
+        """States of a group as [C, P] tensors.
+
+        They are copies, unless one client trains by the package's own code, which changes no state
+        in place.
+        """
+        new = any(state is None for state in states)
+        fresh = self.method.client_init(self.initial) if new else {}
+        stacked = {}
+        for name in self.state_names:
+            rows = [as_tensor(s[name]).to(self.device) if s else fresh[name] for s in states]
+            alone = len(rows) == 1 and not self.problem.runs_user_code
+            stacked[name] = rows[0][None] if alone else torch.stack(rows)
+        return stacked
 
     @measured("states")
     def _shards(self, state: Mapping[str, Tensor], clients: int) -> list[Shard]:

@@ -77,6 +77,8 @@ def test_read_only_arrays_become_tensors_without_a_copy():
     assert parameters.as_tensor(array).data_ptr() == array.ctypes.data
 
 
-@pytest.mark.parametrize("value, finite", [(1e38, True), (np.nan, False), (-np.inf, False)])
+@pytest.mark.parametrize(
+    "value, finite", [(1e38, True), (3e38, True), (np.nan, False), (-np.inf, False)]
+)
 def test_nan_and_infinities_are_not_finite(value, finite):
-    assert parameters.is_finite(torch.tensor([0.0, value, 1.0])) is finite
+    assert parameters.is_finite(torch.tensor([0.0, value, value, 1.0])) is finite
