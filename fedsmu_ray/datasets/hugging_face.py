@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -17,10 +18,14 @@ from pydantic import Field
 from fedsmu_ray.datasets.arrays import from_arrays
 from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.mapped import RowWriter, space_needed
 from fedsmu_ray.datasets.pixels import ignored, pixels
+from fedsmu_ray.datasets.progress import SILENT, progress
 from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+CHUNK = 256  # images written at a time
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,43 @@ def _images(split: Any, column: str, where: str) -> NDArray[np.uint8]:
     """Images of one size as uint8 [N, C, H, W]: C is 1 if all of them are gray, else 3."""
     if not len(split):
         raise ConfigError([f"{where}: it is empty"])
-    rows, images = split.select_columns([column]), np.empty((0, 1, 0, 0), np.uint8)
     left_out: Counter[str] = Counter()
+    pending, shape = list[NDArray[np.uint8]](), (0, 0, 0)
+    with (
+        ExitStack() as stack,
+        progress(f"decoding {len(split):,} images of {where}", len(split), SILENT) as advance,
+    ):
+        writer = stack.enter_context(RowWriter())
+        for i, decoded in enumerate(_decoded(split, column, left_out, where)):
+            shape = shape if i else decoded.shape
+            if decoded.shape[1:] != shape[1:]:
+                raise ConfigError(
+                    [
+                        f"{where}: image {i} is {decoded.shape[2]}x{decoded.shape[1]} pixels, the "
+                        f"others are {shape[2]}x{shape[1]}; resize all images to one size"
+                    ]
+                )
+            if len(decoded) > shape[0]:  # the first image in color
+                gray, writer = writer, stack.enter_context(RowWriter())
+                _write_in_color(gray, pending, writer)
+                pending, shape = [], decoded.shape
+            pending.append(np.broadcast_to(decoded, shape))
+            if len(pending) == CHUNK or i == len(split) - 1:
+                with space_needed():
+                    writer.append(np.stack(pending))
+                advance(len(pending))
+                pending = []
+        images = writer.array()
+    for what, count in left_out.items():
+        log.warning("%s: %s: %d", where, what, count)
+    return images
+
+
+def _decoded(
+    split: Any, column: str, left_out: Counter[str], where: str
+) -> Iterator[NDArray[np.uint8]]:
+    """Every image, uint8 [1 or 3, H, W]; counts in `left_out` what of images is ignored."""
+    rows = split.select_columns([column])
     for i in range(len(split)):
         try:
             image = rows[i][column]
@@ -140,22 +180,17 @@ def _images(split: Any, column: str, where: str) -> NDArray[np.uint8]:
             raise ConfigError(
                 [f"{where}: {column} of row {i} is not a readable image ({error}); remove the row"]
             ) from error
-        decoded = decoded[None] if decoded.ndim == 2 else decoded.transpose(2, 0, 1)
-        if i == 0:
-            images = np.empty((len(split), *decoded.shape), np.uint8)
-        if decoded.shape[1:] != images.shape[2:]:
-            raise ConfigError(
-                [
-                    f"{where}: image {i} is {decoded.shape[2]}x{decoded.shape[1]} pixels, the "
-                    f"others are {images.shape[3]}x{images.shape[2]}; resize all images to one size"
-                ]
-            )
-        if len(decoded) > images.shape[1]:  # the first image in color
-            images = np.repeat(images, len(decoded), axis=1)
-        images[i] = decoded
-    for what, count in left_out.items():
-        log.warning("%s: %s: %d", where, what, count)
-    return images
+        yield decoded[None] if decoded.ndim == 2 else decoded.transpose(2, 0, 1)
+
+
+def _write_in_color(gray: RowWriter, more: list[NDArray[np.uint8]], color: RowWriter) -> None:
+    """Write gray images [1, H, W], written and not yet written, with three channels."""
+    with space_needed():
+        if more:
+            gray.append(np.stack(more))
+        written = gray.array()
+        for start in range(0, len(written), CHUNK):
+            color.append(written[start : start + CHUNK].repeat(3, axis=1))
 
 
 def _pixels(image: Any) -> NDArray[np.uint8]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from fedsmu_ray.datasets import cache
 from fedsmu_ray.datasets.dataset import Dataset, checked, moments
 from fedsmu_ray.datasets.folders import named_errors, report_skipped, visible
 from fedsmu_ray.datasets.pixels import ignored, pixels, rgb
+from fedsmu_ray.datasets.progress import SILENT, progress
 from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -26,8 +25,6 @@ log = logging.getLogger(__name__)
 # Formats that Pillow knows by name but cannot decode alone, and one of arrays without a range.
 NOT_IMAGES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
 CHUNK = 256  # images decoded between two updates of the progress display
-SILENT = 2000  # no progress display for so few images
-LINE_EVERY_S = 10.0  # between progress lines of a display that is not a terminal
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,8 @@ def decoded(name: str, root: Path, train: ImageList, test: ImageList, classes: i
 
     def write_arrays(folder: Path) -> dict[str, Any]:
         left_out: dict[str, list[str]] = {}
-        with _progress(f"decoding {len(labeled):,} images of {root}", len(labeled)) as advance:
+        what = f"decoding {len(labeled):,} images of {root}"
+        with progress(what, len(labeled), SILENT, "once; then they are cached") as advance:
             for split, images in (("train", train), ("test", test)):
                 shape = (len(images.files), 3, height, width)
                 x = np.lib.format.open_memmap(folder / f"{split}_x.npy", "w+", np.uint8, shape)
@@ -153,46 +151,3 @@ def _read(file: str) -> tuple[NDArray[np.uint8], list[str]]:
         raise ConfigError(
             [f"data.root: {file} is not a readable image ({what}); replace or remove it"]
         ) from error
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show progress on stderr; yields advance(count).
-
-    A bar on a terminal, lines at intervals elsewhere, nothing for a few images.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(
-        stderr=True, markup=False, emoji=False, highlight=False, quiet=total <= SILENT
-    )
-    done, last_line = 0, time.monotonic()
-    if not console.is_terminal:
-        console.print(f"{what} (once; then they are cached)", soft_wrap=True)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal or total <= SILENT,
-    ) as bar:
-        task = bar.add_task(what, total=total)
-
-        def advance(count: int) -> None:
-            nonlocal done, last_line
-            done += count
-            bar.update(task, completed=done)
-            if not console.is_terminal and time.monotonic() - last_line > LINE_EVERY_S:
-                console.print(f"{what}: {done:,}", soft_wrap=True)
-                last_line = time.monotonic()
-
-        yield advance

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,10 +25,13 @@ from fedsmu_ray.datasets.conversion import as_array
 from fedsmu_ray.datasets.dataset import Dataset, checked
 from fedsmu_ray.datasets.folders import report_skipped, shortened, visible
 from fedsmu_ray.datasets.labels import classes_of, vector
+from fedsmu_ray.datasets.mapped import RowWriter, space_needed
+from fedsmu_ray.datasets.progress import progress
 from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+SILENT_MB = 50  # no progress display for files of so many megabytes
 # LEAF's 80 symbols, in its order; the index of a symbol is its token.
 ALPHABET = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz}"
 
@@ -117,33 +121,50 @@ def _read_split(folder: Path, alphabet: str) -> _Split:
         raise ConfigError(
             [f"data.root: {folder} has no *.json files; a LEAF data set needs train/ and test/"]
         )
-    codes = np.full(0x110000, -1, np.int64)  # token of every Unicode code point
-    codes[[ord(c) for c in alphabet]] = np.arange(len(alphabet))
-    xs: list[NDArray[Any]] = []
     ys: list[NDArray[Any]] = []
-    users: set[str] = set()
-    for file in files:
-        for user, samples in _users(file):
-            where = f"data.root: {file}, user {user}"
-            if user in users:
-                raise ConfigError(
-                    [f"{where}: the user is in the folder twice; remove one of the files"]
-                )
-            x, y = _user_arrays(samples, codes, alphabet, where)
-            if xs and _form(x, y) != _form(xs[0], ys[0]):
+    with RowWriter() as xs:
+        form = ""
+        for where, x, y in _all_users(files, alphabet, f"reading {folder}"):
+            form = form or _form(x, y)
+            if _form(x, y) != form:
                 raise ConfigError(
                     [
-                        f"{where}: samples are {_form(x, y)}, those before {_form(xs[0], ys[0])}; "
-                        "all samples must have the same shape and type"
+                        f"{where}: samples are {_form(x, y)}, those before {form}; all samples "
+                        "must have the same shape and type"
                     ]
                 )
-            users.add(user)
-            xs.append(x)
+            with space_needed():
+                xs.append(x)
             ys.append(y)
-    if not xs:
-        raise ConfigError([f"data.root: {folder}: no user has samples; fetch or generate it again"])
-    clients = np.repeat(np.arange(len(ys)), [len(y) for y in ys])
-    return _Split(np.concatenate(xs), np.concatenate(ys), clients)
+        if not ys:
+            message = f"data.root: {folder}: no user has samples; fetch or generate it again"
+            raise ConfigError([message])
+        clients = np.repeat(np.arange(len(ys)), [len(y) for y in ys])
+        return _Split(xs.array(), np.concatenate(ys), clients)
+
+
+def _all_users(
+    files: list[Path], alphabet: str, what: str
+) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+    """Every user with samples: where it is, its samples and its labels.
+
+    what: the name of the progress display, in megabytes.
+    """
+    codes = np.full(0x110000, -1, np.int64)  # token of every Unicode code point
+    codes[[ord(c) for c in alphabet]] = np.arange(len(alphabet))
+    sizes = [file.stat().st_size >> 20 for file in files]
+    users: set[str] = set()
+    with progress(f"{what} (MB)", sum(sizes), SILENT_MB) as advance:
+        for file, size in zip(files, sizes):
+            for user, samples in _users(file):
+                where = f"data.root: {file}, user {user}"
+                if user in users:
+                    raise ConfigError(
+                        [f"{where}: the user is in the folder twice; remove one of the files"]
+                    )
+                users.add(user)
+                yield where, *_user_arrays(samples, codes, alphabet, where)
+            advance(size)
 
 
 def _form(x: NDArray[Any], y: NDArray[Any]) -> str:

@@ -36,11 +36,22 @@ class RowWriter:
     def __init__(self, nbytes: int = 0) -> None:
         """nbytes: size of all rows, where it is known."""
         folder = environment.cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # small arrays do not need it
+            folder.mkdir(parents=True, exist_ok=True)
         self.file = tempfile.SpooledTemporaryFile(LARGE, dir=str(folder))  # noqa: SIM115
         if nbytes > LARGE:
-            self.file.rollover()
+            try:
+                self.file.rollover()
+            except OSError:
+                self.file.close()
+                raise
         self.rows = 0
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
 
     def append(self, block: NDArray[Any]) -> None:
         """Add rows; raises OSError if the disk is full.
@@ -58,7 +69,6 @@ class RowWriter:
             source: Any = mmap.mmap(self.file.fileno(), nbytes, access=mmap.ACCESS_READ)
         else:
             source = self.file.read()
-        self.file.close()
         return np.frombuffer(source, self.dtype).reshape(self.rows, *self.row_shape)
 
 
@@ -71,8 +81,15 @@ def converted(x: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     """x, contiguous and of this dtype; a large array that has to be copied is copied to a file."""
     if x.nbytes <= LARGE or (x.dtype == dtype and x.flags.c_contiguous):
         return np.ascontiguousarray(x, dtype)
-    try:
+    with space_needed():
         return _copied(x, dtype)
+
+
+@contextlib.contextmanager
+def space_needed() -> Iterator[None]:
+    """Have errors of writing to a file say what to do."""
+    try:
+        yield
     except OSError as error:
         raise ConfigError(
             [
@@ -121,13 +138,13 @@ def _in_file(x: NDArray[Any]) -> NDArray[Any]:
 
 def _copied(x: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     """A copy in a file; raises OSError."""
-    writer, rows = RowWriter(x.nbytes), max(1, BLOCK * len(x) // x.nbytes)
-    source = _mapping(x)
-    for start in range(0, len(x), rows):
-        writer.append(x[start : start + rows].astype(dtype, copy=False))
-        if source is not None:
-            source.madvise(mmap.MADV_DONTNEED)
-    return writer.array()
+    rows, source = max(1, BLOCK * len(x) // x.nbytes), _mapping(x)
+    with RowWriter(x.nbytes) as writer:
+        for start in range(0, len(x), rows):
+            writer.append(x[start : start + rows].astype(dtype, copy=False))
+            if source is not None:
+                source.madvise(mmap.MADV_DONTNEED)
+        return writer.array()
 
 
 def _mapping(array: Any) -> mmap.mmap | None:

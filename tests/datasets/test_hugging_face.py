@@ -1,5 +1,6 @@
 """Hugging Face data sets of images, and the error without the package `datasets`."""
 
+import mmap
 import sys
 import types
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedsmu_ray.datasets import hugging_face, mapped
 from fedsmu_ray.errors import ConfigError
 from tests.helpers.dataset_files import load, write_hugging_face
 
@@ -78,6 +80,19 @@ def test_gray_images_among_those_in_color_are_converted(save, caplog):
     assert data.train_x[0].tolist() == [GRAY.tolist()] * 3
     assert data.train_x[1, :, 0, 0].tolist() == [255, 0, 0]
     assert "split train: images with transparent pixels, whose colors are used" in caplog.text
+
+
+def test_many_images_are_kept_in_a_file_while_they_are_decoded(save, cache_folder, monkeypatch):
+    gray, color = Image.fromarray(GRAY), Image.new("RGB", (6, 5), (255, 0, 9))
+    name = save([gray, gray, gray, color, gray], [0, 1, 0, 1, 0])
+    small = load(name)
+    monkeypatch.setattr(hugging_face, "CHUNK", 2)
+    monkeypatch.setattr(mapped, "LARGE", 100)
+    large = load(name)
+    assert isinstance(mapped._mapping(large.train_x), mmap.mmap)
+    assert np.array_equal(large.train_x, small.train_x) and small.train_x.shape == (5, 3, 5, 6)
+    assert small.train_x[2].tolist() == [GRAY.tolist()] * 3
+    assert small.train_x[3, :, 0, 0].tolist() == [255, 0, 9]
 
 
 def test_rows_that_are_no_images_are_named(save):

@@ -1,12 +1,14 @@
 """LEAF's JSON files, Shakespeare among them, and the errors for broken files."""
 
 import json
+import mmap
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from fedsmu_ray.datasets import leaf, mapped
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.leaf import ALPHABET
 from fedsmu_ray.errors import ConfigError
@@ -203,3 +205,27 @@ def test_labels_that_are_not_lists_and_odd_alphabets(tmp_path):
     write_leaf(tmp_path)
     with pytest.raises(ConfigError, match="data.options.classes = 62: text has the classes of its"):
         load("leaf", tmp_path, classes=62)
+
+
+def test_many_samples_are_kept_in_a_file_while_they_are_read(
+    tmp_path, cache_folder, monkeypatch, capsys
+):
+    write_leaf(tmp_path)
+    small = load("shakespeare", tmp_path)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(mapped, "LARGE", 100)
+    monkeypatch.setattr(leaf, "SILENT_MB", -1)
+    large = load("shakespeare", tmp_path)
+    assert isinstance(mapped._mapping(large.train_x), mmap.mmap)
+    assert large.digest() == small.digest()
+    assert f"reading {tmp_path}/train (MB)" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_small_data_need_no_cache_folder(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FEDSMU_CACHE", str(tmp_path / "file" / "cache"))
+    write_leaf(tmp_path)
+    assert len(load("shakespeare", tmp_path).train_x) == 40
+    monkeypatch.setattr(mapped, "LARGE", 100)
+    with pytest.raises(ConfigError, match="has no space for the data .*set .FEDSMU_CACHE"):
+        load("shakespeare", tmp_path)

@@ -93,10 +93,11 @@ def test_without_space_the_data_stay_in_memory(all_large, cache_folder, monkeypa
 
 @pytest.mark.parametrize("blocks", [[3], [3, 0, 4], [1] * 30])
 def test_rows_written_in_blocks_are_one_array(all_large, blocks):
-    rng, writer = np.random.default_rng(0), RowWriter()
+    rng = np.random.default_rng(0)
     written = [rng.integers(9, size=(n, 2, 2)) for n in blocks]
-    for block in written:
-        writer.append(block)
-    whole = writer.array()
+    with RowWriter() as writer:
+        for block in written:
+            writer.append(block)
+        whole = writer.array()
     assert np.array_equal(whole, np.concatenate(written)) and whole.dtype == np.int64
     assert (mapped._mapping(whole) is not None) == (whole.nbytes > 100)
