@@ -147,7 +147,7 @@ def test_sweep_end_to_end(folder, home):
 
 @pytest.mark.slow
 def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, home):
-    sweep = ["tune", "small.yaml", "federation.rounds=60", "tune.concurrent=1"]
+    sweep = ["tune", "small.yaml", "federation.rounds=400", "tune.concurrent=1"]
     process = start(folder, home, *sweep)
     err = []
     for line in process.stderr:
@@ -176,9 +176,9 @@ def test_interrupted_sweep_ends_at_once_and_resumes_to_the_same_bits(folder, hom
     assert len(found) == 4 and {r.info.status for r in found} == {"FINISHED"}
     for trial in result["trials"]:
         steps = [m.step for m in client.get_metric_history(trial["run_id"], "test/accuracy")]
-        assert steps == list(range(2, 61, 2))
+        assert steps == list(range(2, 401, 2))
     cut = next(t for t in result["trials"] if t["index"] == 1)
-    same = alone(folder, cut["params"], **{"federation.rounds": 60})
+    same = alone(folder, cut["params"], **{"federation.rounds": 400})
     assert cut["model_sha256"] == same["model_sha256"]
     _, err = command(folder, home, "tune", "small.yaml", "--resume", code=2)
     assert "another configuration (differs in federation.rounds" in err

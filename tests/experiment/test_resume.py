@@ -372,7 +372,7 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
         **PLAIN,
         "name": "killed",
         "compute": {"actors": 1, "cpus_per_actor": 0.5, "clients_per_task": 2},
-        "federation": {**PLAIN["federation"], "rounds": 120},
+        "federation": {**PLAIN["federation"], "rounds": 600},
         "tracking": {},
         "checkpoint": {"every": 5, "folder": "runs"},
     }
@@ -394,7 +394,7 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
         process.send_signal(signal.SIGKILL)
     (folder,) = tmp_path.glob("runs/*")
     at = Checkpoint(folder).load().progress["progress"]["round"]
-    assert 5 <= at < 120
+    assert 5 <= at < 600
     done = subprocess.run(
         [*command, "--resume", str(folder), "--json"], **{**options, "stdout": subprocess.PIPE}
     )
@@ -412,7 +412,7 @@ def test_killed_train_command_resumes_in_its_run(tmp_path, home):
     }
     assert [
         m.step for m in points(f"sqlite:///{tmp_path}/mlflow.db", result["run_id"], "test/accuracy")
-    ] == list(range(2, 121, 2))
+    ] == list(range(2, 601, 2))
 
 
 @pytest.mark.slow
@@ -425,7 +425,7 @@ def test_a_killed_trial_process_changes_neither_the_result_nor_the_points(tmp_pa
         "name": "sweep",
         "compute": {"actors": 1, "cpus_per_actor": 0.5},
         "tracking": {},
-        "federation": {**PLAIN["federation"], "rounds": 300},
+        "federation": {**PLAIN["federation"], "rounds": 2000},
         "checkpoint": {"every": 20},
         "tune": {"space": {"algorithm.gamma1": {"grid": [0.01]}}},
     }
@@ -467,4 +467,4 @@ def test_a_killed_trial_process_changes_neither_the_result_nor_the_points(tmp_pa
     assert trial["model_sha256"] == undisturbed["model_sha256"]
     assert [
         m.step for m in points(result["tracking_uri"], trial["run_id"], "test/accuracy")
-    ] == list(range(2, 301, 2))
+    ] == list(range(2, 2001, 2))
