@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -208,12 +207,13 @@ class GroupSolver:
         """
         trainer, count = self.trainer, len(y)
         batches = trainer.batches(self.round, self.clients)
-        if trainer.trains_together(batches.steps):
-            total = self._descend_together(y, slice(0, count), batches, start, is_plain)
-        elif trainer.batched and trainer.batched.stack:
-            rows = (slice(i, i + 1) for i in range(count))
-            train = partial(self._descend_together, y, batches=batches, start=start)
-            total = torch.cat([train(group=row, is_plain=is_plain) for row in rows])
+        together = trainer.trains_together(batches.steps)
+        if together or (trainer.batched and trainer.batched.stack):
+            width = count if together else 1
+            groups = [slice(i, i + width) for i in range(0, count, width)]
+            total = torch.cat(
+                [self._descend_together(y, rows, batches, start, is_plain) for rows in groups]
+            )
         else:
             alone = [self._descend_alone(y, i, batches, start(i)) for i in range(count)]
             total = torch.stack(alone)

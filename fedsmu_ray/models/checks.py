@@ -14,7 +14,8 @@ from fedsmu_ray.numerics.isolation import isolated
 from fedsmu_ray.numerics.parameters import Layout
 
 _FIT = "change the model or the data (torchvision's models for large images: model.image_size)"
-# Wrappers that torch.func.functional_call, with which clients are trained, does not take.
+# Wrappers that torch.func.functional_call, with which modules are tried and vectorized, does not
+# take.
 _WRAPPERS = {
     torch.jit.ScriptModule: "return the module without torch.jit",
     nn.DataParallel: "return the network inside it; compute.actors trains clients in parallel",
