@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,15 +12,10 @@ from fedsmu_ray.datasets.augment import flip_and_crop
 from fedsmu_ray.errors import ClientError, LocalDivergenceError
 from fedsmu_ray.federation.batches import Batches, local_steps
 from fedsmu_ray.federation.trainer import Trainer
-from fedsmu_ray.models.batched import Pieces
+from fedsmu_ray.federation.updates import Lion, Sgd, Update
 from fedsmu_ray.numerics import isolation, passes, streams
 from fedsmu_ray.numerics.parameters import chunked, gradient, is_finite
 from fedsmu_ray.wire.base import ZeroRule
-
-Rows = int | slice  # of a group: one client, or several that train together
-# One local step: updates models in place, from gradients that it must not change. Their pieces are
-# [*shape] of one client, or [R, *shape] of several.
-LocalStep = Callable[[Pieces, Pieces], None]
 
 
 class GroupSolver:
@@ -59,25 +54,9 @@ class GroupSolver:
         local = self.trainer.local
         x = x.expand(len(self.clients), -1)
         y = x.clone()
-
-        def start(rows: Rows) -> LocalStep:
-            origin = self._pieces(x, rows) if prox else []
-            added = [] if correction is None else self._pieces(correction, rows)
-
-            def step(y: Pieces, h: Pieces) -> None:
-                if added:
-                    h = torch._foreach_add(h, added)
-                if prox:
-                    h = torch._foreach_add(h, torch._foreach_sub(y, origin), alpha=prox)
-                h = self._clipped(h, rows)
-                if local.weight_decay:
-                    h = torch._foreach_add(h, y, alpha=local.weight_decay)
-                torch._foreach_add_(y, h, alpha=-local.lr)
-
-            return step
-
-        terms = prox or local.clip_norm is not None or local.weight_decay
-        self._descend(y, start, is_plain=correction is None and not terms)
+        added = [] if correction is None else [correction]
+        update = Sgd(local.lr, local.clip_norm, local.weight_decay, prox, bool(added))
+        self._descend(y, update, [x, *added] if prox else added)
         self._check_finite(y)
         return y
 
@@ -95,26 +74,10 @@ class GroupSolver:
         Returns the sum of w over the steps (integers) and the last mu, both [C, P]. Raises
         ClientError like `sgd`.
         """
-        count, lr = len(self.clients), self.trainer.local.lr
+        count, local = len(self.clients), self.trainer.local
         y, mu = x.expand(count, -1).clone(), momentum.expand(count, -1).clone()
         total = torch.zeros_like(y)
-
-        def start(rows: Rows) -> LocalStep:
-            own, signs = self._pieces(mu, rows), self._pieces(total, rows)
-
-            def step(y: Pieces, h: Pieces) -> None:
-                h = self._clipped(h, rows)
-                w = torch._foreach_mul(own, beta1)
-                torch._foreach_add_(w, h, alpha=1 - beta1)
-                torch._foreach_sign_(w)
-                torch._foreach_mul_(own, beta2)
-                torch._foreach_add_(own, h, alpha=1 - beta2)
-                torch._foreach_add_(signs, w)
-                torch._foreach_add_(y, w, alpha=-lr)
-
-            return step
-
-        self._descend(y, start)
+        self._descend(y, Lion(local.lr, local.clip_norm, beta1, beta2), [mu, total])
         self._check_finite(y + mu)
         return total, mu
 
@@ -159,24 +122,6 @@ class GroupSolver:
 
         return chunked(draw, v)[0]
 
-    def _clipped(self, h: Pieces, rows: Rows) -> Pieces:
-        """Gradients whose global norm is at most `clip_norm`."""
-        clip = self.trainer.local.clip_norm
-        if clip is None:
-            return h
-        if isinstance(rows, int):
-            norms = [*torch._foreach_norm(h)]
-        else:
-            parts = self.trainer.layout.views(h[0]) if h[0].is_cuda else h
-            norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in parts]
-        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-        scale = (clip / (norm + 1e-6)).clamp(max=1)
-        # A norm that float32 does not hold would make the scale, and so the step, 0.
-        scale = torch.where(norm.isfinite(), scale, torch.nan)
-        if isinstance(rows, int):
-            return torch._foreach_mul(h, scale)
-        return [g * scale.view(-1, *[1] * (g.dim() - 1)) for g in h]
-
     def _check_finite(self, y: Tensor) -> None:
         if is_finite(y):
             return
@@ -187,23 +132,11 @@ class GroupSolver:
                     f"holds NaN or Inf); lower local.lr (now {self.lr}) or set local.clip_norm"
                 )
 
-    def _pieces(self, x: Tensor, rows: Rows) -> list[Tensor]:
-        """Some rows of x [C, P] in the pieces of the layout; they share its memory.
-
-        Those of several clients on a GPU are one piece, so that an operation is one launch.
-        """
-        part = x[rows]
-        whole = part.is_cuda and part.dim() == 2
-        return [part] if whole else self.trainer.layout.views(part)
-
     @torch.no_grad()
-    def _descend(
-        self, y: Tensor, start: Callable[[Rows], LocalStep], is_plain: bool = False
-    ) -> None:
+    def _descend(self, y: Tensor, update: Update, others: Sequence[Tensor]) -> None:
         """Train the models y [C, P] in place, and note the mean losses.
 
-        start: makes the step for some rows of the group. is_plain: whether it only subtracts the
-        gradient times the learning rate.
+        others: further vectors of `update`, [C, P].
         """
         trainer, count = self.trainer, len(y)
         batches = trainer.batches(self.round, self.clients)
@@ -212,63 +145,64 @@ class GroupSolver:
             width = count if together else 1
             groups = [slice(i, i + width) for i in range(0, count, width)]
             total = torch.cat(
-                [self._descend_together(y, rows, batches, start, is_plain) for rows in groups]
+                [self._descend_together([y, *others], rows, batches, update) for rows in groups]
             )
         else:
-            alone = [self._descend_alone(y, i, batches, start(i)) for i in range(count)]
+            alone = [self._descend_alone([y, *others], i, batches, update) for i in range(count)]
             total = torch.stack(alone)
         self.losses = total.cpu() / batches.steps
 
-    def _descend_alone(self, y: Tensor, row: int, batches: Batches, step: LocalStep) -> Tensor:
-        """Train one client's model in the module itself; returns the sum of its losses, []."""
-        trainer, own = self.trainer, self._pieces(y, row)
+    def _descend_alone(
+        self, vectors: Sequence[Tensor], row: int, batches: Batches, update: Update
+    ) -> Tensor:
+        """Train one client's model in the module itself; returns the sum of its losses, [].
+
+        vectors: models y [C, P], and others, of `update`.
+        """
+        trainer, cut = self.trainer, self.trainer.cut(together=False)
+        own, *others = [cut.pieces(v[row]) for v in vectors]
         # What the model draws (dropout) is a function of the client and the round.
         key = streams.keys(trainer.seed, "model", self.round, self.clients[row])
         isolation.seed_generators(int(key))
         trainer.load(own)
-        total = torch.zeros((), device=y.device)
+        total = torch.zeros((), device=trainer.data.device)
         rows, stop = slice(row, row + 1), int(batches.steps[row])
         for inputs, targets, _ in self._samples(batches, rows, 0, stop):
             with torch.enable_grad():
                 loss = trainer.loss(inputs[0], targets[0])
                 h = gradient(loss, trainer.params)
-            step(trainer.params, h)
+            update(cut, trainer.params, h, *others)
             total += loss.detach()
         torch._foreach_copy_(own, trainer.params)
         return total
 
     def _descend_together(
-        self,
-        y: Tensor,
-        group: slice,
-        batches: Batches,
-        start: Callable[[Rows], LocalStep],
-        is_plain: bool,
+        self, vectors: Sequence[Tensor], group: slice, batches: Batches, update: Update
     ) -> Tensor:
-        """Train some of the models y [C, P] in one computation; returns sums of their losses, [R].
+        """Train some of the models in one computation; returns sums of their losses, [R].
 
-        A client is left out after its last step.
+        vectors: models y [C, P], and others, of `update`. A client is left out after its last step.
         """
         trainer, steps, first = self.trainer, batches.steps[group], 0
         assert trainer.batched is not None
         assert (steps.diff() <= 0).all(), "clients are not in descending order of size"
-        stack = trainer.batched.stack
+        stack, cut = trainer.batched.stack, trainer.cut(together=True)
+        plain = stack if update.is_plain else None
         may_draw = trainer.is_users and not stack
         before = isolation.generator_states() if may_draw else None
-        total = torch.zeros(len(steps), device=y.device)
+        total = torch.zeros(len(steps), device=trainer.data.device)
         for stop in sorted(set(steps.tolist())):
             count = int((steps >= stop).sum())
             rows = slice(group.start, group.start + count)
-            params = [p.detach().requires_grad_() for p in trainer.layout.views(y[rows])]
-            own, step = self._pieces(y, rows) if y.is_cuda else params, start(rows)
+            y, *others = [cut.pieces(v[rows]) for v in vectors]
+            params = trainer.layout.views(y[0]) if cut.is_whole else y
+            params = [p.detach().requires_grad_() for p in params]
             for batch in self._samples(batches, rows, first, stop):
-                if is_plain and stack:
-                    total[:count] += stack.sgd_step(params, *batch, trainer.local.lr)
+                if plain:
+                    total[:count] += plain.sgd_step(params, *batch, trainer.local.lr)
                     continue
                 losses, h = trainer.batched.gradient(params, *batch)
-                if y.is_cuda:
-                    h = [torch.cat([g.reshape(count, -1) for g in h], 1)]
-                step(own, h)
+                update(cut, y, cut.gradient(h), *others)
                 total[:count] += losses
             first = stop
         if before is not None and isolation.generator_states() != before:

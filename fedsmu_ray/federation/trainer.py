@@ -10,6 +10,7 @@ from fedsmu_ray.config.schema import LocalConfig
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.federation.batches import Batches
+from fedsmu_ray.federation.updates import Cut
 from fedsmu_ray.models.batched import widened
 from fedsmu_ray.models.costs import memory_format
 from fedsmu_ray.models.modes import evaluating
@@ -58,6 +59,10 @@ class Trainer:
         if self.batched is None:
             return False
         return int(steps.sum()) >= self.batched.least * int(steps.max())
+
+    def cut(self, together: bool) -> Cut:
+        """How updates go over the vectors of one client, or of several that train together."""
+        return Cut(self.layout, together, together and self.data.device.type == "cuda")
 
     def batches(self, round: int, clients: Tensor) -> Batches:
         """The training batches of `clients`, int64 [C], in a round."""
