@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from types import SimpleNamespace
 
 import psutil
@@ -16,6 +16,8 @@ import pytest
 
 from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.executors import ray_watch
+from tests.helpers.brake import METHOD, Brake
+from tests.helpers.commands import command
 
 
 @pytest.fixture
@@ -92,18 +94,6 @@ def test_the_process_that_listens_on_a_socket(tmp_path):
         assert ray_watch._listening(path) == os.getpid()
 
 
-def wait_for_training(process):
-    """The processes of a command, once a client trains."""
-    until = time.monotonic() + 180
-    while time.monotonic() < until:
-        family = psutil.Process(process.pid).children(recursive=True)
-        with suppress(psutil.NoSuchProcess):  # it ends just now
-            if any("ClientActor.train" in " ".join(p.cmdline()) for p in family):
-                return family
-        time.sleep(0.2)
-    raise AssertionError("no client trains")
-
-
 def statuses(folder):
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
         return {status for (status,) in store.execute("select status from runs")}
@@ -113,19 +103,17 @@ def statuses(folder):
 @pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
 @pytest.mark.parametrize("module", ["train", "tune"])
 def test_a_killed_process_of_ray_ends_the_command_with_the_cause(tmp_path, module, victim):
-    command = [sys.executable, "-m", f"fedsmu_ray.{module}", "checkpoint.every=1"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([*command, "federation.rounds=100000"], cwd=tmp_path, **pipes)
-    try:
-        family = wait_for_training(process)
+    """While a client trains, in a run that would never end by itself."""
+    brakes = Brake(tmp_path, 1)
+    recipe = [f"algorithm.name={METHOD}", "checkpoint.every=1", "tune.baselines=[]"]
+    with command(tmp_path, module, *recipe) as process:
+        brakes.wait(process)
+        family = psutil.Process(process.pid).children(recursive=True)
         next(p for p in family if p.name() == victim).kill()
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-        process.communicate()
+        out, err = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in out + err
     assert f"error: Ray's {victim} (process " in err and "was killed (SIGKILL)" in err
     assert f"python -m fedsmu_ray.{module} --resume fedsmu_runs/quickstart-" in err
     assert statuses(tmp_path) == {"KILLED"}
-    _, alive = psutil.wait_procs(family, timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=120)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]

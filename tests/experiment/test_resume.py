@@ -6,12 +6,11 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
 
-from fedsmu_ray import load_config, run
+from fedsmu_ray import run
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import CheckpointError, ConfigError, LockedError, LostError
 from fedsmu_ray.executors.inline import InlineExecutor
@@ -28,7 +27,9 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
 from fedsmu_ray.federation.tasks import StateRef
 from fedsmu_ray.files.run_folders import RUN, begin
-from tests.helpers.tracked import points
+from tests.helpers import brake
+from tests.helpers.commands import command
+from tests.helpers.tracked import have_points, points
 
 PLAIN = {
     "data": {"clients": 20},
@@ -334,14 +335,13 @@ def test_a_run_that_is_still_alive_is_not_resumed(tmp_path):
     sha256 = run(config).summary["model_sha256"]
     (folder,) = tmp_path.iterdir()
     hold = (
-        "import sys, time; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
         "from fedsmu_ray.files.locks import folder_lock\n"
         "with folder_lock(Path(sys.argv[1]), 'it'):\n"
-        "    print('held', flush=True); time.sleep(60)"
+        "    print('held', flush=True); sys.stdin.read()"
     )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", hold, str(folder)], stdout=subprocess.PIPE, text=True
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    owner = subprocess.Popen([sys.executable, "-c", hold, str(folder)], **pipes, text=True)
     with owner:
         assert owner.stdout.readline() == "held\n"
         before = contents(folder)
@@ -365,106 +365,48 @@ def test_the_folder_of_a_trial_waits_for_the_process_before_it(tmp_path, monkeyp
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-@pytest.mark.slow
-def test_killed_train_command_resumes_in_its_run(tmp_path, home):
-    """Kill the driver (SIGKILL) during a run over Ray, resume, compare with an undisturbed run."""
-    plain = {
-        **PLAIN,
-        "name": "killed",
-        "compute": {"actors": 1, "cpus_per_actor": 0.5, "clients_per_task": 2},
-        "federation": {**PLAIN["federation"], "rounds": 600},
-        "tracking": {},
-        "checkpoint": {"every": 5, "folder": "runs"},
-    }
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain))
-    command = [sys.executable, "-m", "fedsmu_ray.train"]
-    options = {
-        "cwd": tmp_path,
-        "env": {**os.environ, "HOME": str(home)},
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
-    with subprocess.Popen([*command, "r.yaml"], **options) as process:
-        for _ in range(3000):
-            if list(tmp_path.glob("runs/*/checkpoint.json")):
-                break
-            time.sleep(0.1)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGKILL)
-    (folder,) = tmp_path.glob("runs/*")
-    at = Checkpoint(folder).load().progress["progress"]["round"]
-    assert 5 <= at < 600
-    done = subprocess.run(
-        [*command, "--resume", str(folder), "--json"], **{**options, "stdout": subprocess.PIPE}
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    undisturbed = run(
-        load_config(
-            tmp_path / "r.yaml",
-            {"compute.executor": "inline", "tracking.uri": None, "checkpoint.every": None},
-        )
-    ).summary
-    own = ("seconds", "run_id", "tracking_uri")
-    assert {k: v for k, v in result.items() if k not in own} == {
-        k: v for k, v in undisturbed.items() if k not in own
-    }
-    assert [
-        m.step for m in points(f"sqlite:///{tmp_path}/mlflow.db", result["run_id"], "test/accuracy")
-    ] == list(range(2, 601, 2))
+BRAKED = {
+    **PLAIN,
+    "algorithm": {"name": brake.METHOD, "gamma1": 0.01},
+    "compute": {"actors": 1, "cpus_per_actor": 0.5, "clients_per_task": 2},
+    "federation": {**PLAIN["federation"], "rounds": 240},
+    "tracking": {},
+    "checkpoint": {"every": 5, "folder": "runs"},
+    "tune": {"space": {"algorithm.gamma1": {"grid": [0.01]}}, "storage": "runs"},
+}
 
 
 @pytest.mark.slow
-def test_a_killed_trial_process_changes_neither_the_result_nor_the_points(tmp_path, home):
-    """Kill the process of a trial (SIGKILL): Tune restarts it from its checkpoint."""
-    import psutil
+@pytest.mark.parametrize("module", ["train", "tune"])
+def test_a_killed_process_changes_neither_the_result_nor_the_points(tmp_path, module):
+    """SIGKILL for a run over Ray that then is resumed, and for a trial that Tune starts again.
 
-    plain = {
-        **PLAIN,
-        "name": "sweep",
-        "compute": {"actors": 1, "cpus_per_actor": 0.5},
-        "tracking": {},
-        "federation": {**PLAIN["federation"], "rounds": 2000},
-        "checkpoint": {"every": 20},
-        "tune": {"space": {"algorithm.gamma1": {"grid": [0.01]}}},
-    }
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain))
-    with subprocess.Popen(
-        [sys.executable, "-m", "fedsmu_ray.tune", "r.yaml", "--json"],
-        cwd=tmp_path,
-        text=True,
-        env={**os.environ, "HOME": str(home)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        for _ in range(3000):
-            if list(tmp_path.glob("fedsmu_runs/*/checkpoint-000/checkpoint.json")):
-                break
-            time.sleep(0.1)
-        trials = [
-            p
-            for p in psutil.Process(process.pid).children(recursive=True)
-            if "".join(p.cmdline()[:1]).startswith("ray::ResourceTrainable")
-        ]
-        assert len(trials) == 1
-        trials[0].kill()
-        out, err = process.communicate(timeout=600)
+    Some points are in MLflow by then, and others are not.
+    """
+    uri, brakes = f"sqlite:///{tmp_path}/mlflow.db", brake.Brake(tmp_path, 8)
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(BRAKED))
+    with command(tmp_path, module, "r.yaml", "--json") as process:
+        brakes.advance(process, lambda: have_points(uri), "points in MLflow")
+        (manifest,) = tmp_path.glob("runs/**/checkpoint.json")
+        owner = json.loads((manifest.parent / ".lock").read_text())["pid"]
+        assert 5 <= Checkpoint(manifest.parent).load().progress["progress"]["round"] < 240
+        assert (owner == process.pid) == (module == "train")
+        os.kill(owner, signal.SIGKILL)
+        brakes.release()
+        if module == "tune":
+            out, err = process.communicate(timeout=600)
+    if module == "train":
+        with command(tmp_path, module, "--resume", str(manifest.parent), "--json") as process:
+            out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     result = json.loads(out.splitlines()[-1])
-    (trial,) = result["trials"]
-    undisturbed = run(
-        load_config(
-            tmp_path / "r.yaml",
-            {
-                "algorithm.gamma1": 0.01,
-                "compute.executor": "inline",
-                "tracking.uri": None,
-                "checkpoint.every": None,
-            },
-        )
-    ).summary
-    assert trial["model_sha256"] == undisturbed["model_sha256"]
-    assert [
-        m.step for m in points(result["tracking_uri"], trial["run_id"], "test/accuracy")
-    ] == list(range(2, 2001, 2))
+    (result,) = result["trials"] if module == "tune" else (result,)
+    plain = {**BRAKED, "algorithm": {**BRAKED["algorithm"], "name": "fedsmu"}}
+    inline = {**plain, "compute": {**BRAKED["compute"], "executor": "inline"}}
+    undisturbed = run(parse({**inline, "tracking": {"uri": None}, "checkpoint": {}})).summary
+    own = {"name", "method", "seconds", "run_id", "tracking_uri", "not_in_mlflow"}
+    same = (result.keys() & undisturbed.keys()) - own
+    assert {"model_sha256", "test_loss", "uplink_bytes", "rounds"} <= same
+    assert {key: result[key] for key in same} == {key: undisturbed[key] for key in same}
+    steps = [m.step for m in points(uri, result["run_id"], "test/accuracy")]
+    assert steps == list(range(2, 241, 2))

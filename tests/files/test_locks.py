@@ -11,26 +11,24 @@ from fedsmu_ray.errors import LockedError
 from fedsmu_ray.files.locks import file_lock, folder_lock
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from fedsmu_ray.files.locks import folder_lock
 with folder_lock(Path(sys.argv[1]), "it"):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock of tmp_path."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], **pipes, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.communicate()
 
 
 def test_a_held_lock_is_refused_with_its_owner(tmp_path, holder):
