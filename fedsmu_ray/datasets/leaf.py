@@ -9,9 +9,9 @@ a list of the next characters or of labels. File names of images (CelebA) are no
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +24,7 @@ from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.conversion import as_array
 from fedsmu_ray.datasets.dataset import Dataset, checked
 from fedsmu_ray.datasets.folders import report_skipped, shortened, visible
+from fedsmu_ray.datasets.json_stream import JsonStream
 from fedsmu_ray.datasets.labels import classes_of, vector
 from fedsmu_ray.datasets.mapped import RowWriter, space_needed
 from fedsmu_ray.datasets.progress import progress
@@ -121,127 +122,186 @@ def _read_split(folder: Path, alphabet: str) -> _Split:
         raise ConfigError(
             [f"data.root: {folder} has no *.json files; a LEAF data set needs train/ and test/"]
         )
-    ys: list[NDArray[Any]] = []
-    with RowWriter() as xs:
-        form = ""
-        for where, x, y in _all_users(files, alphabet, f"reading {folder}"):
-            form = form or _form(x, y)
-            if _form(x, y) != form:
-                raise ConfigError(
-                    [
-                        f"{where}: samples are {_form(x, y)}, those before {form}; all samples "
-                        "must have the same shape and type"
-                    ]
-                )
-            with space_needed():
-                xs.append(x)
-            ys.append(y)
-        if not ys:
+    megabytes = sum(file.stat().st_size for file in files) >> 20
+    with RowWriter() as samples:
+        reader = _Reader(alphabet, samples)
+        with progress(f"reading {folder} (MB)", megabytes, SILENT_MB) as advance:
+            for file in files:
+                reader.read(file, advance)
+        labels = reader.labels
+        if not labels:
             message = f"data.root: {folder}: no user has samples; fetch or generate it again"
             raise ConfigError([message])
-        clients = np.repeat(np.arange(len(ys)), [len(y) for y in ys])
-        return _Split(xs.array(), np.concatenate(ys), clients)
+        clients = np.repeat(np.arange(len(labels)), [len(y) for y in labels])
+        return _Split(samples.array(), np.concatenate(labels), clients)
 
 
-def _all_users(
-    files: list[Path], alphabet: str, what: str
-) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-    """Every user with samples: where it is, its samples and its labels.
+class _Reader:
+    """Reads the files of a folder; of the samples in them, about a megabyte is held as lists."""
 
-    what: the name of the progress display, in megabytes.
-    """
-    codes = np.full(0x110000, -1, np.int64)  # token of every Unicode code point
-    codes[[ord(c) for c in alphabet]] = np.arange(len(alphabet))
-    sizes = [file.stat().st_size >> 20 for file in files]
-    users: set[str] = set()
-    with progress(f"{what} (MB)", sum(sizes), SILENT_MB) as advance:
-        for file, size in zip(files, sizes):
-            for user, samples in _users(file):
-                where = f"data.root: {file}, user {user}"
-                if user in users:
-                    raise ConfigError(
-                        [f"{where}: the user is in the folder twice; remove one of the files"]
-                    )
-                users.add(user)
-                yield where, *_user_arrays(samples, codes, alphabet, where)
-            advance(size)
+    def __init__(self, alphabet: str, samples: RowWriter) -> None:
+        """alphabet: of text. samples: where all samples are written."""
+        self.alphabet = alphabet
+        self.codes = np.full(0x110000, -1, np.int64)  # token of every Unicode code point
+        self.codes[[ord(c) for c in alphabet]] = np.arange(len(alphabet))
+        self.samples = samples
+        self.labels: list[NDArray[Any]] = []  # of each user with samples
+        self.users: set[str] = set()
+        self.forms: dict[str, str] = {}  # what all samples, and all labels, have in common
 
+    def read(self, file: Path, advance: Callable[[int], None]) -> None:
+        """Read the users of a file; advance: is told the megabytes that were read."""
+        counts: dict[str, tuple[int, int]] = {}  # samples and labels of each user
+        listed: dict[str, Any] = {}
+        shown = 0
+        with _named_errors(file), file.open("rb") as raw:
+            stream = JsonStream(raw)
+            for key in stream.members():
+                if key != "user_data":
+                    listed[key] = stream.value()
+                    continue
+                for user in stream.members():
+                    counts[user] = self._read_user(stream, user, f"data.root: {file}, user {user}")
+                    advance((raw.tell() >> 20) - shown)
+                    shown = raw.tell() >> 20
+            stream.end()
+            numbers = _numbers_of_samples(listed, counts)
+        for user, (x, y) in counts.items():
+            if not numbers[user] == x == y:
+                raise ConfigError(
+                    [
+                        f"data.root: {file}, user {user}: {x} samples and {y} labels, but "
+                        f"num_samples says {numbers[user]}; fetch or generate the file again"
+                    ]
+                )
+        empty = [user for user, (x, _) in counts.items() if not x]
+        if empty:
+            log.warning("%s: %d users have no samples: %s", file, len(empty), shortened(empty))
 
-def _form(x: NDArray[Any], y: NDArray[Any]) -> str:
-    """What the samples and labels of all users must have in common."""
-    labels = "text" if y.dtype.kind == "U" else "numbers"
-    return f"{list(x.shape[1:])} ({x.dtype}) with labels that are {labels}"
+    def _read_user(self, stream: JsonStream, user: str, where: str) -> tuple[int, int]:
+        """Read a user; returns how many samples and labels there are."""
+        if user in self.users:
+            raise ConfigError(
+                [f"{where}: the user is in the folder twice; remove one of the files"]
+            )
+        self.users.add(user)
+        count, last, y = 0, list[Any](), None
+        for key in stream.members():
+            if key in ("x", "y") and stream.peek() != b"[":
+                raise TypeError(f"{key} of user {user} must be a list")
+            if key == "x":
+                for block in stream.blocks():
+                    self._add_samples(last, count - len(last), where)
+                    count, last = count + len(block), block
+            elif key == "y":
+                y = stream.value()
+            else:
+                stream.value()
+        if y is None:
+            raise TypeError(f"user {user} has no y")
+        if count == len(y) and y:  # other counts are reported with what num_samples says
+            self._add_labels(y, last[0], where)
+            self._add_samples(last, count - len(last), where)
+        return count, len(y)
 
-
-def _user_arrays(
-    samples: dict[str, list[Any]], codes: NDArray[np.int64], alphabet: str, where: str
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Samples and labels of one user: tokens of text, or numbers."""
-    x, y = samples["x"], samples["y"]
-    if not isinstance(x[0], str):
-        return _numbers(x, f"{where}: x"), vector(y, "y", where)
-    if not isinstance(y[0], str):
-        raise ConfigError(
-            [
-                f"{where}: x[0] = {x[0][:80]!r} is text, and its label {y[0]!r} is not a "
-                "character: images by file name (CelebA) and labeled texts are not read; write a "
-                "function that returns arrays, with the users as `clients` (data.dataset=import:)"
-            ]
+    def _add_samples(self, samples: list[Any], first: int, where: str) -> None:
+        """Write samples of a user, of which the first one is number `first`."""
+        if not samples:
+            return
+        is_text = isinstance(samples[0], str)
+        x: NDArray[Any] = (
+            _tokens(samples, self.codes, self.alphabet, f"{where}, x", first)
+            if is_text
+            else _numbers(samples, f"{where}: x")
         )
-    x_tokens, y_tokens = (
-        _tokens(samples[key], codes, alphabet, f"{where}, {key}") for key in ("x", "y")
-    )
-    if y_tokens.shape[1] != 1:
-        raise ConfigError([f"{where}: y[0] = {y[0]!r}: expected one character, the next one"])
-    return x_tokens, y_tokens[:, 0].astype(np.int64)
+        self._check_form("samples", f"{list(x.shape[1:])} ({x.dtype})", where)
+        with space_needed():
+            self.samples.append(x)
+
+    def _add_labels(self, y: list[Any], sample: Any, where: str) -> None:
+        """Keep the labels of a user; sample: one of the user's."""
+        if not isinstance(sample, str):
+            labels = vector(y, "y", where)
+        elif not isinstance(y[0], str):
+            raise ConfigError(
+                [
+                    f"{where}: a sample, {sample[:80]!r}, is text, and its label {y[0]!r} is not a "
+                    "character: images by file name (CelebA) and labeled texts are not read; write "
+                    "a function that returns arrays, with the users as `clients` "
+                    "(data.dataset=import:)"
+                ]
+            )
+        else:
+            tokens = _tokens(y, self.codes, self.alphabet, f"{where}, y")
+            if tokens.shape[1] != 1:
+                raise ConfigError(
+                    [f"{where}: y[0] = {y[0]!r}: expected one character, the next one"]
+                )
+            labels = tokens[:, 0].astype(np.int64)
+        self._check_form("labels", "text" if labels.dtype.kind == "U" else "numbers", where)
+        self.labels.append(labels)
+
+    def _check_form(self, what: str, form: str, where: str) -> None:
+        before = self.forms.setdefault(what, form)
+        if form != before:
+            raise ConfigError(
+                [
+                    f"{where}: {what} are {form}, those before {before}; all {what} must have the "
+                    "same shape and type"
+                ]
+            )
 
 
-def _users(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
-    """The users of a file that have samples."""
+@contextmanager
+def _named_errors(file: Path) -> Iterator[None]:
+    """Have what is raised for the contents of a file say which it is, and the cure."""
     try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-        users, numbers, data = plain["users"], plain["num_samples"], plain["user_data"]
-        found = [(user, data[user]) for user in users]
-        lengths = [(len(samples["x"]), len(samples["y"])) for _, samples in found]
-        if not all(isinstance(samples[key], list) for _, samples in found for key in "xy"):
-            raise TypeError("x and y of a user must be lists")
-        if len(numbers) != len(users):
-            raise TypeError(f"num_samples has {len(numbers)} numbers for {len(users)} users")
+        yield
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(
             [f"data.root: {file} is not a complete JSON file ({error}); fetch or generate it again"]
         ) from None
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise ConfigError(
             [
-                f"data.root: {file} is not in LEAF's format: {type(error).__name__} {error}; it "
-                "needs users, "
-                "num_samples and user_data: {user: {x, y}}"
+                f"data.root: {file} is not in LEAF's format ({error}); it needs users, num_samples "
+                "and user_data: {user: {x, y}}"
             ]
         ) from None
-    for user, number, (x, y) in zip(users, numbers, lengths):
-        if not number == x == y:
-            raise ConfigError(
-                [
-                    f"data.root: {file}, user {user}: {x} samples and {y} labels, but num_samples "
-                    f"says {number}; fetch or generate the file again"
-                ]
-            )
-    empty = [str(user) for user, samples in found if not samples["x"]]
-    if empty:
-        log.warning("%s: %d users have no samples: %s", file, len(empty), shortened(empty))
-    return [(user, samples) for user, samples in found if samples["x"]]
+
+
+def _numbers_of_samples(listed: dict[str, Any], found: Collection[str]) -> dict[str, Any]:
+    """What the lists of a file say of each user; found: the users in user_data.
+
+    Raises TypeError if the lists are not about these users.
+    """
+    for key in ("users", "num_samples"):
+        if not isinstance(listed.get(key), list):
+            raise TypeError(f"no list {key}")
+    users, numbers = listed["users"], listed["num_samples"]
+    if len(numbers) != len(users):
+        raise TypeError(f"num_samples has {len(numbers)} numbers for {len(users)} users")
+    of_user = dict(zip(users, numbers))
+    for user in of_user:
+        if user not in found:
+            raise TypeError(f"user {user} is in users, but not in user_data")
+    for user in found:
+        if user not in of_user:
+            raise TypeError(f"user {user} is in user_data, but not in users")
+    return of_user
 
 
 def _tokens(
-    texts: list[Any], codes: NDArray[np.int64], alphabet: str, where: str
+    texts: list[Any], codes: NDArray[np.int64], alphabet: str, where: str, first: int = 0
 ) -> NDArray[np.uint8 | np.int64]:
-    """Texts of one length as tokens [N, length]."""
+    """Texts of one length as tokens [N, length]; first: the number of the first one."""
     length = len(texts[0])
     for i, text in enumerate(texts):
         if not isinstance(text, str) or len(text) != length or not length:
             raise ConfigError(
-                [f"{where}[{i}] = {text!r}: expected {length} characters as in the first"]
+                [f"{where}[{first + i}] = {text!r}: expected {length} characters as in the first"]
             )
     points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     tokens = codes[points]
@@ -249,7 +309,7 @@ def _tokens(
         at = int(np.flatnonzero(tokens < 0)[0])
         raise ConfigError(
             [
-                f"{where}[{at // length}]: character {chr(points[at])!r} is not among the "
+                f"{where}[{first + at // length}]: character {chr(points[at])!r} is not among the "
                 f"{len(alphabet)} symbols "
                 "of the alphabet; clean the text, or give data.options.alphabet (data.dataset=leaf)"
             ]

@@ -25,7 +25,7 @@ from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-LARGE = 1 << 27  # bytes; smaller arrays stay in memory
+LARGE = 1 << 25  # bytes; smaller arrays stay in memory
 BLOCK = 1 << 24  # bytes converted or written at a time
 RELEASE_EVERY_S = 0.01  # in which a copy reads tens of megabytes
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsmu_ray.datasets import leaf, mapped
+from fedsmu_ray.datasets import json_stream, leaf, mapped
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.leaf import ALPHABET
 from fedsmu_ray.errors import ConfigError
@@ -43,6 +43,11 @@ def damaged(what):
                 user["x"].pop()
             case "format":
                 del plain["user_data"]["GHOST"]
+            case "list":
+                plain["users"].remove("GHOST")
+                plain["num_samples"].pop()
+            case "labels":
+                del user["y"]
 
     return change
 
@@ -54,7 +59,15 @@ def damaged(what):
         ("length", r"user GHOST, x\[2\] = 'short text': expected 5 characters"),
         ("label", r"user GHOST: y\[0\] = 'ab': expected one character"),
         ("count", "user GHOST: 17 samples and 18 labels, but num_samples says 18"),
-        ("format", "all.json is not in LEAF's format: KeyError 'GHOST'"),
+        (
+            "format",
+            r"all.json is not in LEAF's format \(user GHOST is in users, but not in user_data",
+        ),
+        (
+            "list",
+            r"all.json is not in LEAF's format \(user GHOST is in user_data, but not in users",
+        ),
+        ("labels", r"all.json is not in LEAF's format \(user GHOST has no y\)"),
     ],
 )
 def test_broken_leaf_files_name_file_and_user(tmp_path, what, message):
@@ -157,18 +170,22 @@ def test_labels_of_numbers_are_classes(tmp_path, caplog):
 @pytest.mark.parametrize(
     "labels, more, message",
     [
-        (([0, 1], ["a"]), {}, r"user b: samples are .*labels that are text, .*that are numbers"),
+        (
+            ([0, 1], ["a"]),
+            {},
+            "user b: labels are text, those before numbers; all labels must have",
+        ),
         (([0, 0.5], [1]), {}, r"train/f.json, user a: y\[1\] = 0.5: it must hold whole numbers"),
         (([[0, 1]], [[1, 0]]), {}, r"user a: y is \[1, 2\]; it must hold one value per sample"),
         (
             ([0, 1], [1]),
             {"x": ["1.jpg", "2.jpg"]},
-            r"user a: x\[0\] = '1.jpg' is text, .*CelebA.*im",
+            r"user a: a sample, '1.jpg', is text, .*CelebA.*im",
         ),
         (([0, 1], [1]), {"x": [[1], [1, 2]]}, r"user a: x is not an array: .*one shape"),
         (([0, 1], [1]), {"x": [[["a"]], [["b"]]]}, r"user a: x: expected lists of numbers: .*'a'"),
         (([0, 1], [1]), {"num_samples": [2]}, "num_samples has 1 numbers for 2 users"),
-        (([], []), {"users": [], "num_samples": []}, "train: no user has samples"),
+        (([], []), {"users": [], "num_samples": [], "user_data": {}}, "train: no user has samples"),
     ],
 )
 def test_labels_and_samples_of_other_forms_are_refused(tmp_path, labels, more, message):
@@ -194,9 +211,7 @@ def test_labels_that_are_not_lists_and_odd_alphabets(tmp_path):
         plain["user_data"]["GHOST"]["y"] = {str(i): y for i, y in enumerate("x" * 18)}
 
     write_leaf(tmp_path, change)
-    with pytest.raises(
-        ConfigError, match="LEAF's format: TypeError x and y of a user must be lists"
-    ):
+    with pytest.raises(ConfigError, match=r"LEAF's format \(y of user GHOST must be a list\)"):
         load("leaf", tmp_path)
     with pytest.raises(ConfigError, match="data.options.alphabet = 'aba': a symbol is in it twice"):
         load("leaf", tmp_path, alphabet="aba")
@@ -219,6 +234,25 @@ def test_many_samples_are_kept_in_a_file_while_they_are_read(
     assert isinstance(mapped._mapping(large.train_x), mmap.mmap)
     assert large.digest() == small.digest()
     assert f"reading {tmp_path}/train (MB)" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_files_are_read_in_blocks_and_in_any_order(tmp_path, monkeypatch):
+    wanted = {}
+    for order in (list, reversed):
+        write_leaf(tmp_path)
+        for split in ("train", "test"):
+            file = tmp_path / split / "all.json"
+            plain = json.loads(file.read_text())
+            for user, samples in plain["user_data"].items():
+                plain["user_data"][user] = dict(order(samples.items()))
+            file.write_text(json.dumps(dict(order(plain.items())) | {"hierarchies": ["a play"]}))
+        wanted[order] = load("shakespeare", tmp_path).digest()
+        monkeypatch.setattr(json_stream, "CHUNK", 20)  # two samples
+        assert load("shakespeare", tmp_path).digest() == wanted[order]
+    assert wanted[list] == wanted[reversed]
+    write_leaf(tmp_path, damaged("character"))
+    with pytest.raises(ConfigError, match=r"user GHOST, x\[3\]: character 'é'"):
+        load("shakespeare", tmp_path)
 
 
 def test_small_data_need_no_cache_folder(tmp_path, monkeypatch):
