@@ -11,6 +11,7 @@ from fedsmu_ray.algorithms.base import Setting
 from fedsmu_ray.datasets.augment import flip_and_crop
 from fedsmu_ray.errors import ClientError, LocalDivergenceError
 from fedsmu_ray.federation.batches import Batches, local_steps
+from fedsmu_ray.federation.graphs import Step
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.federation.updates import Lion, Sgd, Update
 from fedsmu_ray.numerics import isolation, passes, streams
@@ -160,19 +161,26 @@ class GroupSolver:
         vectors: models y [C, P], and others, of `update`.
         """
         trainer, cut = self.trainer, self.trainer.cut(together=False)
-        own, *others = [cut.pieces(v[row]) for v in vectors]
+        own = cut.pieces(vectors[0][row])
         # What the model draws (dropout) is a function of the client and the round.
         key = streams.keys(trainer.seed, "model", self.round, self.clients[row])
         isolation.seed_generators(int(key))
         trainer.load(own)
         total = torch.zeros((), device=trainer.data.device)
-        rows, stop = slice(row, row + 1), int(batches.steps[row])
-        for inputs, targets, _ in self._samples(batches, rows, 0, stop):
+        steps = trainer.steps(update, [total, *(v[row] for v in vectors[1:])])
+        losses, others = steps.vectors[0], [cut.pieces(v) for v in steps.vectors[1:]]
+
+        def step(inputs: Tensor, targets: Tensor) -> None:
             with torch.enable_grad():
-                loss = trainer.loss(inputs[0], targets[0])
+                loss = trainer.loss(inputs, targets)
                 h = gradient(loss, trainer.params)
             update(cut, trainer.params, h, *others)
-            total += loss.detach()
+            losses.add_(loss.detach())
+
+        rows, stop = slice(row, row + 1), int(batches.steps[row])
+        for inputs, targets, _ in self._samples(batches, rows, 0, stop):
+            steps.run(step, (inputs[0], targets[0]))
+        steps.store(1 + update.written)
         torch._foreach_copy_(own, trainer.params)
         return total
 
@@ -183,28 +191,21 @@ class GroupSolver:
 
         vectors: models y [C, P], and others, of `update`. A client is left out after its last step.
         """
-        trainer, steps, first = self.trainer, batches.steps[group], 0
+        trainer, numbers, first = self.trainer, batches.steps[group], 0
         assert trainer.batched is not None
-        assert (steps.diff() <= 0).all(), "clients are not in descending order of size"
-        stack, cut = trainer.batched.stack, trainer.cut(together=True)
-        plain = stack if update.is_plain else None
-        may_draw = trainer.is_users and not stack
+        assert (numbers.diff() <= 0).all(), "clients are not in descending order of size"
+        may_draw = trainer.is_users and not trainer.batched.stack
         before = isolation.generator_states() if may_draw else None
-        total = torch.zeros(len(steps), device=trainer.data.device)
-        for stop in sorted(set(steps.tolist())):
-            count = int((steps >= stop).sum())
+        total = torch.zeros(len(numbers), device=trainer.data.device)
+        steps = trainer.steps(update, [total, *(v[group] for v in vectors)])
+        for stop in sorted(set(numbers.tolist())):
+            count = int((numbers >= stop).sum())
+            step = self._step_together(update, *(v[:count] for v in steps.vectors))
             rows = slice(group.start, group.start + count)
-            y, *others = [cut.pieces(v[rows]) for v in vectors]
-            params = trainer.layout.views(y[0]) if cut.is_whole else y
-            params = [p.detach().requires_grad_() for p in params]
             for batch in self._samples(batches, rows, first, stop):
-                if plain:
-                    total[:count] += plain.sgd_step(params, *batch, trainer.local.lr)
-                    continue
-                losses, h = trainer.batched.gradient(params, *batch)
-                update(cut, y, cut.gradient(h), *others)
-                total[:count] += losses
+                steps.run(step, batch)
             first = stop
+        steps.store(2 + update.written)
         if before is not None and isolation.generator_states() != before:
             raise ClientError(
                 f"round {self.round}, clients {self.clients[group].tolist()}: the model drew "
@@ -212,6 +213,26 @@ class GroupSolver:
                 "trained together; let it draw in every training step or in none"
             )
         return total
+
+    def _step_together(self, update: Update, total: Tensor, y: Tensor, *others: Tensor) -> Step:
+        """A step of the models y [R, P], which adds their losses to `total` [R]."""
+        trainer, cut = self.trainer, self.trainer.cut(together=True)
+        assert trainer.batched is not None
+        compute, stack = trainer.batched.gradient, trainer.batched.stack
+        own, *further = [cut.pieces(v) for v in (y, *others)]
+        params = trainer.layout.views(y) if cut.is_whole else own
+        params = [p.detach().requires_grad_() for p in params]
+
+        def step(inputs: Tensor, targets: Tensor, weight: Tensor) -> None:
+            losses, h = compute(params, inputs, targets, weight)
+            update(cut, own, cut.gradient(h), *further)
+            total.add_(losses)
+
+        def plain_step(inputs: Tensor, targets: Tensor, weight: Tensor) -> None:
+            assert stack is not None
+            total.add_(stack.sgd_step(params, inputs, targets, weight, trainer.local.lr))
+
+        return plain_step if stack and update.is_plain else step
 
     def _samples(
         self, batches: Batches, rows: slice, first: int, stop: int

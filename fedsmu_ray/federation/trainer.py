@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from fedsmu_ray.config.schema import LocalConfig
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.federation.batches import Batches
-from fedsmu_ray.federation.updates import Cut
+from fedsmu_ray.federation.graphs import EagerSteps, StepGraphs, tell
+from fedsmu_ray.federation.updates import Cut, Update
 from fedsmu_ray.models.batched import widened
 from fedsmu_ray.models.costs import memory_format
 from fedsmu_ray.models.modes import evaluating
@@ -53,6 +56,14 @@ class Trainer:
         self.format = memory_format(module, few, local.batch_size)
         self.layout, self.params = Layout.of(module), own(module, self.format)
         self.batched = self.probed.batched(module, few, bfloat16)
+        self.graphs = self._graphs() if data.device.type == "cuda" else None
+
+    def _graphs(self) -> StepGraphs | None:
+        """Graphs of steps, unless the module can do what no capture shows."""
+        if self.is_users and not (self.batched and self.batched.stack):
+            tell("model.name is an import:, whose forward may draw or branch differently each time")
+            return None
+        return StepGraphs(self.params)
 
     def trains_together(self, steps: Tensor) -> bool:
         """Whether clients with so many local steps, int64 [C], are trained together."""
@@ -63,6 +74,10 @@ class Trainer:
     def cut(self, together: bool) -> Cut:
         """How updates go over the vectors of one client, or of several that train together."""
         return Cut(self.layout, together, together and self.data.device.type == "cuda")
+
+    def steps(self, update: Update, vectors: Sequence[Tensor]) -> EagerSteps:
+        """Steps of `update` on vectors; see `graphs`."""
+        return self.graphs.steps(update, vectors) if self.graphs else EagerSteps(vectors)
 
     def batches(self, round: int, clients: Tensor) -> Batches:
         """The training batches of `clients`, int64 [C], in a round."""

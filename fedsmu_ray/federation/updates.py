@@ -62,10 +62,14 @@ class Update(Hashable, Protocol):
     def is_plain(self) -> bool:
         """Whether it only subtracts the gradient times the learning rate."""
 
+    @property
+    def written(self) -> int:
+        """How many of the others it updates: the first ones."""
+
     def __call__(self, cut: Cut, y: Pieces, h: Pieces, *others: Pieces) -> None:
         """Update the models y in place, from gradients h that it must not change.
 
-        others: further vectors, read or updated.
+        others: further vectors.
         """
 
 
@@ -78,6 +82,7 @@ class Sgd:
     weight_decay: float
     prox: float
     corrects: bool
+    written = 0
 
     @property
     def is_plain(self) -> bool:
@@ -105,7 +110,7 @@ class Lion:
     clip_norm: float | None
     beta1: float
     beta2: float
-    is_plain = False
+    is_plain, written = False, 2
 
     def __call__(self, cut: Cut, y: Pieces, h: Pieces, *others: Pieces) -> None:
         """See `Update`."""

@@ -77,6 +77,11 @@ def generator_states() -> tuple[object, ...]:
     return random.getstate(), name, np.asarray(words).tobytes(), *rest, _torch_state()
 
 
+def gpu_generator_states() -> list[bytes]:
+    """The states of PyTorch's generators of GPUs, to be compared; no GPU is waited for."""
+    return [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
+
+
 def _torch_state() -> bytes:
     return torch.get_rng_state().numpy().tobytes()
 

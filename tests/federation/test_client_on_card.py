@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.datasets.synthetic import Synthetic
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.federation import trainer
+from fedsmu_ray.federation import graphs, trainer
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
@@ -64,11 +65,16 @@ def on_the_card(problem, **compute):
 
 
 def check_same_bits(problem):
-    """Train and evaluate on the CPU and on the card."""
+    """Train and evaluate on the CPU and on the card, with replays of all steps of a shape but one.
+
+    Steps of a module that is the user's code are never replayed.
+    """
+    is_replayed = not problem.config.model.is_users
     records, digest, _ = inline(problem)
-    with card() as used:
+    with card() as used, patch.object(graphs, "EAGER_STEPS", 1):
         found, found_digest, _ = inline(on_the_card(problem))
     assert used.launches.total() > 100  # it was the card that computed
+    assert bool(used.launches["graph"]) == is_replayed
     assert found_digest == digest
     for one, other in zip(records, found, strict=True):
         assert one.train_loss == other.train_loss

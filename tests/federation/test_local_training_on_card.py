@@ -9,7 +9,7 @@ import pytest
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.synthetic import Synthetic
-from fedsmu_ray.federation import trainer
+from fedsmu_ray.federation import graphs, trainer
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
@@ -26,6 +26,7 @@ MODELS = {
 # Launches of a step of FedSMU with clipping and weight decay, alone and together: as they are, and
 # a few more. On a card each takes microseconds, whatever it computes.
 BUDGETS = {"mlp": (55, 55), "lenet": (55, 95)}
+REPLAYED = 12  # the same for steps that are replayed: the batch is made, and copied
 WAITS = 15  # of a group of equal clients outside its steps: data, uploads, losses, checks
 BATCH = 5
 
@@ -72,20 +73,34 @@ def round_of(model, partition, clients, epochs, algorithm):
 @pytest.mark.parametrize("clients", CLIENTS)
 @pytest.mark.parametrize("partition", PARTITIONS)
 @pytest.mark.parametrize("model", MODELS)
-def test_no_step_waits_for_the_card(model, partition, clients):
+@pytest.mark.parametrize("eager", [1, 1000], ids=["replayed", "eager"])
+def test_no_step_waits_for_the_card(model, partition, clients, eager, monkeypatch):
+    monkeypatch.setattr(graphs, "EAGER_STEPS", eager)
     one, three = (round_of(model, partition, CLIENTS[clients], e, "fedavg")[0] for e in (1, 3))
     assert one.waits == three.waits
 
 
 @pytest.mark.parametrize("clients", CLIENTS)
 @pytest.mark.parametrize("model", BUDGETS)
-def test_launches_and_other_waits_keep_to_a_budget(model, clients):
+def test_launches_and_other_waits_keep_to_a_budget(model, clients, monkeypatch):
+    monkeypatch.setattr(graphs, "EAGER_STEPS", 1000)
     few, few_steps = round_of(model, "equal", CLIENTS[clients], 1, "fedsmu")
     many, many_steps = round_of(model, "equal", CLIENTS[clients], 3, "fedsmu")
     launches = many.launches - few.launches
     a_step = launches.total() / (many_steps - few_steps)
     assert 20 < a_step <= BUDGETS[model][clients == "together"], launches
     assert few.waits.total() <= WAITS, few.waits
+
+
+@pytest.mark.parametrize("clients", CLIENTS)
+@pytest.mark.parametrize("model", BUDGETS)
+def test_a_replayed_step_is_a_few_launches(model, clients, monkeypatch):
+    monkeypatch.setattr(graphs, "EAGER_STEPS", 1)
+    few, few_steps = round_of(model, "equal", CLIENTS[clients], 1, "fedsmu")
+    many, many_steps = round_of(model, "equal", CLIENTS[clients], 3, "fedsmu")
+    launches = many.launches - few.launches
+    assert launches["graph"] == many_steps - few_steps
+    assert launches.total() / (many_steps - few_steps) <= REPLAYED, launches
 
 
 def test_an_evaluation_waits_once_for_each_of_its_two_numbers(monkeypatch):

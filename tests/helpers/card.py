@@ -3,8 +3,9 @@
 Inside `card()`, tensors that are moved to "cuda" become `CardTensor`s: they say that they are on
 cuda:0, hold their values in host memory and are computed on the CPU, so that results have the bits
 of the CPU. The card raises what CUDA would raise (tensors of two devices in one operation, NumPy
-arrays of the card's memory, what deterministic mode refuses) and counts launches of operations,
-copies, and waits: whatever makes the host wait until the card has computed.
+arrays of the card's memory, what deterministic mode refuses, waits during a capture) and counts
+launches of operations and of graphs, copies, and waits: whatever makes the host wait until the card
+has computed.
 
 What it is not: it knows no kernels (a convolution is one launch, whatever it takes on a card), no
 speed and no memory, and no cuDNN, so an LSTM runs as its single steps. Python attributes
@@ -32,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fedsmu_ray.numerics.isolation import isolated
+from tests.helpers.card_graphs import Graph, Streams
 from tests.helpers.card_operations import (
     COPIES,
     INDEXING,
@@ -99,6 +101,10 @@ class Card:
     memory_fraction: float | None = None  # that the process was limited to
     generator: Tensor = field(default_factory=lambda: _generator(0))  # the state of its own
     pinned: list[Tensor] = field(default_factory=list)  # kept, so that no other gets their memory
+    streams: Streams = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.streams = Streams(self)
 
     def clear(self) -> None:
         """Count from zero."""
@@ -107,7 +113,11 @@ class Card:
         self.to_card = self.to_host = 0
 
     def wait(self, what: str) -> None:
-        """Count a wait of the host for the card."""
+        """Count a wait of the host for the card, which a capture does not allow."""
+        if self.streams.graph:
+            raise torch.AcceleratorError(
+                f"CUDA error: operation not permitted when stream is capturing ({what}, {_place()})"
+            )
         self.waits[what, _place()] += 1
 
     def is_pinned(self, x: Tensor) -> bool:
@@ -180,12 +190,15 @@ class _Operations(TorchDispatchMode):
             return self._on_host(func, args, kwargs)
         self._check(func, args, tensors, held)
         self._count(func, args, kwargs)
-        plain, named = tree_map_only(CardTensor, lambda t: t.held, (args, kwargs))
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            with self.card.drawing():
-                out = func(*plain, **named)
-        else:
-            out = func(*plain, **named)
+        streams = self.card.streams
+
+        def value(t: Tensor) -> Tensor:
+            if isinstance(t, CardTensor):
+                return t.held
+            # A number on the host becomes part of a graph that is being captured.
+            return t.clone() if streams.graph and func not in COPIES else t
+
+        out = streams.run(func, *tree_map_only(Tensor, value, (args, kwargs)))
         if func is aten.copy_.default:
             return args[0]
 
@@ -236,7 +249,7 @@ class _Operations(TorchDispatchMode):
         elif packet in INDEXING:
             self._count_indices(args[1])
         if not func.is_view and packet not in NO_LAUNCH:
-            card.launches[str(packet)] += _launches(packet, args)
+            card.streams.launch(str(packet), _launches(packet, args))
 
     def _count_copy(self, source, target, args, kwargs) -> None:
         from_card = isinstance(source, CardTensor)
@@ -349,7 +362,7 @@ def card() -> Iterator[Card]:
 
 def _stand_ins(made: Card) -> list[tuple[Any, str, Any]]:
     """What replaces functions of PyTorch that need a driver: (owner, name, value)."""
-    cuda, autocast = torch.cuda, torch.autocast
+    cuda, autocast, streams = torch.cuda, torch.autocast, made.streams
 
     def seed(number: int) -> None:
         made.generator = _generator(number)
@@ -363,7 +376,13 @@ def _stand_ins(made: Card) -> list[tuple[Any, str, Any]]:
         (cuda, "is_initialized", lambda: True),
         (cuda, "device_count", lambda: 1),
         (cuda, "current_device", lambda: 0),
-        (cuda, "synchronize", lambda device=None: made.wait("synchronize")),
+        (cuda, "synchronize", lambda device=None: streams.synchronize()),
+        (cuda, "Stream", streams.new),
+        (cuda, "stream", streams.on),
+        (cuda, "current_stream", lambda device=None: streams.current),
+        (cuda, "CUDAGraph", lambda: Graph(streams)),
+        (cuda, "graph", streams.capture),
+        (cuda, "graph_pool_handle", object),
         (cuda, "mem_get_info", lambda device=None: (MEMORY, MEMORY)),
         (cuda, "get_device_name", lambda device=None: made.name),
         (cuda, "get_device_properties", lambda device=None: SimpleNamespace(total_memory=MEMORY)),
