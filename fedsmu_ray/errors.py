@@ -60,6 +60,10 @@ class ExecutionError(ExperimentError, RuntimeError):
     """The available resources cannot run the experiment; says what happened and what to try."""
 
 
+class BrokenGPUError(ExecutionError):
+    """A process can no longer use its GPU: CUDA repeats an error in every later call."""
+
+
 class LostError(ExecutionError):
     """The server, or an object that the experiment needs, was lost with its process or node.
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsmu_ray.config.schema import ComputeConfig
-from fedsmu_ray.errors import ExecutionError
+from fedsmu_ray.errors import BrokenGPUError
 from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
@@ -151,10 +151,10 @@ def _states(refs: Sequence[StateRef | None]) -> list[Arrays | None]:
 
 
 def _check_gpu(task: Task, error: BaseException) -> None:
-    """Raise ExecutionError for an error after which nothing in this process can use the GPU."""
+    """Raise BrokenGPUError for an error after which nothing in this process can use the GPU."""
     if gpu.is_broken(error):
         said = str(error).split("\n")[0]
-        raise ExecutionError(
+        raise BrokenGPUError(
             f"{describe_task(task)}: {said}; CUDA repeats such an error in every later call, so "
             "this process has to end: start again, with --resume if there are checkpoints, or with "
             "compute.executor=ray, which replaces the process"

@@ -13,10 +13,10 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedsmu_ray.config.schema import ComputeConfig
-from fedsmu_ray.errors import ExecutionError
+from fedsmu_ray.errors import BrokenGPUError, ExecutionError
 from fedsmu_ray.executors import ray_actors
 from fedsmu_ray.executors.ray_cluster import free_resources
-from fedsmu_ray.executors.ray_errors import PROCESS_LOST, BrokenGPUError, first_sentence
+from fedsmu_ray.executors.ray_errors import PROCESS_LOST, first_sentence
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from fedsmu_ray.errors import LostError
+from fedsmu_ray.errors import BrokenGPUError, LostError
 from fedsmu_ray.numerics import gpu
 
 # Exceptions that report the loss of a process, alone or with its node.
@@ -26,12 +26,11 @@ PROCESS_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryErr
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class BrokenGPUError(Exception):
-    """A client actor can no longer use its GPU; it is replaced like one that is lost."""
-
-
 def reporting_broken_gpu(call: F) -> F:
-    """Have a call to a client actor raise BrokenGPUError for an error that CUDA will repeat."""
+    """Have a call to a client actor raise BrokenGPUError for an error that CUDA will repeat.
+
+    The actor is then replaced like one that is lost.
+    """
 
     @wraps(call)
     def reporting(*args: Any, **kwargs: Any) -> Any:

@@ -22,13 +22,12 @@ from ray.exceptions import ObjectLostError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 
 from fedsmu_ray.config.schema import ComputeConfig
-from fedsmu_ray.errors import ClientError, ExecutionError, LostError
+from fedsmu_ray.errors import BrokenGPUError, ClientError, ExecutionError, LostError
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.ray_actors import Answer, GroupMessages, TrainOutcomes, without_references
 from fedsmu_ray.executors.ray_clients import ClientPool
 from fedsmu_ray.executors.ray_errors import (
     PROCESS_LOST,
-    BrokenGPUError,
     first_sentence,
     get,
     raising_line,

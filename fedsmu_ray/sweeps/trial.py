@@ -12,7 +12,12 @@ import ray
 from ray import tune
 
 from fedsmu_ray.config.schema import DataConfig
-from fedsmu_ray.errors import DivergenceError, ExperimentError, LocalDivergenceError
+from fedsmu_ray.errors import (
+    BrokenGPUError,
+    DivergenceError,
+    ExperimentError,
+    LocalDivergenceError,
+)
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
@@ -93,6 +98,8 @@ class Trial(tune.Trainable):
             record = next(r for r in self.rounds if r.test_accuracy is not None)
             # Except for the last record, the server is already one round further.
             sha256 = self.executor.sha256() if record.round == last else None
+        except BrokenGPUError:
+            raise  # Tune ends this process, and starts the trial again in a new one
         except ExperimentError as error:
             diverged = isinstance(error, (DivergenceError, LocalDivergenceError))
             failure = TrialFailure(f"{type(error).__name__}: {error}", diverged)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from fedsmu_ray.executors.ray_errors import BrokenGPUError, reporting_broken_gpu
+from fedsmu_ray.errors import BrokenGPUError
+from fedsmu_ray.executors.ray_errors import reporting_broken_gpu
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Sweeps through the Python API, on a local Ray cluster."""
 
 import json
+import os
 import sys
 from textwrap import dedent
 
@@ -31,6 +32,29 @@ OWN_METHOD = '''
 
         def server(self, server, mean, round):
             return {"x": server["x"] + self.rate * mean["delta"]}
+'''
+
+BROKEN_METHOD = '''
+    """FedAvg in a process whose GPU breaks; only in the first process other than the test's."""
+
+    import os
+    from dataclasses import dataclass
+    from pathlib import Path
+
+    from fedsmu_ray.algorithms.fedavg import FedAvg
+
+    @dataclass(frozen=True)
+    class Broken(FedAvg):
+        test: int = 0
+        marker: str = ""
+
+        def client(self, received, state, local):
+            marker, me = Path(self.marker), str(os.getpid())
+            if os.getpid() != self.test and not marker.exists():
+                marker.write_text(me)
+            if os.getpid() != self.test and marker.read_text() == me:
+                raise RuntimeError("CUDA error: unspecified launch failure")
+            return super().client(received, state, local)
 '''
 
 SETTINGS = {
@@ -84,3 +108,23 @@ def test_a_users_method_is_swept_and_resumed(ray_cluster, tmp_path, monkeypatch)
     assert resumed["trials"][0] == outcome["trials"][0]
     for name in ("own_method", "own_constant"):
         sys.modules.pop(name)
+
+
+@pytest.mark.slow
+def test_a_process_whose_gpu_broke_runs_no_further_trial(ray_cluster, tmp_path, monkeypatch):
+    (tmp_path / "broken_method.py").write_text(dedent(BROKEN_METHOD))
+    monkeypatch.syspath_prepend(tmp_path)
+    marker = tmp_path / "broken"
+    own = {
+        "algorithm.name": "import:broken_method:Broken",
+        "algorithm.test": os.getpid(),
+        "algorithm.marker": str(marker),
+        "compute.executor": "inline",
+        "tune.concurrent": 1,
+        "tune.space": {"local.lr": {"grid": [0.1, 0.05]}},
+        "tune.storage": str(tmp_path / "sweeps"),
+    }
+    outcome = sweep(load_config(overrides={**SETTINGS, **own}))
+    assert marker.exists()
+    assert len(outcome["trials"]) == 2 and outcome["failed"] == []
+    sys.modules.pop("broken_method")

@@ -1,12 +1,15 @@
 """A trial as Tune drives it: step by step, then reset for the next one in the same process."""
 
 import pytest
+import torch
 from ray import tune
 from ray.tune.utils.util import flatten_dict
 
 from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import BrokenGPUError
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.experiment.run import run
+from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import REPORT, Trial, TrialFailure, TrialReport, report_of, resources
@@ -74,6 +77,19 @@ def test_a_trial_that_diverges_ends_and_its_process_runs_the_next_one(ray_cluste
     assert trial.reset(TrialSpec.of(CONFIG, 1, {}).to_tune())
     trial.train()
     assert report_of(trial.train()).summary["model_sha256"] == undisturbed({})["model_sha256"]
+    trial.stop()
+
+
+def test_a_process_that_cannot_use_its_gpu_ends(ray_cluster, tmp_path, monkeypatch):
+    """What a trial raises makes Tune start it again in a new process."""
+
+    def broken(*arguments):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    trial = make_trial(tmp_path, TrialSpec.of(CONFIG, 0, {}))
+    monkeypatch.setattr(ClientWorker, "train", broken)
+    with pytest.raises(BrokenGPUError, match="unspecified launch failure"):
+        trial.train()
     trial.stop()
 
 
