@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +14,10 @@ from rich.table import Table
 
 from fedsmu_ray.display.formatting import stdout
 from fedsmu_ray.federation.spans import HERE, Span
+from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.valid_json import to_json
+
+log = logging.getLogger(__name__)
 
 ROUND = "round"  # the span of a whole round
 PHASES = {  # in the order of a round
@@ -35,6 +40,7 @@ PHASES = {  # in the order of a round
     "other": "between the phases",
     "idle": "not at work, or Ray moves objects",
 }
+OPEN_IT = "open it in https://ui.perfetto.dev or chrome://tracing"
 IN_DRIVER = {"step": "wait for the server to add up and step"}
 
 
@@ -101,6 +107,20 @@ class Profile:
         kinds = {self.driver: [HERE], several: actors, "server": ["server"]}
         return {where: have for where, have in kinds.items() if set(have) & {HERE, *others}}
 
+    @staticmethod
+    def of_trace(text: str) -> Profile:
+        """The profile of a trace that `trace` has written; its times are since the first span."""
+        events = json.loads(text)["traceEvents"]
+        names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+        names[0] = HERE
+        spans = []
+        for event in events:
+            if event["ph"] == "X":
+                began = round(1e3 * event["ts"])
+                ended = began + round(1e3 * event["dur"])
+                spans.append(Span(names[event["pid"]], event["name"], began, ended, event["args"]))
+        return Profile(spans)
+
     def trace(self) -> str:
         """The spans in Chrome's trace event format, as JSON.
 
@@ -160,13 +180,63 @@ def _by_phase(spans: Sequence[Span], rounds: Sequence[Span]) -> dict[str, np.nda
     return dict(seconds)
 
 
+def write_trace(spans: Sequence[Span], file: Path) -> Profile:
+    """Write the trace of a run, private to its owner; returns the profile.
+
+    A file that cannot be written costs a warning.
+    """
+    profile = Profile(spans)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, profile.trace())
+    except OSError as error:
+        log.warning("the trace cannot be written (%s)", error)
+    return profile
+
+
 def print_profile(profile: Profile, file: Path) -> None:
     """Print where the time of a round went; file: where the trace is."""
     print_phases(profile)
     stdout().print(
-        f"trace of the run: {file}\n  open it in https://ui.perfetto.dev or chrome://tracing",
+        f"trace of the run: {file}\n  {OPEN_IT}",
         soft_wrap=True,
     )
+
+
+def print_trials(traces: Sequence[Path], limit: int = 12) -> None:
+    """Print where the time of a round went in the slowest trials of a sweep.
+
+    traces: the files of the trials, which are named after them, in one folder.
+    """
+    profiles = {file: Profile.of_trace(file.read_text(encoding="utf-8")) for file in traces}
+    ms = {file: _median_ms(p.rounds()) for file, p in profiles.items() if p.rounds()}
+    if not ms:
+        return
+    slowest = sorted(ms, key=lambda file: -ms[file])[:limit]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("", "ms a round", "train", "evaluate", "other", "idle", "driver"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for file in slowest:
+        table.add_row(file.stem, _milliseconds(ms[file] / 1e3), *_shares(profiles[file]))
+    console = stdout()
+    console.print(
+        f"\nwhere the time of a round went, in the slowest {len(slowest)} of {len(ms)} trials: "
+        "shares of a client actor, and of the driver when it does not wait for them",
+        soft_wrap=True,
+    )
+    console.print(table)
+    console.print(f"a trace of each trial: {traces[0].parent}\n  {OPEN_IT}", soft_wrap=True)
+
+
+def _shares(profile: Profile) -> list[str]:
+    """Shares of a round: training, evaluation, other work and none of a client; the driver's."""
+    phases = profile.phases()
+    client = {p.name: p.share for p in phases if p.where not in ("driver", "server")}
+    parts = [client.pop(name, 0.0) for name in ("train", "evaluate", "idle")]
+    parts.insert(2, sum(client.values()))
+    waits = [p.share for p in phases if (p.where, p.name) == ("driver", "wait")]
+    parts += [1 - sum(waits)] if waits else []
+    return [f"{100 * part:.1f} %" for part in parts]
 
 
 def print_phases(profile: Profile) -> None:
@@ -178,12 +248,20 @@ def print_phases(profile: Profile) -> None:
 
 
 def _title(rounds: Sequence[Span]) -> str:
-    lengths = [(span.ended - span.began) / 1e6 for span in rounds]
+    lengths = _lengths_ms(rounds)
     first, last = (rounds[at].details.get(ROUND) for at in (0, -1))
     return (
         f"\nrounds {first} to {last}: {np.median(lengths):.1f} ms each (median), "
         f"{np.percentile(lengths, 95):.1f} ms in the 95th percentile"
     )
+
+
+def _lengths_ms(rounds: Sequence[Span]) -> list[float]:
+    return [(span.ended - span.began) / 1e6 for span in rounds]
+
+
+def _median_ms(rounds: Sequence[Span]) -> float:
+    return float(np.median(_lengths_ms(rounds)))
 
 
 def _table(phases: Sequence[Phase], driver: str) -> Table:

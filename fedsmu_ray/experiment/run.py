@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsmu_ray.config.schema import Config
-from fedsmu_ray.display.profile import Profile
+from fedsmu_ray.display.profile import Profile, write_trace
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
@@ -139,7 +139,7 @@ def _run(
                     shown.print_line(f"to resume from the last checkpoint: {resume_command}")
                 raise
             finally:
-                profile = _write_trace(executor, trace)
+                profile = write_trace(executor.spans.spans, trace) if trace else None
             where_tracked = {"tracking_uri": tracker.uri, "not_in_mlflow": tracker.missing}
             summary = {"run_id": run_id, **summary, **where_tracked}
             return Result(summary, history, executor.params(), problem, profile, trace)
@@ -152,18 +152,6 @@ def _trace_file(given: str | Path, name: str) -> Path:
         file = file / f"profile-{new_name(name)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
-
-
-def _write_trace(executor: Executor, trace: Path | None) -> Profile | None:
-    """Write the trace of a profiled run; a file that cannot be written costs a warning."""
-    if trace is None:
-        return None
-    profile = Profile(executor.spans.spans)
-    try:
-        write(trace, profile.trace())
-    except OSError as error:
-        log.warning("the trace cannot be written (%s)", error)
-    return profile
 
 
 def _start(tracker: Tracker, problem: Problem, folder: Path | None) -> str:

@@ -3,6 +3,7 @@
     sweep.yaml      the configuration of the sweep
     trials.jsonl    one line per event: the sweep or a trial has started, a trial has ended
     ray/            files of Ray Tune
+    profile/        the traces of a profiled sweep, one file per trial
     .lock           held by the process of the sweep
 
 A sweep is resumed from the first two, however it ended; nothing is unpickled.
@@ -33,6 +34,18 @@ from fedsmu_ray.sweeps.space import Params
 FAILED = "failed"
 
 log = logging.getLogger(__name__)
+
+
+def trace_file(folder: Path, index: int) -> Path:
+    """The trace of a trial, in the folder of the sweep."""
+    return folder / "profile" / f"trial-{index:03d}.json"
+
+
+def traces(folder: Path) -> list[Path]:
+    """The traces of the trials that have ended, by index."""
+    return sorted(
+        (folder / "profile").glob("trial-*.json"), key=lambda file: (len(file.name), file)
+    )
 
 
 @contextmanager

@@ -24,15 +24,20 @@ from fedsmu_ray.tracking.registry import open_tracker
 
 
 def sweep(
-    config: Config, address: str | None = None, resume: str | None = None, display: bool = False
+    config: Config,
+    address: str | None = None,
+    resume: str | None = None,
+    display: bool = False,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Run every trial of the sweep; returns what `tune --json` prints.
 
     address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted sweep
     of the same configuration, or "" for the latest one; its completed trials are not run again.
-    display: show progress on stderr. An interrupt or error ends the open runs as KILLED or FAILED
-    and is raised again. The folder of the sweep is locked until then: LockedError, which names the
-    process, is raised for a sweep that is still running.
+    display: show progress on stderr. profile: measure where the time of a round goes; each trial
+    writes a trace into `profile/` in the folder of the sweep. An interrupt or error ends the open
+    runs as KILLED or FAILED and is raised again. The folder of the sweep is locked until then:
+    LockedError, which names the process, is raised for a sweep that is still running.
     """
     began = time.perf_counter()
     space.check(config)
@@ -64,7 +69,7 @@ def sweep(
                 guard.note_resume_command(SWEEP.resume_command(folder.path))
                 try:
                     begin(SWEEP, folder.path)
-                    run_trials(config, recorder, stored, where, display)
+                    run_trials(config, recorder, stored, where, display, profile)
                     status = "FINISHED"
                 except KeyboardInterrupt:
                     status = "KILLED"
@@ -76,7 +81,7 @@ def sweep(
                 return outcome
 
 
-def _import_tuner() -> Callable[[Config, SweepRecorder, list[Any], str, bool], None]:
+def _import_tuner() -> Callable[[Config, SweepRecorder, list[Any], str, bool, bool], None]:
     from fedsmu_ray.sweeps.tuner import run_trials
 
     return run_trials

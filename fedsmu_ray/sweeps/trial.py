@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import ray
 from ray import tune
 
 from fedsmu_ray.config.schema import DataConfig
+from fedsmu_ray.display.profile import write_trace
 from fedsmu_ray.errors import (
     BrokenGPUError,
     DivergenceError,
@@ -23,6 +24,7 @@ from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
+from fedsmu_ray.sweeps.folder import trace_file
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.tracking.metrics import tracked
 
@@ -62,15 +64,22 @@ class Trial(tune.Trainable):
 
     # `tune.with_parameters` passes the arguments after `config`.
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], data: DataConfig, dataset: list[Any], folder: str
+        self,
+        config: dict[str, Any],
+        data: DataConfig,
+        dataset: list[Any],
+        folder: str,
+        profiled: bool = False,
     ) -> None:
         """Prepare the first trial of this process.
 
         data, dataset: the sweep's data set, and its reference in the object store (see
         `ray_cluster.store`), which is used if the trial has the same one. folder: of the sweep.
+        profiled: whether trials leave traces there.
         """
         spec = TrialSpec.from_tune(config)
         self.data, (self.dataset,), self.folder = data, dataset, Path(folder)
+        self.profiled = profiled
         # Tune reuses this process only for trials with the same resources: one executor fits all.
         compute = spec.config.compute
         self.executor = backend(compute.executor).open_in_trial(compute)
@@ -80,7 +89,8 @@ class Trial(tune.Trainable):
         self.began, config = time.perf_counter(), spec.config
         dataset = self.dataset if _has_same_data(config.data, self.data) else None
         problem = Problem.of(config, ray.get(dataset) if dataset else None)
-        self.executor.load(problem, dataset)
+        self.executor.load(replace(problem, profiled=self.profiled), dataset)
+        self.trace = trace_file(self.folder, spec.index) if self.profiled else None
         self.problem, self.progress = problem, Progress()
         folder = self.folder / f"checkpoint-{spec.index:03d}" if config.checkpoint.every else None
         self.rounds = self._rounds(folder)
@@ -101,9 +111,12 @@ class Trial(tune.Trainable):
         except BrokenGPUError:
             raise  # Tune ends this process, and starts the trial again in a new one
         except ExperimentError as error:
+            self._end()
             diverged = isinstance(error, (DivergenceError, LocalDivergenceError))
             failure = TrialFailure(f"{type(error).__name__}: {error}", diverged)
             return {DONE: True, REPORT: failure}
+        if record.round == last:
+            self._end()
         seconds = time.perf_counter() - self.began
         summary = summarize(self.problem, self.progress, sha256, seconds)
         report = TrialReport(record.round, tracked(record), summary)
@@ -111,14 +124,21 @@ class Trial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial of this process."""
-        self.rounds.close()  # unlocks the folder of a trial that was stopped
+        self._end()
         self._prepare(TrialSpec.from_tune(new_config))
         return True
 
     def cleanup(self) -> None:
         """Release the executor and the folder."""
-        self.rounds.close()
+        self._end()
         self.executor.close()
+
+    def _end(self) -> None:
+        """Unlock the folder of the trial and write its trace, unless that was done."""
+        self.rounds.close()
+        trace, self.trace = self.trace, None
+        if trace:
+            write_trace(self.executor.spans.spans, trace)
 
 
 def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:

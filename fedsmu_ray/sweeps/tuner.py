@@ -31,12 +31,17 @@ ASHA_FACTOR = 3
 
 
 def run_trials(
-    config: Config, recorder: SweepRecorder, dataset: list[Any], where: str, display: bool
+    config: Config,
+    recorder: SweepRecorder,
+    dataset: list[Any],
+    where: str,
+    display: bool,
+    profile: bool,
 ) -> None:
     """Have Tune run the remaining trials of a sweep.
 
     dataset: the reference to the data set (see `ray_cluster.store`). where: the cluster, for the
-    display.
+    display. profile: whether the trials leave traces.
     """
     searcher, done = trial_searcher(config, recorder.folder), len(recorder.folder.ended)
     total, rounds = done + searcher.remaining, config.federation.rounds
@@ -44,7 +49,9 @@ def run_trials(
         if not searcher.remaining:
             return
         path = str(recorder.folder.path.absolute())
-        trainable = tune.with_parameters(Trial, data=config.data, dataset=dataset, folder=path)
+        trainable = tune.with_parameters(
+            Trial, data=config.data, dataset=dataset, folder=path, profiled=profile
+        )
         environment.limit_pending_trials(
             PENDING_TRIALS_OPTUNA if searcher.study else PENDING_TRIALS
         )

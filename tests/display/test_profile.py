@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from fedsmu_ray.display.profile import PHASES, Profile, print_profile
+from fedsmu_ray.display.profile import PHASES, Profile, print_profile, print_trials
 from fedsmu_ray.federation.spans import HERE, Span
 from tests.helpers.experiments import inline, inline_executor, outcome, problem_of
 
@@ -129,6 +129,39 @@ def test_the_trace_names_processes_and_has_complete_events():
     first, second = [e for e in complete if e["name"] == "round"]
     assert (first["ts"], first["dur"], first["args"]) == (0, 100_000, {"round": 1})  # microseconds
     assert second["ts"] == 100_000
+
+
+def test_a_trace_is_read_as_the_profile_it_was():
+    odd = [s._replace(ended=s.ended + i) for i, s in enumerate(made_up(4).spans)]  # nanoseconds
+    start = min(span.began for span in odd)
+    moved = [s._replace(began=s.began - start, ended=s.ended - start) for s in odd]
+    read = Profile.of_trace(Profile(odd).trace())
+    assert sorted(read.spans, key=str) == sorted(moved, key=str)
+    assert read.phases() == Profile(moved).phases()
+
+
+def test_the_table_of_a_sweep_has_the_slowest_trials(tmp_path, capsys):
+    alone = [s._replace(process=HERE) for s in made_up(3).spans if s.name in ("round", "train")]
+    slow = [s._replace(began=20 * s.began, ended=20 * s.ended) for s in made_up(3).spans]
+    profiles = {"000": made_up(3), "001": Profile(slow), "002": Profile([]), "003": Profile(alone)}
+    files = [tmp_path / f"trial-{index}.json" for index in profiles]
+    for file, profile in zip(files, profiles.values()):
+        file.write_text(profile.trace())
+    print_trials(files, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("where the time of a round went, in the slowest 2 of 3 trials: ")
+    assert [" ".join(line.split()) for line in lines[2:5]] == [
+        "ms a round train evaluate other idle driver",
+        "trial-001 2000 30.0 % 7.5 % 2.5 % 60.0 % 40.0 %",
+        "trial-000 100.00 30.0 % 7.5 % 2.5 % 60.0 % 40.0 %",
+    ]
+    assert max(map(len, lines[2:5])) <= 80
+    assert lines[5] == f"a trace of each trial: {tmp_path}"
+    print_trials(files[3:])
+    assert "trial-003 100.00 40.0 % 0.0 % 60.0 % 0.0 %" in " ".join(capsys.readouterr().out.split())
+    print_trials(files[2:3])
+    print_trials([])
+    assert capsys.readouterr().out == ""
 
 
 def test_an_inline_experiment_is_one_process():

@@ -3,11 +3,13 @@
 import json
 import os
 import sys
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
 from fedsmu_ray import load_config, run, sweep
+from fedsmu_ray.sweeps.folder import traces
 
 OWN_METHOD = '''
     """A method of the user's, in a file that only this process can import."""
@@ -80,7 +82,8 @@ def test_a_users_method_is_swept_and_resumed(ray_cluster, tmp_path, monkeypatch)
     config = load_config(
         overrides={**own, "tune.space": space, "tune.storage": str(tmp_path / "sweeps")}
     )
-    outcome = sweep(config)
+    outcome = sweep(config, profile=True)
+    assert [f.stem for f in traces(Path(outcome["folder"]))] == [f"trial-00{i}" for i in range(3)]
     assert [t["params"] for t in outcome["trials"]] == [
         {"algorithm.rate": rate} for rate in (1.0, 0.5, 0.1)
     ]

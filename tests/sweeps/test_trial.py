@@ -1,5 +1,7 @@
 """A trial as Tune drives it: step by step, then reset for the next one in the same process."""
 
+import json
+
 import pytest
 import torch
 from ray import tune
@@ -11,6 +13,7 @@ from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.experiment.run import run
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.sweeps.folder import traces
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import REPORT, Trial, TrialFailure, TrialReport, report_of, resources
 from fedsmu_ray.tracking.metrics import METRICS
@@ -27,10 +30,12 @@ CONFIG = parse(
 )
 
 
-def make_trial(folder, spec):
+def make_trial(folder, spec, **more):
     """A trial in this process, with the parameters that the sweep passes."""
     stored = ray_cluster.store(Problem.of(CONFIG).dataset)
-    trainable = tune.with_parameters(Trial, data=CONFIG.data, dataset=stored, folder=str(folder))
+    trainable = tune.with_parameters(
+        Trial, data=CONFIG.data, dataset=stored, folder=str(folder), **more
+    )
     return trainable(config=spec.to_tune())
 
 
@@ -66,6 +71,36 @@ def test_every_step_is_an_evaluated_round_and_the_last_has_the_summary_of_a_run(
         assert first["model_sha256"] is None and first["rounds"] == 2
         assert unmeasured(last) == unmeasured(undisturbed(params))
     trial.stop()
+
+
+def test_profiled_trials_leave_traces_however_they_end(ray_cluster, tmp_path):
+    trial = make_trial(tmp_path, TrialSpec.of(CONFIG, 0, {}), profiled=True)
+    trial.train()
+    assert report_of(trial.train()).summary["model_sha256"] == undisturbed({})["model_sha256"]
+    completed = {"trial-000.json": [1, 2, 3, 4]}
+    assert rounds_in_traces(tmp_path) == completed
+    assert trial.reset(TrialSpec.of(CONFIG, 1, {}).to_tune())
+    trial.train()
+    assert rounds_in_traces(tmp_path) == completed
+    assert trial.reset(TrialSpec.of(CONFIG, 2, {"local.lr": 1e30}).to_tune())
+    trial.train()
+    assert trial.reset(TrialSpec.of(CONFIG, 1000, {}).to_tune())
+    trial.train()
+    trial.stop()
+    # The round after the last one of a trial that is stopped has begun.
+    ended = {"trial-001.json": [1, 2, 3], "trial-002.json": [1], "trial-1000.json": [1, 2, 3]}
+    assert rounds_in_traces(tmp_path) == completed | ended
+
+
+def rounds_in_traces(folder):
+    return {
+        file.name: [
+            event["args"]["round"]
+            for event in json.loads(file.read_text())["traceEvents"]
+            if event["name"] == "round"
+        ]
+        for file in traces(folder)
+    }
 
 
 def test_a_trial_that_diverges_ends_and_its_process_runs_the_next_one(ray_cluster, tmp_path):
