@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -126,10 +127,6 @@ def dies(result):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def hangs(result):
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
 def raises(result):
     raise OSError("a bad moment")
 
@@ -139,23 +136,44 @@ def altered(result):
     return result
 
 
+@pytest.fixture
+def hung(tmp_path, monkeypatch):
+    """A function that is called by a task which then hangs: the clock of time limits moves only so.
+
+    What is in flight at that moment is out of time, and nothing else ever is.
+    """
+    from fedsmu_ray.executors import ray_executor
+
+    clock = SimpleNamespace(monotonic=lambda: 1000.0 * len(list(tmp_path.glob("hung-*"))))
+    monkeypatch.setattr(ray_executor, "time", clock)
+    return lambda: (tmp_path / f"hung-{time.time_ns()}").touch()
+
+
 @pytest.mark.parametrize(
     "what, said",
     [
-        (dies, "client actor 0 was lost (ActorDiedError: "),
-        (hangs, "no result within 8 s"),
+        (dies, "was lost (ActorDiedError: "),
         (raises, "OSError: a bad moment"),
         (altered, "checksum mismatch"),
     ],
 )
 def test_a_client_task_that_fails_once(what, said, started, tmp_path, caplog):
-    problem = problem_of(client_timeout_s=4.0)
+    problem = problem_of()
     executor = started(problem, 2, misbehaving(what, tmp_path / "flag"))
     got = outcome(problem, executor)
     assert (tmp_path / "flag").exists() and got == undisturbed(problem)
-    assert said.replace("client actor 0 was", "") in caplog.text.replace(
-        "client actor 0 was", ""
-    ).replace("client actor 1 was", "")
+    assert said in caplog.text
+
+
+def test_a_client_task_that_hangs_once(started, hung, tmp_path, caplog):
+    def hangs(result):
+        hung()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    problem = problem_of(client_timeout_s=0.5)
+    executor = started(problem, 2, misbehaving(hangs, tmp_path / "flag"))
+    assert outcome(problem, executor) == undisturbed(problem)
+    assert "no result within 1 s" in caplog.text
 
 
 @pytest.mark.parametrize("once", [True, False])
@@ -190,13 +208,14 @@ def test_an_actor_with_a_cuda_error_is_replaced(once, started, tmp_path, caplog)
     assert f"client actor 0 was lost (BrokenGPUError: {said}); retry 1 of 3" in caplog.text
 
 
-def test_a_client_that_always_hangs_is_dropped_and_reported(started, caplog):
+def test_a_client_that_always_hangs_is_dropped_and_reported(started, hung, caplog):
     from fedsmu_ray.executors.ray_actors import ClientActor
 
     class Hanging(ClientActor):
         def train(self, group, broadcast, *shards):
             if 4 in group.task.clients:
-                time.sleep(1000)
+                hung()
+                os.kill(os.getpid(), signal.SIGSTOP)
             return super().train(group, broadcast, *shards)
 
     def until_hit(seed=0):
@@ -204,12 +223,12 @@ def test_a_client_that_always_hangs_is_dropped_and_reported(started, caplog):
 
         return next(t for t in range(1, 20) if 4 in sample_cohort(seed, t, 20, 6))
 
-    options = {"rounds": until_hit(), "client_timeout_s": 2.0, "client_retries": 0}
+    options = {"rounds": until_hit(), "client_timeout_s": 0.5, "client_retries": 0}
     problem = problem_of(**options, on_client_failure="drop")
-    history, _ = outcome(problem, started(problem, 2, Hanging))
+    history, _ = outcome(problem, started(problem, 1, Hanging))
     assert history[-1][-1] == 1 and "client 4 is dropped" in caplog.text
     with pytest.raises(
-        ClientError, match="no result within 4 s .federation.client_timeout_s = 2 for each client"
+        ClientError, match="no result within 1 s .federation.client_timeout_s = 0.5 for each client"
     ):
         outcome(problem_of(**options), started(problem_of(**options), 1, Hanging))
 
@@ -278,8 +297,8 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
             )
             ray.kill(owner)
             with pytest.raises(ray.exceptions.ObjectLostError):  # Ray notices after a moment
-                for _ in range(100):
-                    ray.get(next(iter(moved.values())), timeout=20)
+                for _ in range(1200):
+                    ray.get(next(iter(moved.values())), timeout=120)
                     time.sleep(0.1)
     assert owner and (figures(history), executor.sha256()) == undisturbed(problem)
     assert (
@@ -289,36 +308,36 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
 
 
 def test_twenty_client_actors_killed_at_random_moments(started, caplog):
-    problem = problem_of(rounds=1000)  # on a slow machine twenty kills take a while
-    expected, executor = undisturbed(problem), started(problem, 3)
+    """Actors that have been loaded: one that is lost too often while it starts is given up."""
+    problem = problem_of(rounds=100_000)  # as many as twenty kills take
+    executor = started(problem, 3)
     kills, chance, stop = [], random.Random(1), threading.Event()
 
     def killer():
-        while len(kills) < 20 and not stop.is_set():
-            time.sleep(chance.uniform(0.5, 2.0))
-            alive = [
-                p
-                for p in psutil.Process().children(recursive=True)
-                if title(p).startswith("ray::ClientActor")
-            ]
-            if alive:
-                victim = chance.choice(alive)
+        loaded = []
+        while len(kills) < 20 and not stop.wait(chance.uniform(0.5, 2.0)):
+            if not loaded and not executor.clients.loading:
+                family = psutil.Process().children(recursive=True)
+                loaded = [p for p in family if title(p).startswith("ray::ClientActor")]
+            if loaded:
+                victim = loaded.pop(chance.randrange(len(loaded)))
                 victim.kill()
                 kills.append(victim.pid)
 
     thread = threading.Thread(target=killer)
     thread.start()
+    history = []
     try:
-        history = []
         for record in resumable(problem, executor, Progress(), None):
             history.append(record)
-            if len(kills) < 20:
-                time.sleep(0.2)  # so that the run lasts longer than the killer thread
+            if not thread.is_alive() and record.test_accuracy is not None:
+                break
+            time.sleep(0.2)
     finally:
         stop.set()
         thread.join()
-    assert len(set(kills)) == 20
-    assert (figures(history), executor.sha256()) == expected
+    assert len(set(kills)) == 20 and caplog.text.count("was lost") >= 10
+    assert figures(history) == undisturbed(problem_of(rounds=len(history)))[0]
 
 
 def title(process):

@@ -92,8 +92,11 @@ class Brake:
         wait_for(stands, f"a client that waits after {self.limit} server steps")
 
     def advance(self, process, condition, what):
-        """Let the run go on, two rounds a second, until `condition()` holds while it stands."""
-        for _ in range(100):
+        """Let the run go on, two rounds a second, until `condition()` holds while it stands.
+
+        It goes on for 120 rounds at most.
+        """
+        for _ in range(60):
             self.wait(process)
             if condition():
                 return

@@ -2,12 +2,15 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
 
 import psutil
 import pytest
+
+from tests.helpers.brake import wait_for
 
 PRELUDE = """
 import itertools, subprocess, sys, time
@@ -17,25 +20,26 @@ from fedsmu_ray.processes import guard
 def started():
     guard.note_resume_command("python -m x --resume 'my run'")
     nowhere = subprocess.DEVNULL
-    child = subprocess.Popen(["sleep", "1000"], stdout=nowhere, stderr=nowhere)
-    print(child.pid, flush=True)
-    return child  # kept: an interrupt in its __del__ would be lost
+    return subprocess.Popen(["sleep", "1000"], stdout=nowhere, stderr=nowhere)
 
 def retry_for_ever():
-    child = started()
-    while True:
+    child = started()  # kept: an interrupt in its __del__ would be lost
+    for told in itertools.chain([child.pid], itertools.repeat("retry")):
         try:
+            print(told, flush=True)
             time.sleep(1000)
         except BaseException:
-            print("retry", flush=True)
+            pass
 
 def never_return_to_python():
     child = started()
+    print(child.pid, flush=True)
     sum(itertools.count())
 
 def work():
     child = started()
     try:
+        print(child.pid, flush=True)
         time.sleep(1000)
     finally:
         print("cleaned up", flush=True)
@@ -82,6 +86,11 @@ def runs_on(process):
         process.wait(timeout=0.3)
 
 
+def seconds_of(process):
+    """Of CPU time."""
+    return psutil.Process(process.pid).cpu_times().user
+
+
 @pytest.mark.parametrize(
     "function, number",
     [
@@ -93,21 +102,25 @@ def runs_on(process):
 def test_the_third_signal_kills_the_command_and_its_children(start, child_of, function, number):
     process = start(function)
     child = child_of(process)
-    runs_on(process)
+    if function == "never_return_to_python":
+        begun = seconds_of(process)
+        wait_for(lambda: seconds_of(process) > begun + 0.1, "a process in native code")
     process.send_signal(number)
     runs_on(process)
     process.send_signal(number)
+    while not select.select([process.stderr], [], [], 60)[0]:
+        process.send_signal(number)  # the guard was not at work, and took two for one
     assert process.stderr.readline() == "still ending; once more kills the processes at once\n"
     runs_on(process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     assert out == ("retry\n" if function == "retry_for_ever" else "")
     assert err == (
         "killed by the third interrupt\n"
         "tracked runs may stay RUNNING until they are resumed: python -m x --resume 'my run'\n"
     )
-    _, alive = psutil.wait_procs([child], timeout=30)
+    _, alive = psutil.wait_procs([child], timeout=120)
     assert not alive
 
 
@@ -117,7 +130,7 @@ def test_one_signal_interrupts(start, child_of, number):
     child = child_of(process)
     runs_on(process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "cleaned up\n")
     assert err == "cleaned up\ninterrupted\n"
     assert child.is_running()  # not touched where the command ends by itself
@@ -131,7 +144,7 @@ def test_the_cleanup_goes_on_when_the_terminal_is_closed(start, child_of):
     runs_on(process)
     os.close(terminal)
     process.send_signal(signal.SIGHUP)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "cleaned up\n")
 
 
@@ -147,7 +160,7 @@ def test_a_sudden_end_is_told_with_the_command_that_resumes(start, child_of):
     process = start("work")
     child_of(process)
     process.kill()
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert err.startswith("error: the process of the command has ended suddenly: ")
     assert err.endswith("until they are resumed: python -m x --resume 'my run'\n")
 
@@ -158,6 +171,6 @@ def test_a_sudden_end_is_told_with_the_command_that_resumes(start, child_of):
 )
 def test_an_end_of_its_own_is_not_told(start, function, code, words):
     process = start(function)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == code and out == "" and "suddenly" not in err
     assert err.endswith(words) and (words or err == "")
