@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedsmu_ray.numerics import streams
+from fedsmu_ray.numerics import gpu, streams
 
 
 def flip_and_crop(x: Tensor, key: Tensor, step: int) -> Tensor:
@@ -21,7 +21,7 @@ def flip_and_crop(x: Tensor, key: Tensor, step: int) -> Tensor:
     pad = 8 if min(height, width) >= 64 else 4
     steps = torch.arange(step, step + x.shape[1], device=x.device)[:, None]
     slot = (steps << 32) + torch.arange(x.shape[2], device=x.device)
-    word = streams.words(key.to(x.device)[:, None, None], slot).flatten()
+    word = streams.words(gpu.upload(key, x.device)[:, None, None], slot).flatten()
     flip, crop = (word & 1).bool(), (word >> 1 & 1).bool()
     down, right = (
         torch.where(crop, ((word >> shift & 0xFFFFFF) * (2 * pad + 1) >> 24) - pad, 0)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.numerics import gpu
 from fedsmu_ray.numerics.parameters import as_tensor
 
 PREFETCHED_BYTES = 1 << 18
@@ -36,7 +37,7 @@ class DeviceData:
 
         index [...] gives samples [..., *shape] and labels [...].
         """
-        index = index.to(self.device)
+        index = gpu.upload(index, self.device)
         return self._prepared(self.train_x[index]), self.train_y[index]
 
     def test_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -104,7 +104,8 @@ class InlineExecutor:
     def _refs(
         self, task: Train | ApplyFeedback | Repack, shards: Sequence[Arrays]
     ) -> dict[int, StateRef]:
-        if len(shards) > 1:  # they are views of one array, which would last as long as any of them
+        # They are views of one array, which would last as long as any of them; or in pinned memory.
+        if len(shards) > 1 or self.worker.device.type == "cuda":
             shards = [{name: a.copy() for name, a in shard.items()} for shard in shards]
         return state_refs(task.clients, [Shard(a) for a in shards], self.problem.shard_clients)
 

@@ -141,7 +141,7 @@ class ClientWorker:
         if self._decoded[0] != key:
             values = message.decode(fields, sent, self.problem.dim, round, [message.SERVER])
             # Copies: a method that changes a tensor in place must not write to shared memory.
-            copies = {name: v[0].to(self.device, copy=True) for name, v in values.items()}
+            copies = {name: gpu.upload(v[0].clone(), self.device) for name, v in values.items()}
             self._decoded = key, copies
         return self._decoded[1]
 
@@ -156,15 +156,18 @@ class ClientWorker:
         fresh = self.method.client_init(self.initial) if new else {}
         stacked = {}
         for name in self.state_names:
-            rows = [as_tensor(s[name]).to(self.device) if s else fresh[name] for s in states]
+            rows = [self._upload(s[name]) if s else fresh[name] for s in states]
             alone = len(rows) == 1 and not self.problem.runs_user_code
             stacked[name] = rows[0][None] if alone else torch.stack(rows)
         return stacked
 
+    def _upload(self, array: NDArray[Any]) -> Tensor:
+        return gpu.upload(as_tensor(array), self.device)
+
     @measured("states")
     def _shards(self, state: Mapping[str, Tensor], clients: int) -> list[Shard]:
         """New states of a group, cut into shards."""
-        arrays = {name: value.cpu().numpy() for name, value in state.items()}
+        arrays = {n: t.numpy() for n, t in zip(state, gpu.download([*state.values()]))}
         if not arrays:
             return []
         rows = self.problem.shard_clients or clients

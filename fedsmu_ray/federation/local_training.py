@@ -14,7 +14,7 @@ from fedsmu_ray.federation.batches import Batches, local_steps
 from fedsmu_ray.federation.graphs import Step
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.federation.updates import Lion, Sgd, Update
-from fedsmu_ray.numerics import isolation, passes, streams
+from fedsmu_ray.numerics import gpu, isolation, passes, streams
 from fedsmu_ray.numerics.parameters import chunked, gradient, is_finite
 from fedsmu_ray.wire.base import ZeroRule
 
@@ -252,7 +252,7 @@ class GroupSolver:
                 key = streams.keys(trainer.seed, "augmentation", self.round, self.clients[rows])
                 inputs = flip_and_crop(inputs, key, k)
             count = sizes[:, steps, None]
-            weight = ((slot < count) / count).to(inputs.device)
+            weight = gpu.upload((slot < count) / count, inputs.device)
             parts = zip(longest[steps], inputs.unbind(1), targets.unbind(1), weight.unbind(1))
             for n, x, y, w in parts:
                 yield (x, y, w) if n == len(slot) else (x[:, :n], y[:, :n], w[:, :n])

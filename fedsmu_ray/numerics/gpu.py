@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsmu_ray import environment
 from fedsmu_ray.errors import ExecutionError
@@ -29,6 +31,28 @@ def prepare(share: float, precision: str) -> torch.device:
     # A debugging aid that writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda")
+
+
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; the host does not wait for a GPU.
+
+    The copy on a GPU is made from pinned memory, so that x may change at once.
+    """
+    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
+
+
+def download(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors in the memory of the host, which waits once for all that are on a GPU.
+
+    Copies of these are in pinned memory: whoever keeps them for long has to copy them.
+    """
+    if not any(x.is_cuda for x in tensors):
+        return list(tensors)
+    copies = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in tensors]
+    for copy, x in zip(copies, tensors):
+        copy.copy_(x, non_blocking=True)
+    torch.cuda.synchronize()
+    return copies
 
 
 def is_broken(error: BaseException) -> bool:

@@ -27,7 +27,7 @@ MODELS = {
 # a few more. On a card each takes microseconds, whatever it computes.
 BUDGETS = {"mlp": (55, 55), "lenet": (55, 95)}
 REPLAYED = 12  # the same for steps that are replayed: the batch is made, and copied
-WAITS = 15  # of a group of equal clients outside its steps: data, uploads, losses, checks
+WAITS = 9  # of a group of equal clients outside its steps: data, uploads, losses, checks
 BATCH = 5
 
 

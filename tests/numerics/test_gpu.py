@@ -70,3 +70,15 @@ def test_slices_of_a_card_have_to_be_named(monkeypatch):
 )
 def test_errors_after_which_a_process_cannot_use_its_gpu(error, broken):
     assert gpu.is_broken(error) == broken
+
+
+def test_copies_do_not_wait_or_wait_once():
+    x, cuda = torch.arange(3.0), torch.device("cuda")
+    with card() as used:
+        one, two = gpu.upload(x, cuda), gpu.upload(x, cuda)
+        x.fill_(7)  # at once: the copies are of what it was
+        assert not used.waits and used.to_card == 24
+        found = gpu.download([one + 1, two * 2])
+        assert [t.tolist() for t in found] == [[1, 2, 3], [0, 2, 4]]
+        assert used.waits.total() == 1 and used.to_host == 24
+    assert gpu.upload(x, torch.device("cpu")) is x and gpu.download([x])[0] is x
