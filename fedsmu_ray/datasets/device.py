@@ -38,7 +38,10 @@ class DeviceData:
         index [...] gives samples [..., *shape] and labels [...].
         """
         index = gpu.upload(index, self.device)
-        return self._prepared(self.train_x[index]), self.train_y[index]
+        # For large samples several times as fast as train_x[index].
+        x = self.train_x.index_select(0, index.flatten())
+        x = x.view(index.shape + x.shape[1:])
+        return self._prepared(x), self.train_y[index]
 
     def test_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Test samples start..stop-1 in the form the model takes, and their labels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -198,11 +199,12 @@ class GroupSolver:
         before = isolation.generator_states() if may_draw else None
         total = torch.zeros(len(numbers), device=trainer.data.device)
         steps = trainer.steps(update, [total, *(v[group] for v in vectors)])
+        samples = self._chunks if self._takes_chunks(update) else self._samples
         for stop in sorted(set(numbers.tolist())):
             count = int((numbers >= stop).sum())
             step = self._step_together(update, *(v[:count] for v in steps.vectors))
             rows = slice(group.start, group.start + count)
-            for batch in self._samples(batches, rows, first, stop):
+            for batch in samples(batches, rows, first, stop):
                 steps.run(step, batch)
             first = stop
         steps.store(2 + update.written)
@@ -228,11 +230,22 @@ class GroupSolver:
             update(cut, own, cut.gradient(h), *further)
             total.add_(losses)
 
-        def plain_step(inputs: Tensor, targets: Tensor, weight: Tensor) -> None:
+        def plain_steps(inputs: Tensor, targets: Tensor, weight: Tensor, sizes: list[int]) -> None:
             assert stack is not None
-            total.add_(stack.sgd_step(params, inputs, targets, weight, trainer.local.lr))
+            for losses in stack.sgd(params, inputs, targets, weight, sizes, trainer.local.lr):
+                total.add_(losses)
 
-        return plain_step if stack and update.is_plain else step
+        def plain_step(inputs: Tensor, targets: Tensor, weight: Tensor) -> None:
+            plain_steps(inputs[:, None], targets[:, None], weight[:, None], [inputs.shape[1]])
+
+        if not stack or not update.is_plain:
+            return step
+        return plain_steps if self._takes_chunks(update) else plain_step
+
+    def _takes_chunks(self, update: Update) -> bool:
+        """Whether steps are taken on `_chunks`: where each has no graph of its own."""
+        batched, graphs = self.trainer.batched, self.trainer.graphs
+        return bool(update.is_plain and batched and batched.stack) and graphs is None
 
     def _samples(
         self, batches: Batches, rows: slice, first: int, stop: int
@@ -241,6 +254,18 @@ class GroupSolver:
 
         For each step inputs [R, B, ...], targets [R, B], and the weight of each sample in the mean
         over its batch [R, B]: 0 beyond the end of a batch that is shorter than those of others.
+        """
+        for *tensors, counts in self._chunks(batches, rows, first, stop):
+            for n, x, y, w in zip(counts, *(tensor.unbind(1) for tensor in tensors)):
+                yield (x, y, w) if n == w.shape[1] else (x[:, :n], y[:, :n], w[:, :n])
+
+    def _chunks(
+        self, batches: Batches, rows: slice, first: int, stop: int
+    ) -> Iterator[tuple[Any, ...]]:
+        """The same for several steps at once.
+
+        inputs [R, K, B, ...], targets and weight [R, K, B], and how many of the B samples the
+        largest batch of each step has.
         """
         trainer, index, sizes = self.trainer, batches.index[rows], batches.sizes[rows]
         ahead = trainer.data.samples_ahead // index[:, 0].numel() or 1
@@ -253,9 +278,7 @@ class GroupSolver:
                 inputs = flip_and_crop(inputs, key, k)
             count = sizes[:, steps, None]
             weight = gpu.upload((slot < count) / count, inputs.device)
-            parts = zip(longest[steps], inputs.unbind(1), targets.unbind(1), weight.unbind(1))
-            for n, x, y, w in parts:
-                yield (x, y, w) if n == len(slot) else (x[:, :n], y[:, :n], w[:, :n])
+            yield inputs, targets, weight, longest[steps]
 
     def _check_numbers(self, v: Tensor) -> None:
         """Raise ClientError for a client whose row of v [C, P] holds NaN."""

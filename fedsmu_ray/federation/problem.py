@@ -200,8 +200,9 @@ class Problem:
         """Clients per group. A function of the configuration alone, never of the number of actors.
 
         Which clients are trained together decides how their sums are rounded. On a CPU, small
-        models gain from training together as long as their parameters fit a core's cache; a
-        convolution fills a core with one client.
+        models gain from training together as long as their parameters fit a core's cache. Stacks of
+        linear layers that do not train together still share what a task costs, unless states would
+        have to be copied to share it. A convolution fills a core with one client.
         """
         compute, cohort = self.config.compute, self.config.federation.cohort
         if compute.clients_per_task:
@@ -211,7 +212,9 @@ class Problem:
         bfloat16 = compute.precision == "bfloat16"
         module, sample = self.module(), self.sample
         batched = self.probed.batched(module, sample, bfloat16)
-        if batched is None or batched.least == inf:
+        if batched is None:
+            return 1
+        if batched.least == inf and (not batched.stack or self.shard_clients):
             return 1
         samples = self.config.local.epochs * float(self.partition.sizes.float().mean())
         client = max(1.0, Costs.of(module, sample).products * samples)

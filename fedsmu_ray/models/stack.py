@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from fedsmu_ray.numerics.parameters import Layout
 
 _aten = torch.ops.aten
-# Activations: from the gradient for the output, and the output, to the gradient for the input.
-_ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
-    nn.ReLU: lambda g, y: _aten.threshold_backward(g, y, 0),
-    nn.Tanh: _aten.tanh_backward,
-    nn.Sigmoid: _aten.sigmoid_backward,
+_Elementwise = Callable[[Tensor], Tensor]
+# Activations: in place; and from the gradient for the output, and the output, to the gradient for
+# the input.
+_ACTIVATIONS: dict[type[nn.Module], tuple[_Elementwise, Callable[[Tensor, Tensor], Tensor]]] = {
+    nn.ReLU: (torch.relu_, lambda g, y: _aten.threshold_backward(g, y, 0)),
+    nn.Tanh: (torch.tanh_, _aten.tanh_backward),
+    nn.Sigmoid: (torch.sigmoid_, _aten.sigmoid_backward),
 }
 
 
@@ -28,7 +30,7 @@ class _Layer:
 
     weight: int  # places of the parameters in the layout
     bias: int | None
-    activation: nn.Module | None = None
+    activation: type[nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Stack:
             ):
                 layers.append(_Layer(places[f"{name}weight"], places.get(f"{name}bias")))
             elif kind in _ACTIVATIONS and last and last.activation is None:
-                layers[-1] = replace(last, activation=layer)
+                layers[-1] = replace(last, activation=kind)
             elif last or repr(layer) != repr(nn.Flatten()):
                 return None
         used = [layer.weight for layer in layers]
@@ -66,64 +68,93 @@ class Stack:
         inputs: [C, B, ...]; targets, weight: [C, B]. Returns losses [C], and the gradient like
         params.
         """
-        values = self._values(params, inputs)
-        losses, of_logits = _loss(values[-1], targets, weight)
+        wanted = self._wanted(params, targets, weight)
+        values = self._values(self._parts(params), inputs)
         gradient = list(params)
-        for layer, x, g in self._backward(params, values, of_logits):
+        for layer, x, g in self._backward(params, values, _of_logits(values[-1], wanted)):
             gradient[layer.weight] = torch.bmm(g.mT, x)
             if layer.bias is not None:
                 gradient[layer.bias] = g.sum(1)
-        return losses, gradient
+        return _losses(values[-1], wanted), gradient
 
-    @torch.no_grad()
-    def sgd_step(
-        self, params: Sequence[Tensor], inputs: Tensor, targets: Tensor, weight: Tensor, rate: float
-    ) -> Tensor:
-        """Subtract `rate` times the gradient from the parameters in place; returns losses [C].
+    def sgd(
+        self,
+        params: Sequence[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        weight: Tensor,
+        samples: Sequence[int],
+        rate: float,
+    ) -> Iterator[Tensor]:
+        """Steps that subtract `rate` times the gradient from the parameters, in place.
 
-        The gradient is never written to memory, which takes as long as a tenth of the step.
+        Call it with gradients disabled. inputs: [C, K, B, ...] of K steps; targets, weight:
+        [C, K, B]. samples: the first of the B that each step takes; the weights of the others are
+        0. Yields the losses [C] of every step.
+
+        The gradient is never written to memory, which takes as long as a tenth of the step. What
+        does not depend on the parameters is done once for all steps.
         """
-        values = self._values(params, inputs)
-        losses, of_logits = _loss(values[-1], targets, weight)
-        for layer, x, g in self._backward(params, values, of_logits):
-            params[layer.weight].baddbmm_(g.mT, x, alpha=-rate)
-            if layer.bias is not None:
-                params[layer.bias].sub_(g.sum(1), alpha=rate)
-        return losses
+        wanted, parts = self._wanted(params, targets, weight), self._parts(params)
+        ones = torch.ones_like(weight[:, :1])
+        for x, t, n in zip(inputs.unbind(1), wanted.unbind(1), samples):
+            x, t = x[:, :n], t[:, :n]
+            values = self._values(parts, x)
+            for layer, below, g in self._backward(params, values, _of_logits(values[-1], t)):
+                params[layer.weight].baddbmm_(g.mT, below, alpha=-rate)
+                if layer.bias is not None:
+                    params[layer.bias][:, None].baddbmm_(ones[..., :n], g, alpha=-rate)
+            yield _losses(values[-1], t)
+
+    def _wanted(self, params: Sequence[Tensor], targets: Tensor, weight: Tensor) -> Tensor:
+        """Minus the weights of samples at their classes, 0 at others: [..., classes]."""
+        classes = params[self.layers[-1].weight].shape[1]
+        wanted = weight.new_zeros(*targets.shape, classes)
+        return wanted.scatter_(-1, targets[..., None], -weight[..., None])
+
+    def _parts(self, params: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
+        """The weights W^T and biases of every layer, as the forward pass uses them."""
+        return [
+            (params[r.weight].mT, None if r.bias is None else params[r.bias][:, None])
+            for r in self.layers
+        ]
 
     def _backward(
         self, params: Sequence[Tensor], values: list[Tensor], g: Tensor
     ) -> Iterator[tuple[_Layer, Tensor, Tensor]]:
         """Every layer, from the last, with its input x and the gradient for its product x W^T + b.
 
-        g: the gradient for the logits. The parameters of a layer may change once it was yielded.
+        values: of `_values`; g: the gradient for what the last layer returns. The parameters of a
+        layer may change once it was yielded.
         """
-        for layer, x, y in zip(self.layers[::-1], values[-2::-1], values[::-1]):
+        for layer, x, y in zip(self.layers[::-1], values[-3::-1], values[-2::-1]):
             if layer.activation is not None:
-                g = _ACTIVATIONS[type(layer.activation)](g, y)
+                g = _ACTIVATIONS[layer.activation][1](g, y)
             below = g if x is values[0] else torch.bmm(g, params[layer.weight])
             yield layer, x, g
             g = below
 
-    def _values(self, params: Sequence[Tensor], inputs: Tensor) -> list[Tensor]:
-        """The inputs [C, B, n], and the outputs of every layer; the last are the logits."""
+    def _values(
+        self, parts: Sequence[tuple[Tensor, Tensor | None]], inputs: Tensor
+    ) -> list[Tensor]:
+        """The inputs [C, B, n], the outputs of every layer, and their log-softmax."""
         values = [inputs.flatten(2)]
-        for layer in self.layers:
-            weight = params[layer.weight].mT
-            if layer.bias is None:
-                y = torch.bmm(values[-1], weight)
-            else:
-                y = torch.baddbmm(params[layer.bias][:, None], values[-1], weight)
-            values.append(layer.activation(y) if layer.activation is not None else y)
-        return values
+        for layer, (weight, bias) in zip(self.layers, parts):
+            x = values[-1]
+            y = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
+            values.append(_ACTIVATIONS[layer.activation][0](y) if layer.activation else y)
+        return [*values, torch.log_softmax(values[-1], -1)]
 
 
-def _loss(outputs: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy [C], and its gradient for the logits [C, B, classes]."""
-    logits = torch.log_softmax(outputs, -1)
-    g = torch.zeros_like(logits).scatter_(-1, targets[..., None], -weight[..., None])
-    losses = (logits * g).sum((1, 2))
-    return losses, _aten._log_softmax_backward_data(g, logits, -1, logits.dtype)
+def _of_logits(logarithms: Tensor, wanted: Tensor) -> Tensor:
+    """The gradient of the cross-entropy for the logits, [C, B, classes], from their log-softmax."""
+    gradient: Tensor = _aten._log_softmax_backward_data(wanted, logarithms, -1, logarithms.dtype)
+    return gradient
+
+
+def _losses(logarithms: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy [C], summed over the samples with their weights."""
+    return (logarithms * wanted).sum((1, 2))
 
 
 def _leaves(layer: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

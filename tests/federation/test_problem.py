@@ -29,3 +29,17 @@ def test_groups_fit_the_memory_of_the_card(room, size, monkeypatch):
     monkeypatch.setattr(problem, "GPU_BYTES", int(room * client))
     assert few.group_size == size
     assert problem_of(gpus_per_actor=0.5).group_size == max(1, min(5, int(room / 2)))
+
+
+@pytest.mark.parametrize(
+    "model, algorithm, size",
+    [
+        ({"name": "mlp", "hidden": [2000]}, "fedavg", 3),  # of four tasks
+        ({"name": "mlp", "hidden": [2000]}, "fedsmu", 1),  # each with a state of its own
+        ({"name": "mlp", "hidden": [16]}, "fedsmu", 10),
+        ({"name": "mlp", "hidden": [20000]}, "fedavg", 1),
+    ],
+)
+def test_groups_on_a_cpu(model, algorithm, size):
+    config = {"model": model, "algorithm": {"name": algorithm}, "federation": {"cohort": 10}}
+    assert Problem.of(parse(config)).group_size == size

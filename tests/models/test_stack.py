@@ -24,17 +24,22 @@ def test_the_gradient_is_that_of_autograd(name):
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_a_step_subtracts_the_gradient(name):
+def test_steps_subtract_the_gradient(name):
     module = STACKS[name]()
-    layout, draw = Layout.of(module), torch.Generator().manual_seed(1)
-    before = torch.randn(3, layout.dim, generator=draw)
-    after = before.clone()
-    batch = torch.randn(3, 4, 6, generator=draw), torch.tensor([[0, 2, 1, 1]] * 3)
-    stack, weight = Stack.of(module), torch.tensor([[0.25] * 4, [0.5, 0.5, 0, 0], [1, 0, 0, 0]])
-    losses, gradient = stack.gradient(layout.views(before), *batch, weight)
-    assert torch.equal(stack.sgd_step(layout.views(after), *batch, weight, 0.3), losses)
-    moved = torch.cat([g.reshape(3, -1) for g in gradient], 1)
-    torch.testing.assert_close(after, before - 0.3 * moved)
+    stack, layout, draw = Stack.of(module), Layout.of(module), torch.Generator().manual_seed(1)
+    y = torch.randn(3, layout.dim, generator=draw)
+    trained = y.clone()
+    inputs = torch.randn(3, 2, 4, 6, generator=draw)
+    targets = torch.tensor([[0, 2, 1, 1], [1, 0, 2, 0]]).expand(3, 2, 4)
+    first = torch.tensor([[0.25] * 4, [0.5, 0.5, 0, 0], [1, 0, 0, 0]])
+    weight = torch.stack([first, torch.tensor([[0.5, 0.5, 0, 0]] * 3)], 1)
+    batches = inputs, targets, weight
+    losses = list(stack.sgd(layout.views(trained), *batches, [4, 2], 0.3))
+    for step in range(2):
+        loss, h = stack.gradient(layout.views(y), *(t[:, step] for t in batches))
+        y = y - 0.3 * torch.cat([g.reshape(3, -1) for g in h], 1)
+        torch.testing.assert_close(losses[step], loss)
+    torch.testing.assert_close(trained, y)
 
 
 def test_images_are_flattened():
