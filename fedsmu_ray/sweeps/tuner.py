@@ -14,6 +14,8 @@ from fedsmu_ray import environment
 from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.display.formatting import dropped_note, percent, size
 from fedsmu_ray.display.progress import SweepProgress
+from fedsmu_ray.files.folders import write
+from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.recorder import COMPLETED, DIVERGED, SweepRecorder
 from fedsmu_ray.sweeps.searcher import TrialSearcher, trial_searcher
 from fedsmu_ray.sweeps.space import TrialSpec
@@ -178,6 +180,12 @@ class TrialEvents(tune.Callback):
         accuracy = report.summary["test_accuracy"]
         self.progress.finish(spec.name, line, None if status == DIVERGED else accuracy)
 
+    def on_trial_recover(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        """Clean what is kept of a trial that failed and starts again."""
+        _cut_secrets(trial)
+
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
@@ -185,6 +193,7 @@ class TrialEvents(tune.Callback):
 
         It raised an unexpected exception, or its process was lost, in every retry.
         """
+        _cut_secrets(trial)
         self._fail(TrialSpec.from_tune(trial.config), _cause(trial))
 
     def _fail(self, spec: TrialSpec, error: str, diverged: bool = False) -> None:
@@ -203,6 +212,17 @@ def _outcome_line(config: Config, report: TrialReport, status: str) -> str:
         f"upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s"
         f"{dropped_note(summary['dropped'])}{early}"
     )
+
+
+def _cut_secrets(trial: TuneTrial) -> None:
+    """Cut secrets out of what Tune has kept of an error.
+
+    When memory runs out, Ray's message has the command lines of processes, with their overrides.
+    """
+    if trial.pickled_error_file:
+        Path(trial.pickled_error_file).unlink(missing_ok=True)
+    if trial.error_file:
+        write(Path(trial.error_file), cut_text(Path(trial.error_file).read_text(encoding="utf-8")))
 
 
 def _cause(trial: TuneTrial) -> str:

@@ -95,9 +95,20 @@ def test_the_cause_of_an_unexpected_failure_is_one_line(tmp_path, text, cause):
     file = tmp_path / "error.txt"
     file.write_text(text)
     handler, recorded, _ = events()
-    trial, spec = tune_trial(4, error_file=str(file))
+    trial, spec = tune_trial(4, error_file=str(file), pickled_error_file=None)
     handler.on_trial_error(0, [], trial)
     assert recorded == [("fail", spec, cause.format(file=file), False)]
+
+
+@pytest.mark.parametrize("event", ["on_trial_recover", "on_trial_error"])
+def test_secrets_in_an_error_that_tune_keeps_are_cut_out(tmp_path, event):
+    """Ray writes the command lines of the largest processes into the error of a full memory."""
+    text, pickled = tmp_path / "error.txt", tmp_path / "error.pkl"
+    text.write_text("ActorDiedError: top: 12 0.3GB tune r.yaml tracking.uri=http://me:s3cr3t@h\n")
+    pickled.write_bytes(b"s3cr3t")
+    trial, _ = tune_trial(4, error_file=str(text), pickled_error_file=str(pickled))
+    getattr(events()[0], event)(0, [], trial)
+    assert "http://me:***@h" in text.read_text() and [*tmp_path.iterdir()] == [text]
 
 
 def test_asha_stops_trials_and_never_the_baselines():
