@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
@@ -50,7 +48,8 @@ METHODS: dict[str, type[Method]] = {
     "feddyn": FedDyn,
 }
 
-IMPORT_FORM = r"import:\w+(\.\w+)*:\w+"
+# Names, and the form of names, that `algorithm.name` may have; None: a class of the user's.
+NAMES: dict[str, type[Method] | None] = {**METHODS, "import:<package.module>:<Class>": None}
 RESERVED = ("name", "profile")  # keys of the section `algorithm` that are not options of a method
 
 
@@ -60,18 +59,9 @@ def find(name: str) -> type[Method]:
     Raises ConfigError, which names `algorithm.name`, for an unknown name and for a class that is
     not a method.
     """
-    if name in METHODS:
-        return METHODS[name]
-    if not name.startswith("import:"):
-        close = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(
-            [f"algorithm.name = {name[:100]!r}: must be one of {', '.join(METHODS)}{meant}"]
-        )
-    if not re.fullmatch(IMPORT_FORM, name):
-        raise ConfigError(
-            [f"algorithm.name = {name}: must have the form import:package.module:Class"]
-        )
+    known = plugins.lookup("algorithm.name", name, NAMES)
+    if known is not None:
+        return known
     found = _load(name)
     problems = _class_problems(found)
     if problems:

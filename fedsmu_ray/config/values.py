@@ -13,8 +13,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedsmu_ray import plugins
-from fedsmu_ray.algorithms.base import Method
-from fedsmu_ray.algorithms.registry import METHODS
+from fedsmu_ray.algorithms import registry as algorithms
 from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
 from fedsmu_ray.config.schema import EXECUTORS, PROFILES
 from fedsmu_ray.datasets.registry import DATASETS
@@ -32,7 +31,7 @@ _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 # Keys whose value is one of some names, or has one of some forms.
 CHOICES: dict[str, Mapping[str, object]] = {
-    "algorithm.name": {**METHODS, "import:<package.module>:<Class>": Method},
+    "algorithm.name": algorithms.NAMES,
     "algorithm.profile": PROFILES,
     "data.dataset": DATASETS,
     "model.name": MODELS,

@@ -66,8 +66,9 @@ def test_a_name_finds_its_class():
 def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(ConfigError) as error:
         find("fedsm")
+    names = f"{', '.join(METHODS)}, import:<package.module>:<Class>"
     assert error.value.problems == [
-        f"algorithm.name = 'fedsm': must be one of {', '.join(METHODS)}; did you mean fedsmu?"
+        f"algorithm.name = 'fedsm': must be one of {names}; did you mean fedsmu?"
     ]
     with pytest.raises(ConfigError, match=r"= 'zzz': must be one of fedsmu, [^;]*$"):
         find("zzz")
@@ -130,7 +131,7 @@ def test_several_problems_of_a_class_are_all_listed(own):
 
 @pytest.mark.parametrize("name", ["import:", "import:module", "import:a.b:", "import:a b:C"])
 def test_a_malformed_import_is_refused(name):
-    with pytest.raises(ConfigError, match="must have the form import:package.module:Class"):
+    with pytest.raises(ConfigError, match="must be one of .*import:<package.module>:<Class>"):
         find(name)
 
 
