@@ -61,7 +61,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """Parse overrides: ['local.lr=0.1', ...] gives {'local.lr': 0.1}.
 
-    Values are YAML. Raises ConfigError that lists all problems.
+    Values are YAML. Raises ConfigError that lists all problems; a repeated key is one.
     """
     overrides, problems = {}, []
     for argument in arguments:
@@ -71,6 +71,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             cure = "a file is given once, as the first argument" if is_file else _EXAMPLE
             problems.append(f"{format_value(argument)}: {cure}")
             continue
+        if key in overrides:
+            problems.append(f"{key}: given more than once; leave only one of them")
         try:
             overrides[key] = _parse_override(key, value)
         except _YAMLError as error:

@@ -47,6 +47,14 @@ def test_a_secret_that_is_no_yaml_is_not_in_the_message(value):
     assert "s3cret" not in str(error.value) and "0123" not in str(error.value)
 
 
+def test_a_key_is_overridden_once():
+    given = ["local.lr=0.1", "seed=1", "local.lr=0.2", "api_key=s3cr3t", "api_key=s3cr3t"]
+    with pytest.raises(ConfigError) as error:
+        parse_overrides(given)
+    assert [problem.split(":")[0] for problem in error.value.problems] == ["local.lr", "api_key"]
+    assert "given more than once" in str(error.value) and "s3cr3t" not in str(error.value)
+
+
 def test_a_file_after_overrides():
     assert "as the first" in problem_of(parse_overrides, ["my.yaml"])
     assert "expected key=value" in problem_of(parse_overrides, ["my"])
