@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files.folders import private_folder, write
 from fedsmu_ray.files.locks import FOLDER_LOCK, folder_lock
 
+_NOT_WRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENOENT),  # below a file, at one, and in /proc
+)
 _SUFFIX = re.compile(r"-([0-9]{8}-[0-9]{6})-([0-9]+)(?:-([0-9]+))?$")
 
 
@@ -28,14 +33,15 @@ class Kind:
     what: str
     command: str  # that makes and resumes it
     file: str  # that every folder of this kind has, and no other
+    key: str  # of the configuration: where such folders are made
 
     def resume_command(self, folder: str | Path) -> str:
         """The command that resumes what is in a folder, for a shell."""
         return f"python -m fedsmu_ray.{self.command} --resume {shlex.quote(str(folder))}"
 
 
-RUN = Kind("run", "train", "config.yaml")
-SWEEP = Kind("sweep", "tune", "sweep.yaml")
+RUN = Kind("run", "train", "config.yaml", "checkpoint.folder")
+SWEEP = Kind("sweep", "tune", "sweep.yaml", "tune.storage")
 
 
 def new_name(name: str) -> str:
@@ -49,8 +55,17 @@ def make_folder(kind: Kind, parent: str | Path, name: str, content: str) -> Iter
 
     content: of the file of its kind. It is written at once, so that a full disk is noticed before
     anything starts, and gets its name by `begin`. A folder that gets nothing else is removed.
+    Raises ConfigError if `parent` is not a folder that can be written, and OSError for a full disk.
     """
-    folder = private_folder(Path(parent) / new_name(name))
+    parent = Path(parent)
+    try:
+        is_new = not parent.exists()
+        folder = private_folder(parent / new_name(name))
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        problem = f"{kind.key} = {parent}: no folder can be made there ({error.strerror})"
+        raise ConfigError([f"{problem}; choose another"]) from None
     with folder_lock(folder, f"the {kind.what} in {folder}"):
         prepared = folder / _prepared(kind)
         try:
@@ -59,6 +74,9 @@ def make_folder(kind: Kind, parent: str | Path, name: str, content: str) -> Iter
         finally:
             if {entry.name for entry in folder.iterdir()} <= {FOLDER_LOCK, prepared.name}:
                 shutil.rmtree(folder)
+                if is_new:
+                    with suppress(OSError):  # it has other folders by now
+                        parent.rmdir()
 
 
 def begin(kind: Kind, folder: Path) -> None:

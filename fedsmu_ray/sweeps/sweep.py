@@ -42,13 +42,13 @@ def sweep(
     began = time.perf_counter()
     space.check(config)
     with ExitStack() as held:  # the folder of the sweep
-        path = None if resume is None else held.enter_context(old_folder(config, resume))
+        opened = new_folder(config) if resume is None else old_folder(config, resume)
+        path = held.enter_context(opened)  # before what takes long, as it may not be writable
         # Loads the data, and raises before anything starts if the model does not fit it.
         dataset = Problem.of(config).dataset
         digest = dataset.digest()
-        resumed = SweepFolder(path) if path else None
-        if resumed:
-            resumed.check_data(config, digest)
+        folder = SweepFolder(path)
+        folder.check_data(config, digest)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are displayed already
         # Opening MLflow, importing Tune and starting Ray take seconds each, so all happen at once.
         with ThreadPoolExecutor() as background:
@@ -62,7 +62,6 @@ def sweep(
                 stored = ray_cluster.store(dataset)
                 del dataset  # one copy on this node is enough
                 run_trials, tracker = importing.result(), opening.result()
-                folder = resumed or SweepFolder(held.enter_context(new_folder(config)))
                 folder.data_loaded(digest)
                 recorder = SweepRecorder(config, folder, tracker)
                 status: RunStatus = "FAILED"

@@ -119,3 +119,25 @@ def test_a_folder_in_which_nothing_began_is_removed(tmp_path):
     with make_folder(RUN, tmp_path, "y", "a: 1") as folder:
         (folder / "results").touch()  # whatever is there, results are never removed
     assert (folder / "results").exists()
+
+
+@pytest.mark.parametrize("kind, key", [(RUN, "checkpoint.folder"), (SWEEP, "tune.storage")])
+@pytest.mark.parametrize("parent", ["file", "file/below", "/proc", "/proc/nowhere"])
+def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path, monkeypatch, kind, key, parent):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    told = f"{key} = {parent}: no folder can be made there .*; choose another"
+    with pytest.raises(ConfigError, match=told):
+        make_folder(kind, parent, "x", "name: x").__enter__()
+
+
+def test_a_new_parent_is_removed_with_the_folder_that_did_not_begin(tmp_path):
+    for parent in (tmp_path / "new", tmp_path):
+        with make_folder(RUN, parent, "x", "name: x") as folder:
+            assert folder.parent == parent
+        assert not folder.exists()
+    assert not [*tmp_path.iterdir()]
+    new = tmp_path / "new"
+    with make_folder(RUN, new, "x", "name: x"), make_folder(RUN, new, "y", "name: y") as kept:
+        begin(RUN, kept)
+    assert [*new.iterdir()] == [kept]

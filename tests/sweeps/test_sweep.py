@@ -9,6 +9,8 @@ from textwrap import dedent
 import pytest
 
 from fedsmu_ray import load_config, run, sweep
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.sweeps.folder import traces
 
 OWN_METHOD = '''
@@ -69,6 +71,13 @@ SETTINGS = {
     "tracking.uri": None,
     "tune.baselines": [],
 }
+
+
+def test_a_storage_that_cannot_be_written_is_refused_before_the_data_are_read(monkeypatch):
+    monkeypatch.setattr(Problem, "of", lambda *arguments: pytest.fail("the data were read"))
+    tune = {"tune.space": {"local.lr": {"grid": [0.1]}}, "tune.storage": "/proc/nowhere"}
+    with pytest.raises(ConfigError, match="tune.storage = /proc/nowhere: no folder can be made"):
+        sweep(load_config(overrides={**SETTINGS, **tune}))
 
 
 @pytest.mark.slow
