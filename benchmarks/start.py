@@ -37,6 +37,8 @@ Sample = tuple[float, dict[int, tuple[str, float]]]
 def kind(process: psutil.Process) -> str:
     """Name the kind of a process: one of KINDS, or a process of Ray itself."""
     line = " ".join(process.cmdline())
+    if Path(line.split(" ")[0]).name == "raylet":  # its arguments name a worker's script
+        return "Ray's raylet"
     for found, name in KINDS.items():
         if found in line:
             return name

@@ -53,8 +53,13 @@ class HuggingFace(DatasetSource):
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read the data set; without `download` only local files are used."""
         where = f"data.dataset = {name}"
+        # The package's own copy, its mapped files, ends with the call.
+        return from_arrays(name, self._arrays(name.removeprefix("hf:"), download, where), where)
+
+    def _arrays(self, path: str, download: bool, where: str) -> dict[str, Any]:
+        """What `from_arrays` takes."""
         datasets = _package(where)
-        splits = _load_splits(datasets, name.removeprefix("hf:"), self.config, download, where)
+        splits = _load_splits(datasets, path, self.config, download, where)
         held_out = next((s for s in ("test", "validation") if s in splits), "test")
         split_of = {"train": self.train, "test": held_out if self.test is None else self.test}
         for key, split in split_of.items():
@@ -77,7 +82,7 @@ class HuggingFace(DatasetSource):
             arrays["clients"] = splits[self.train][self.client][:]
         if isinstance(features[label], datasets.ClassLabel):
             arrays["classes"] = features[label].num_classes
-        return from_arrays(name, arrays, where)
+        return arrays
 
 
 def _package(where: str) -> Any:
