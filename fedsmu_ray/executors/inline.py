@@ -37,6 +37,7 @@ from fedsmu_ray.federation.tasks import (
     Train,
     TrainResult,
     describe_task,
+    makers,
     packed,
     state_refs,
     task_failure,
@@ -76,7 +77,12 @@ class InlineExecutor:
                 yield task, self._evaluate(task, message)
             elif isinstance(task, ApplyFeedback):
                 shards = self.worker.apply_feedback(
-                    task.round, task.participants, task.clients, message, _states(task.states)
+                    task.round,
+                    task.participants,
+                    task.clients,
+                    message,
+                    _states(task.states),
+                    makers(task),
                 )
                 yield task, self._refs(task, shards)
             elif isinstance(task, Repack):
@@ -87,7 +93,7 @@ class InlineExecutor:
     def _train(self, task: Train, broadcast: Handle) -> TrainResult | TaskFailure:
         states = _states(task.states)
         try:
-            output = self.worker.train(task.round, task.clients, broadcast, states)
+            output = self.worker.train(task.round, task.clients, broadcast, states, makers(task))
         except (Exception, SystemExit) as error:
             _check_gpu(task, error)
             return task_failure(task, error)
@@ -107,7 +113,7 @@ class InlineExecutor:
         # They are views of one array, which would last as long as any of them; or in pinned memory.
         if len(shards) > 1 or self.worker.device.type == "cuda":
             shards = [{name: a.copy() for name, a in shard.items()} for shard in shards]
-        return state_refs(task.clients, [Shard(a) for a in shards], self.problem.shard_clients)
+        return state_refs(task, [Shard(a) for a in shards], self.problem.shard_clients)
 
     def step(self, missing: Sequence[int]) -> StepStats | RejectedMessages:
         return self.server.step(missing)

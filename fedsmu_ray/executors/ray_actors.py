@@ -20,6 +20,7 @@ from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
     Evaluate,
+    Makers,
     Repack,
     StateRef,
     Task,
@@ -38,6 +39,7 @@ class Row(NamedTuple):
 
     shard: int
     row: int
+    task: int | None  # that made it
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class Group:
             for at in self.rows
         ]
 
+    @property
+    def makers(self) -> Makers:
+        """The numbers of the task and of those that made the states."""
+        assert not isinstance(self.task, Repack)
+        return Makers(self.task.number, [at.task if at else None for at in self.rows])
+
 
 def without_references(tasks: Sequence[Task]) -> tuple[list[Group], list[Any]]:
     """The tasks without state references, and the shards that hold the states of their clients."""
@@ -66,7 +74,7 @@ def without_references(tasks: Sequence[Task]) -> tuple[list[Group], list[Any]]:
     number = {shard: i for i, shard in enumerate(shards)}
 
     def row(ref: StateRef | None) -> Row | None:
-        return Row(number[ref.shard], ref.row) if ref else None
+        return Row(number[ref.shard], ref.row, ref.task) if ref else None
 
     groups = [Group(replace(task, states=()), tuple(map(row, task.states))) for task in trained]
     return groups, shards
@@ -134,7 +142,8 @@ class ClientActor:
         """Train one group."""
         task = group.task
         assert isinstance(task, Train)
-        return self.worker.train(task.round, task.clients, broadcast, group.states(shards))
+        states = group.states(shards)
+        return self.worker.train(task.round, task.clients, broadcast, states, group.makers)
 
     @reporting_broken_gpu
     def apply_feedback(self, group: Group, feedback: Any, *shards: Arrays) -> tuple[Any, ...]:
@@ -142,7 +151,7 @@ class ClientActor:
         task, states = group.task, group.states(shards)
         assert isinstance(task, ApplyFeedback)
         new = self.worker.apply_feedback(
-            task.round, task.participants, task.clients, feedback, states
+            task.round, task.participants, task.clients, feedback, states, group.makers
         )
         return self._answer(None), *new
 

@@ -244,7 +244,7 @@ class RayExecutor:
         if isinstance(task, Train):
             return self._train_results(call, answer.value)
         if isinstance(task, (ApplyFeedback, Repack)):
-            return [state_refs(task.clients, call.shards, self.problem.shard_clients)]
+            return [state_refs(task, call.shards, self.problem.shard_clients)]
         return [answer.value]
 
     def _raised(self, call: _Call, error: RayTaskError) -> list[TaskFailure]:
@@ -277,7 +277,7 @@ class RayExecutor:
             if isinstance(outcome, TaskFailure):
                 results.append(outcome)
             else:
-                results.append(TrainResult(outcome, state_refs(task.clients, shards, rows)))
+                results.append(TrainResult(outcome, state_refs(task, shards, rows)))
         return results
 
     def _timeout(self, task: Task) -> TaskFailure:

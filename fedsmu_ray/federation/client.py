@@ -17,7 +17,8 @@ from fedsmu_ray.federation.dry_run import check_on_gpu
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
-from fedsmu_ray.federation.tasks import Arrays, Score, TrainReport
+from fedsmu_ray.federation.state_cache import StateCache
+from fedsmu_ray.federation.tasks import Arrays, Makers, Score, TrainReport
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.numerics import gpu, parameters
 from fedsmu_ray.numerics.allocator import keep_freed_memory
@@ -70,6 +71,7 @@ class ClientWorker:
             problem.probed,
             problem.config.model.is_users,
         )
+        self._kept = StateCache(gpu.memory_to_keep(compute.gpus_per_actor))
         self._decoded: tuple[Any, Mapping[str, Tensor]] = (None, {})  # the last message, by its key
 
     def train(
@@ -78,17 +80,34 @@ class ClientWorker:
         clients: Sequence[int],
         broadcast: NDArray[np.uint8],
         states: Sequence[Arrays | None],
+        makers: Makers | None = None,
     ) -> GroupOutput:
         """One round of a client group.
 
         broadcast: the server's message, uint8 [1, bytes]. states: of each client, named float32 [P]
-        arrays, or None before its first round. Raises ClientError for a client whose training
-        diverged.
+        arrays, or None before its first round. makers: by which a GPU finds what it has kept.
+        Raises ClientError for a client whose training diverged.
         """
+        try:
+            return self._train(round, clients, broadcast, states, makers)
+        except torch.OutOfMemoryError:
+            if not self._kept.clear():
+                raise
+        torch.cuda.empty_cache()
+        return self._train(round, clients, broadcast, states, makers)
+
+    def _train(
+        self,
+        round: int,
+        clients: Sequence[int],
+        broadcast: NDArray[np.uint8],
+        states: Sequence[Arrays | None],
+        makers: Makers | None,
+    ) -> GroupOutput:
         self.problem.seed_generators("group", round, clients[0])
         received = self._decode(round, self.problem.downlink, broadcast)
         solver = GroupSolver(self.trainer, round, torch.tensor(clients), self.problem.setting)
-        stacked = self._stack(states)
+        stacked = self._stack(clients, states, makers)
         with self.spans.measure("train", round=round, clients=list(clients)):
             uploads, new = self.method.client(received, stacked, solver)
             if self.spans.on and self.device.type == "cuda":
@@ -101,7 +120,7 @@ class ClientWorker:
         with self.spans.measure("encode"):
             messages = message.encode(self.problem.uplink, uploads, round, clients)
         report = TrainReport(solver.losses.tolist(), solver.zeros)
-        return GroupOutput(messages, report, self._shards(new, len(clients)))
+        return GroupOutput(messages, report, self._shards(clients, new, makers))
 
     @measured("feedback")
     def apply_feedback(
@@ -111,15 +130,17 @@ class ClientWorker:
         clients: Sequence[int],
         feedback: NDArray[np.uint8],
         states: Sequence[Arrays | None],
+        makers: Makers | None = None,
     ) -> list[Shard]:
         """New states of a client group that got the server's feedback to `participants` clients."""
         self.problem.seed_generators("feedback", round, clients[0])
         received = self._decode(round, self.problem.feedback_fields(participants), feedback)
         setting = replace(self.problem.setting, cohort=participants)
-        new = call_hook(self.method, "apply_feedback", received, self._stack(states), setting)
+        stacked = self._stack(clients, states, makers)
+        new = call_hook(self.method, "apply_feedback", received, stacked, setting)
         check_names(self.method, "apply_feedback", new, self.state_names)
         check_clients_finite("state after the server's feedback", new, round, clients)
-        return self._shards(new, len(clients))
+        return self._shards(clients, new, makers)
 
     @measured("evaluate")
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:
@@ -146,7 +167,9 @@ class ClientWorker:
         return self._decoded[1]
 
     @measured("states")
-    def _stack(self, states: Sequence[Arrays | None]) -> dict[str, Tensor]:
+    def _stack(
+        self, clients: Sequence[int], states: Sequence[Arrays | None], makers: Makers | None
+    ) -> dict[str, Tensor]:
         """States of a group as [C, P] tensors.
 
         They are copies, unless one client trains by the package's own code, which changes no state
@@ -154,9 +177,14 @@ class ClientWorker:
         """
         new = any(state is None for state in states)
         fresh = self.method.client_init(self.initial) if new else {}
+        numbers = makers.of_states if makers else [None] * len(clients)
+        kept = list(map(self._kept.take, numbers, clients))
         stacked = {}
         for name in self.state_names:
-            rows = [self._upload(s[name]) if s else fresh[name] for s in states]
+            rows = [
+                here[name] if here else self._upload(state[name]) if state else fresh[name]
+                for here, state in zip(kept, states)
+            ]
             alone = len(rows) == 1 and not self.problem.runs_user_code
             stacked[name] = rows[0][None] if alone else torch.stack(rows)
         return stacked
@@ -165,11 +193,15 @@ class ClientWorker:
         return gpu.upload(as_tensor(array), self.device)
 
     @measured("states")
-    def _shards(self, state: Mapping[str, Tensor], clients: int) -> list[Shard]:
+    def _shards(
+        self, clients: Sequence[int], state: Mapping[str, Tensor], makers: Makers | None
+    ) -> list[Shard]:
         """New states of a group, cut into shards."""
+        if makers and self.device.type == "cuda":
+            self._kept.keep(makers.task, clients, state)
         arrays = {n: t.numpy() for n, t in zip(state, gpu.download([*state.values()]))}
         if not arrays:
             return []
-        rows = self.problem.shard_clients or clients
-        starts = range(0, clients, rows)
+        rows = self.problem.shard_clients or len(clients)
+        starts = range(0, len(clients), rows)
         return [{name: a[i : i + rows] for name, a in arrays.items()} for i in starts]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,12 +27,16 @@ Handle = Any  # a message or a shard of client states, readable only by its exec
 Arrays = Mapping[str, NDArray[Any]]
 
 
+_number = count().__next__
+
+
 @dataclass(frozen=True)
 class StateRef:
     """Where a client's state is: row `row` of a shard (named arrays [R, P])."""
 
     shard: Handle
     row: int
+    task: int | None = None  # number of the task that made it; None if it was restored or copied
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Train:
     position: int
     clients: tuple[int, ...]
     states: tuple[StateRef | None, ...]
+    number: int = field(default_factory=_number, compare=False)  # no other task has it
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class ApplyFeedback:
     participants: int  # clients of the round whose uploads the feedback is about
     clients: tuple[int, ...]
     states: tuple[StateRef | None, ...]
+    number: int = field(default_factory=_number, compare=False)
 
 
 @dataclass(frozen=True)
@@ -212,15 +219,28 @@ class Executor(Protocol):
 
 
 def state_refs(
-    clients: Sequence[int], shards: Sequence[Handle], rows: int | None
+    task: Train | ApplyFeedback | Repack, shards: Sequence[Handle], rows: int | None
 ) -> dict[int, StateRef]:
-    """Where the new states of a group are.
+    """Where the new states of a task's clients are.
 
     shards: the states of `rows` clients each. rows: None for stateless clients.
     """
     if not rows:
         return {}
-    return {client: StateRef(shards[i // rows], i % rows) for i, client in enumerate(clients)}
+    number = None if isinstance(task, Repack) else task.number
+    return {c: StateRef(shards[i // rows], i % rows, number) for i, c in enumerate(task.clients)}
+
+
+class Makers(NamedTuple):
+    """Numbers of a task, and of those that made the states of its clients."""
+
+    task: int
+    of_states: Sequence[int | None]
+
+
+def makers(task: Train | ApplyFeedback) -> Makers:
+    """The numbers of a task that has its state references."""
+    return Makers(task.number, [ref.task if ref else None for ref in task.states])
 
 
 def packed(states: Sequence[Arrays | None]) -> Arrays:

@@ -33,6 +33,13 @@ def prepare(share: float, precision: str) -> torch.device:
     return torch.device("cuda")
 
 
+def memory_to_keep(share: float) -> int:
+    """Bytes of this process's share of a GPU that may be filled with what is only kept: a fifth."""
+    if not share:
+        return 0
+    return int(min(1.0, share) * torch.cuda.get_device_properties(0).total_memory) // 5
+
+
 def upload(x: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on a device; the host does not wait for a GPU.
 

@@ -55,8 +55,8 @@ def misbehave(monkeypatch):
     def begin(how, times):
         left = [times]
 
-        def train(self, round, clients, broadcast, states):
-            output = honest(self, round, clients, broadcast, states)
+        def train(self, round, clients, broadcast, states, *makers):
+            output = honest(self, round, clients, broadcast, states, *makers)
             if BROKEN in clients and left[0]:
                 left[0] -= 1
                 messages = how(output.messages, clients.index(BROKEN))
