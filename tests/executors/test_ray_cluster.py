@@ -25,7 +25,7 @@ def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
             "with cluster() as where: print(where)"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=tmp_path
         )
         assert done.stdout.startswith("a local Ray on this machine"), done.stderr
     finally:

@@ -124,7 +124,11 @@ def test_tasks_of_a_lost_actor_are_retried_without_changing_the_result(ray_clust
         for record in rounds(problem, executor):
             history.append(record)
             if record.round == 1:
-                ray.kill(executor.clients.actors[0])
+                actor = executor.clients.actors[0]
+                ray.kill(actor)
+                with pytest.raises(ray.exceptions.RayActorError):  # once it is dead
+                    while True:
+                        ray.get(actor.__ray_call__.remote(lambda self: None))
         assert executor.sha256() == inline(problem)[1] and len(history) == 4
         assert "client actor 0 was lost (" in caplog.text
         assert "; retry 1 of 3 on another actor" in caplog.text

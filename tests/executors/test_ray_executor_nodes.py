@@ -63,7 +63,7 @@ def on_nodes(nodes, how, configs, tmp_path, home):
         text=True,
         env={**os.environ, "HOME": str(home)},
         capture_output=True,
-        timeout=400,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])

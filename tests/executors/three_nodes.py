@@ -40,7 +40,7 @@ def main(path: str, nodes: int, how: str, when: int) -> None:
     )
     others = [cluster.add_node(num_cpus=1, resources={"other": 1}) for _ in range(nodes - 1)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(timeout=300)
     first, *more = [Problem.of(parse(plain)) for plain in json.loads(Path(path).read_text())]
     executor = RayExecutor(first.config.compute, nodes)
     executor.load(first)
@@ -65,7 +65,7 @@ def main(path: str, nodes: int, how: str, when: int) -> None:
             raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
             for process in [raylet, *raylet.children(recursive=True)]:
                 process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGSTOP)
-    for _ in range(120):  # Ray may notice the loss only after the run has ended
+    for _ in range(600):  # Ray may notice the loss only after the run has ended
         alive = sum(node["Alive"] for node in ray.nodes())
         if how == "none" or alive < nodes:
             break

@@ -99,7 +99,7 @@ def command(module, recipe, cwd, home, *arguments):
         text=True,
         capture_output=True,
         env={**os.environ, "HOME": str(home)},
-        timeout=200,
+        timeout=600,
     )
 
 
