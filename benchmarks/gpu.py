@@ -11,7 +11,10 @@ Blocks (default: all, in this order):
     rounds   milliseconds a round of LeNet as in the FedSMU paper (10 of 100 clients, 5 epochs,
              augmentation) by precision and group size, its memory, and a lower bound: its
              floating-point operations at the rate of a large matrix product
-    resnet   the same for three clients of ResNet18-GN on images of 64 pixels
+    graphs   such rounds with steps as CUDA graphs and without, in groups of 10 and 1: milliseconds
+             and bits
+    states   the same with client states kept on the card and without, all clients in every round
+    resnet   milliseconds a round for three clients of ResNet18-GN on images of 64 pixels
     spans    where the time of a round of LeNet goes
     kernels  the twenty longest operations of such a round
     convs    forms of the convolution of ten clients, each with weights of its own
@@ -34,9 +37,11 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -49,8 +54,10 @@ from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.display.profile import Profile
 from fedsmu_ray.executors.inline import InlineExecutor
 from fedsmu_ray.executors.registry import backend
+from fedsmu_ray.federation import graphs
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.rounds import rounds
+from fedsmu_ray.numerics import gpu
 from fedsmu_ray.wire.packing import pack_positive
 
 Row = dict[str, Any]
@@ -245,6 +252,33 @@ def lenet_rounds(machine: Machine) -> Iterator[Row]:
     yield from timed(machine, LENET, (None, 1, 5, 10), federation=federation)
 
 
+def compared(
+    machine: Machine, owner: Any, name: str, off: Any, together: int, **sections: Row
+) -> Iterator[Row]:
+    """Rounds of LeNet with something of the package, and with `off` in its place."""
+    for precision in machine.precisions:
+        for is_on in (True, False):
+            compute = {"precision": precision, "clients_per_task": together}
+            federation = {"rounds": 8 if machine.gpu else 3}
+            problem = machine.problem(LENET, federation=federation, compute=compute, **sections)
+            with nullcontext() if is_on else patch.object(owner, name, off):
+                executor, taken = run(problem)
+            row: Row = {"precision": precision, "groups": together, "on": is_on}
+            row["ms a round"] = 1e3 * statistics.median(taken[1:-1])
+            captured = executor.worker.trainer.graphs
+            row["captures"] = captured.captures if captured else 0
+            yield {**row, "sha256": executor.sha256()}
+
+
+def step_graphs(machine: Machine) -> Iterator[Row]:
+    for together in (10, 1):
+        yield from compared(machine, graphs, "EAGER_STEPS", 1 << 40, together)
+
+
+def states(machine: Machine) -> Iterator[Row]:
+    yield from compared(machine, gpu, "memory_to_keep", lambda share: 0, 10, data={"clients": 10})
+
+
 def resnet_rounds(machine: Machine) -> Iterator[Row]:
     if machine.gpu:
         sections = {"federation": {"cohort": 3, "rounds": 4}, "data": {"clients": 10}}
@@ -350,6 +384,8 @@ BLOCKS = {
     "waits": waits,
     "bits": bits,
     "rounds": lenet_rounds,
+    "graphs": step_graphs,
+    "states": states,
     "resnet": resnet_rounds,
     "spans": spans,
     "kernels": kernels,

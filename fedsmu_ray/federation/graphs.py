@@ -110,6 +110,7 @@ class StepGraphs:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self._failed: torch.cuda.CUDAGraph | None = None
+        self.captures = 0  # that are used, or were
 
     def steps(self, kind: Hashable, vectors: Sequence[Tensor]) -> GraphedSteps:
         """Steps on copies of vectors; only the last that were asked for can be in use.
@@ -162,6 +163,7 @@ class StepGraphs:
         _copy(state, before)
         graph.replay()
         if all(map(_same_bits, state, after)):
+            self.captures += 1
             return graph
         _copy(state, after)
         tell("a replay had other bits than the step that was captured")

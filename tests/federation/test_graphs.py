@@ -91,6 +91,7 @@ def test_each_kind_of_step_has_graphs_of_its_own():
         assert take(made.steps("two", vectors("cuda")), batches("cuda")) == 0
         other = StepGraphs([])  # of another module
         assert take(other.steps("two", vectors("cuda")), batches("cuda")) == 3
+        assert (made.captures, other.captures) == (2, 1)
 
 
 def test_kinds_and_shapes_are_bounded(monkeypatch):
