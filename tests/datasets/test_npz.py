@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedsmu_ray.datasets import mapped, npz
 from fedsmu_ray.errors import ConfigError
 from tests.helpers.dataset_files import load, small_arrays
 
@@ -25,6 +26,29 @@ def test_npz(tmp_path):
         load("npz", tmp_path / "hole.npz")
     with pytest.raises(ConfigError, match="is not an .npz file; set data.root to the file itself"):
         load("npz", tmp_path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", "<f4"])
+def test_large_samples_are_read_in_blocks(tmp_path, cache_folder, monkeypatch, save, dtype):
+    x = np.random.default_rng(0).normal(size=(24, 3, 4)).astype(dtype)
+    files = tmp_path / "own.npz", tmp_path / "fortran.npz"
+    for file, order in zip(files, "CF"):
+        save(file, **small_arrays(train_x=np.asarray(x, order=order), test_x=x[:8]))
+    wanted = load("npz", files[0]).digest()
+    monkeypatch.setattr(mapped, "LARGE", 100)
+    monkeypatch.setattr(mapped, "BLOCK", 500)
+    for file in files:
+        data = load("npz", file)
+        assert data.digest() == wanted and mapped._mapping(data.train_x) is not None
+    with np.load(files[0]) as file:
+        train_x = npz._array(file, "train_x")
+        assert train_x.dtype == np.float32
+        assert (mapped._mapping(train_x) is not None) == dtype.endswith("8")  # read as it is
+    files[0].write_bytes(files[0].read_bytes().replace(x.tobytes()[:99], x.tobytes()[1:100]))
+    if save is np.savez:
+        with pytest.raises(ConfigError, match="own.npz cannot be read"):
+            load("npz", files[0])
 
 
 def test_arrays_that_do_not_fit_name_the_file(tmp_path):
