@@ -161,12 +161,12 @@ class GroupSolver:
 
         vectors: models y [C, P], and others, of `update`.
         """
-        trainer, cut = self.trainer, self.trainer.cut(together=False)
+        trainer, cut = self.trainer, self.trainer.cut(together=False, update=update)
         own = cut.pieces(vectors[0][row])
         # What the model draws (dropout) is a function of the client and the round.
         key = streams.keys(trainer.seed, "model", self.round, self.clients[row])
         isolation.seed_generators(int(key))
-        trainer.load(own)
+        params = trainer.load(own, cut.windows)
         total = torch.zeros((), device=trainer.data.device)
         steps = trainer.steps(update, [total, *(v[row] for v in vectors[1:])])
         losses, others = steps.vectors[0], [cut.pieces(v) for v in steps.vectors[1:]]
@@ -174,15 +174,15 @@ class GroupSolver:
         def step(inputs: Tensor, targets: Tensor) -> None:
             with torch.enable_grad():
                 loss = trainer.loss(inputs, targets)
-                h = gradient(loss, trainer.params)
-            update(cut, trainer.params, h, *others)
+                h = gradient(loss, params)
+            update(cut, params, h, *others)
             losses.add_(loss.detach())
 
         rows, stop = slice(row, row + 1), int(batches.steps[row])
         for inputs, targets, _ in self._samples(batches, rows, 0, stop):
             steps.run(step, (inputs[0], targets[0]))
         steps.store(1 + update.written)
-        torch._foreach_copy_(own, trainer.params)
+        torch._foreach_copy_(own, params)
         return total
 
     def _descend_together(

@@ -18,6 +18,7 @@ from fedsmu_ray.models.batched import widened
 from fedsmu_ray.models.costs import memory_format
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Probed
+from fedsmu_ray.models.windows import Windows
 from fedsmu_ray.numerics.parameters import Layout, own
 
 EVALUATION_BATCH = 500  # test samples that are evaluated at once
@@ -56,7 +57,18 @@ class Trainer:
         self.format = memory_format(module, few, local.batch_size)
         self.layout, self.params = Layout.of(module), own(module, self.format)
         self.batched = self.probed.batched(module, few, bfloat16)
+        self.windows = self._windows(few)
         self.graphs = self._graphs() if data.device.type == "cuda" else None
+
+    def _windows(self, inputs: Tensor) -> Windows | None:
+        """Windows of the module's convolutions, if there are some.
+
+        They hold for images of one size: a user's module may be given others, or make them.
+        """
+        if self.is_users or inputs.device.type != "cpu":
+            return None
+        windows = Windows(self.module, inputs, self.params)
+        return windows if windows.layers else None
 
     def _graphs(self) -> StepGraphs | None:
         """Graphs of steps, unless the module can do what no capture shows."""
@@ -71,9 +83,11 @@ class Trainer:
             return False
         return int(steps.sum()) >= self.batched.least * int(steps.max())
 
-    def cut(self, together: bool) -> Cut:
-        """How updates go over the vectors of one client, or of several that train together."""
-        return Cut(self.layout, together, together and self.data.device.type == "cuda")
+    def cut(self, together: bool, update: Update | None = None) -> Cut:
+        """How an update goes over the vectors of one client, or of several that train together."""
+        whole = together and self.data.device.type == "cuda"
+        keeps = update is not None and update.keeps and not together
+        return Cut(self.layout, together, whole, self.windows if keeps else None)
 
     def steps(self, update: Update, vectors: Sequence[Tensor]) -> EagerSteps:
         """Steps of `update` on vectors; see `graphs`."""
@@ -84,10 +98,17 @@ class Trainer:
         local = self.local
         return Batches.of(self.partition, clients, round, self.seed, local.epochs, local.batch_size)
 
-    def load(self, pieces: list[Tensor]) -> None:
-        """Copy a model, in the pieces of the layout, into the module."""
+    def load(self, pieces: list[Tensor], windows: Windows | None = None) -> list[Tensor]:
+        """Copy a model, in the pieces of the layout, cut to windows if any, into the module.
+
+        Returns the parameters that the module now computes with, in the shapes of the pieces.
+        """
+        if self.windows:
+            self.windows.use(windows is not None)
+        params = windows.params if windows else self.params
         with torch.no_grad():
-            torch._foreach_copy_(self.params, pieces)
+            torch._foreach_copy_(params, pieces)
+        return params
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy [] of the module's model on a batch: inputs [B, ...], targets [B]."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray.models.batched import Pieces
+from fedsmu_ray.models.windows import Windows
 from fedsmu_ray.numerics.parameters import Layout
 
 
@@ -22,16 +23,19 @@ class Cut:
     """How the vectors of an update are cut into pieces, over which it goes one by one.
 
     layout: of a model. together: whether vectors are [R, P], of R clients, or [P], of one.
-    is_whole: whether they stay whole: on a GPU an operation on one piece is one launch.
+    is_whole: whether they stay whole: on a GPU an operation on one piece is one launch. windows: to
+    which weights are cut, if any.
     """
 
     layout: Layout
     together: bool
     is_whole: bool
+    windows: Windows | None = None
 
     def pieces(self, x: Tensor) -> list[Tensor]:
         """The pieces of vectors x; they share its memory."""
-        return [x] if self.is_whole else self.layout.views(x)
+        pieces = [x] if self.is_whole else self.layout.views(x)
+        return self.windows.cut(pieces) if self.windows else pieces
 
     def gradient(self, h: Pieces) -> Pieces:
         """The pieces of a gradient that is in the shapes of the parameters."""
@@ -63,6 +67,10 @@ class Update(Hashable, Protocol):
         """Whether it only subtracts the gradient times the learning rate."""
 
     @property
+    def keeps(self) -> bool:
+        """Whether parameters whose gradient is zero stay as they are."""
+
+    @property
     def written(self) -> int:
         """How many of the others it updates: the first ones."""
 
@@ -90,6 +98,11 @@ class Sgd:
         terms = self.clip_norm is not None or self.weight_decay or self.prox or self.corrects
         return not terms
 
+    @property
+    def keeps(self) -> bool:
+        """See `Update`."""
+        return not self.weight_decay and not self.corrects
+
     def __call__(self, cut: Cut, y: Pieces, h: Pieces, *others: Pieces) -> None:
         """See `Update`."""
         if self.corrects:
@@ -110,7 +123,7 @@ class Lion:
     clip_norm: float | None
     beta1: float
     beta2: float
-    is_plain, written = False, 2
+    is_plain, keeps, written = False, False, 2
 
     def __call__(self, cut: Cut, y: Pieces, h: Pieces, *others: Pieces) -> None:
         """See `Update`."""
