@@ -14,7 +14,7 @@ from fedsmu_ray.errors import ConfigError
 
 BLOCK = 1000  # samples looked at at once
 MOST = 1 << 24  # classes or symbols; a model for more would not fit the memory
-HASHED_BYTES = 1 << 24  # of an array, hashed at once
+BLOCK_BYTES = 1 << 24  # of an array, looked at at once
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Dataset:
         for array in (facts, self.train_x, self.train_y, self.test_x, self.test_y, clients):
             little_endian = array.dtype.newbyteorder("<")
             hasher.update(f"{little_endian.str}{array.shape}".encode())
-            rows = max(1, HASHED_BYTES * len(array) // max(1, array.nbytes))
+            rows = max(1, BLOCK_BYTES * len(array) // max(1, array.nbytes))
             for start in range(0, len(array), rows):
                 block = array[start : start + rows].astype(little_endian, copy=False)
                 hasher.update(np.ascontiguousarray(block))  # type: ignore[arg-type]
@@ -77,13 +77,14 @@ class Dataset:
 def moments(x: NDArray[Any], scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel of images [N, C, H, W] / scale.
 
-    They are computed in blocks to save memory.
+    They are computed in blocks to save memory; those of uint8 are exact, whatever the blocks.
     """
+    rows = max(1, BLOCK_BYTES * len(x) // max(1, 4 * x.size))
     count = x.size / x.shape[1]
     total = np.zeros(x.shape[1])
     squares = np.zeros(x.shape[1])
-    for start in range(0, len(x), BLOCK):
-        block = x[start : start + BLOCK].astype(np.float32)
+    for start in range(0, len(x), rows):
+        block = x[start : start + rows].astype(np.float32)
         total += block.sum((0, 2, 3), dtype=np.float64)
         squares += (block**2).sum((0, 2, 3), dtype=np.float64)
     mean = total / count

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedsmu_ray.datasets import dataset
-from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.dataset import Dataset, moments
 
 DATA = Dataset(
     "own",
@@ -63,5 +63,14 @@ def test_the_digest_depends_on_values_alone(tmp_path, monkeypatch):
         classes=np.int64(4),
     )
     assert same.digest() == DATA.digest() == "90b1acf25991c826d9a743bd4cb16d6e"
-    monkeypatch.setattr(dataset, "HASHED_BYTES", 100)  # of many blocks
+    monkeypatch.setattr(dataset, "BLOCK_BYTES", 100)  # of many blocks
     assert same.digest() == DATA.digest() == "90b1acf25991c826d9a743bd4cb16d6e"
+
+
+def test_moments_are_the_same_in_blocks_of_any_size(monkeypatch):
+    whole = moments(DATA.train_x, 255.0)
+    monkeypatch.setattr(dataset, "BLOCK_BYTES", 500)  # two images at a time
+    assert moments(DATA.train_x, 255.0) == whole
+    scaled = DATA.train_x / 255
+    assert whole[0] == pytest.approx(scaled.mean((0, 2, 3)))
+    assert whole[1] == pytest.approx(scaled.std((0, 2, 3)))
