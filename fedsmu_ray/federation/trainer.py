@@ -14,6 +14,7 @@ from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.federation.batches import Batches
 from fedsmu_ray.federation.graphs import EagerSteps, StepGraphs, tell
 from fedsmu_ray.federation.updates import Cut, Update
+from fedsmu_ray.models import attention
 from fedsmu_ray.models.batched import widened
 from fedsmu_ray.models.costs import memory_format
 from fedsmu_ray.models.modes import evaluating
@@ -58,6 +59,8 @@ class Trainer:
         self.layout, self.params = Layout.of(module), own(module, self.format)
         self.batched = self.probed.batched(module, few, bfloat16)
         self.windows = self._windows(few)
+        if data.device.type == "cpu":
+            attention.simplify(module)
         self.graphs = self._graphs() if data.device.type == "cuda" else None
 
     def _windows(self, inputs: Tensor) -> Windows | None:
