@@ -104,8 +104,8 @@ def votes(dim: int, count: int, repeat: int) -> None:
 
     def ours():
         counter = Sign().accumulator(dim, False)
-        for row in rows:
-            counter.add(counter.decode(row[None]))
+        for i, row in enumerate(rows):
+            counter.add(i, counter.decode(row[None]))
         counter.mean()
 
     table(
@@ -145,8 +145,8 @@ def floats(dim: int, repeat: int) -> None:
 
     def ours():
         counter = Float32().accumulator(dim, False)
-        for row in rows:
-            counter.add(counter.decode(row[None]))
+        for i, row in enumerate(rows):
+            counter.add(i, counter.decode(row[None]))
 
     table(
         f"4 float messages, d = {dim:,}",

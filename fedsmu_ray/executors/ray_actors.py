@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.executors.ray_errors import reporting_broken_gpu
+from fedsmu_ray.federation.aggregation import Aggregator, Subtotal
 from fedsmu_ray.federation.client import ClientWorker, GroupOutput
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
@@ -28,7 +30,6 @@ from fedsmu_ray.federation.tasks import (
     Train,
     TrainReport,
     packed,
-    shard_count,
     task_failure,
 )
 from fedsmu_ray.numerics import gpu
@@ -94,11 +95,25 @@ class Answer(NamedTuple):
     spans: SentSpans | None  # None if nothing was measured
 
 
-class GroupMessages(NamedTuple):
-    """The senders of a group's messages: cohort position of the first, and all clients."""
+class Messages(NamedTuple):
+    """The messages of a group: uint8 [C, bytes] of the clients at `position` and after it."""
 
     position: int
     clients: Sequence[int]
+    messages: NDArray[np.uint8]
+
+
+Uploads = list[Messages] | Subtotal  # of the groups of one call that did not fail
+
+
+@dataclass(frozen=True)
+class Returned:
+    """In what form a call returns its uploads and new states."""
+
+    subtotal: bool  # whether to add up the messages
+    parts: int  # objects of uploads
+    shards: int  # objects of new states
+    shard_clients: int | None  # states in a shard; None for stateless clients
 
 
 class ClientActor:
@@ -111,17 +126,16 @@ class ClientActor:
 
     @reporting_broken_gpu
     def train_groups(
-        self, groups: list[Group], parts: int, broadcast: Any, *shards: Arrays
+        self, groups: list[Group], returned: Returned, broadcast: Any, *shards: Arrays
     ) -> tuple[Any, ...]:
         """Train several groups.
 
-        Returns TrainOutcomes as an Answer, the messages of each group in `parts`, and all new
-        shards in order. The messages and shards of a group that failed are None.
+        Returns TrainOutcomes as an Answer, the uploads in parts (see `in_parts`), and the new
+        states in shards, in order and without those of groups that failed.
         """
         began = time.perf_counter()
         results: list[TrainReport | TaskFailure] = []
-        messages: list[Any] = []
-        new: list[Any] = []
+        outputs: list[tuple[Train, GroupOutput]] = []
         for group in groups:
             try:
                 output = self.train(group, broadcast, *shards)
@@ -129,14 +143,23 @@ class ClientActor:
                 if gpu.is_broken(error):
                     raise
                 results.append(task_failure(group.task, error))
-                messages.append(None)
-                new += [None] * shard_count(group.task, self.worker.problem.shard_clients)
             else:
+                assert isinstance(group.task, Train)
                 results.append(output.report)
-                messages.append(output.messages)
-                new += output.shards
-        outcomes = TrainOutcomes(results, time.perf_counter() - began)
-        return self._answer(outcomes), *in_parts(messages, parts), *new
+                outputs.append((group.task, output))
+        uploads = self._uploads(outputs, returned.subtotal)
+        new = _in_shards([shard for _, output in outputs for shard in output.shards], returned)
+        answer = self._answer(TrainOutcomes(results, time.perf_counter() - began))
+        return answer, *in_parts(uploads, returned.parts), *new
+
+    def _uploads(self, outputs: list[tuple[Train, GroupOutput]], subtotal: bool) -> Uploads:
+        if not subtotal:
+            return [Messages(task.position, task.clients, o.messages) for task, o in outputs]
+        with self.worker.spans.measure("receive"):
+            sums = Aggregator(self.worker.problem, outputs[0][0].round if outputs else 0)
+            for task, output in outputs:
+                sums.receive(task.position, task.clients, output.messages)
+            return sums.subtotal()
 
     def train(self, group: Group, broadcast: Any, *shards: Arrays) -> GroupOutput:
         """Train one group."""
@@ -178,9 +201,9 @@ class ServerActor:
         """Replace everything the actor knows by this experiment."""
         self.server = Server(problem.with_dataset(dataset))
 
-    def receive(self, groups: list[GroupMessages], *parts: Any) -> None:
-        """Take the messages of the groups of one call."""
-        receive_groups(self.server, groups, parts)
+    def receive(self, *parts: Any) -> None:
+        """Take the uploads of one call."""
+        receive(self.server, parts)
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a method of the server that returns a message."""
@@ -191,16 +214,34 @@ class ServerActor:
         return Answer(getattr(self.server, name)(*arguments), self.server.spans.take())
 
 
-def in_parts(messages: list[Any], count: int) -> list[Any]:
-    """The messages of the groups of one call as `count` objects, for `receive_groups`."""
+def _in_shards(states: list[Arrays], returned: Returned) -> list[Arrays | None]:
+    """States, as arrays [R, P] of consecutive clients, in shards; None for what failed groups lack.
+
+    States of groups that were trained after one another share a shard: an object takes Ray most
+    of a millisecond, whatever its size.
+    """
+    if len(states) > 1:
+        states = [{name: np.concatenate([s[name] for s in states]) for name in states[0]}]
+    found: list[Arrays | None] = []
+    for arrays in states:
+        rows, clients = returned.shard_clients or 1, len(next(iter(arrays.values())))
+        starts = range(0, clients, rows)
+        found += [{name: a[i : i + rows] for name, a in arrays.items()} for i in starts]
+    return found + [None] * (returned.shards - len(found))
+
+
+def in_parts(uploads: Uploads, count: int) -> list[Any]:
+    """The uploads of one call as `count` objects, for `receive`."""
     if count == 1:
-        return [messages]
-    return np.array_split(np.frombuffer(pickle.dumps(messages, protocol=5), np.uint8), count)
+        return [uploads]
+    return np.array_split(np.frombuffer(pickle.dumps(uploads, protocol=5), np.uint8), count)
 
 
-def receive_groups(server: Server, groups: list[GroupMessages], parts: Sequence[Any]) -> None:
-    """Pass on the messages of several groups, except those of groups that failed (None)."""
-    messages = parts[0] if len(parts) == 1 else pickle.loads(b"".join(parts))
-    for group, sent in zip(groups, messages):
-        if sent is not None:
-            server.receive(group.position, group.clients, sent)
+def receive(server: Server, parts: Sequence[Any]) -> None:
+    """Pass the uploads of one call on to the server."""
+    uploads: Uploads = parts[0] if len(parts) == 1 else pickle.loads(b"".join(parts))
+    if isinstance(uploads, Subtotal):
+        server.merge(uploads)
+    else:
+        for each in uploads:
+            server.receive(*each)

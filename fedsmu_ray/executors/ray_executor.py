@@ -24,7 +24,7 @@ from ray.util.placement_group import PlacementGroup
 from fedsmu_ray.config.schema import ComputeConfig
 from fedsmu_ray.errors import BrokenGPUError, ClientError, ExecutionError, LostError
 from fedsmu_ray.executors import ray_cluster
-from fedsmu_ray.executors.ray_actors import Answer, GroupMessages, TrainOutcomes, without_references
+from fedsmu_ray.executors.ray_actors import Answer, Returned, TrainOutcomes, without_references
 from fedsmu_ray.executors.ray_clients import ClientPool
 from fedsmu_ray.executors.ray_errors import (
     PROCESS_LOST,
@@ -33,6 +33,7 @@ from fedsmu_ray.executors.ray_errors import (
     raising_line,
 )
 from fedsmu_ray.executors.ray_server import ServerHandle, ServerInActor, ServerInProcess
+from fedsmu_ray.federation.aggregation import adds_up_early, subtotal_bytes
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import (
@@ -72,7 +73,7 @@ class _Call:
     actor: int  # index in the pool
     deadline: float  # monotonic seconds
     done: Any  # reference to an Answer: ready when the call has ended
-    messages: list[Any] = field(default_factory=list)  # references to the parts of the messages
+    uploads: list[Any] = field(default_factory=list)  # references to their parts
     shards: list[Any] = field(default_factory=list)  # references to the new shards of all tasks
 
 
@@ -103,6 +104,7 @@ class RayExecutor:
         self.stored = ray.put(problem.with_dataset(None)), dataset
         self.spans = Spans(problem.profiled)
         self.message_bytes = length(problem.uplink, problem.dim)  # of one client
+        self.adds_up_early, self.uniformity = adds_up_early(problem), False
         self._load()
 
     def recover(self) -> None:
@@ -111,7 +113,7 @@ class RayExecutor:
 
     def _load(self) -> None:
         self.task_seconds = float("inf")  # of a Train task in the last call
-        self.arrived: list[tuple[list[GroupMessages], list[Any]]] = []
+        self.arrived: list[list[Any]] = []  # parts of uploads
         self.clients.load(self.stored)
         self.server.close()
         # The process of a trial is an actor already, with a node that can be lost.
@@ -128,7 +130,7 @@ class RayExecutor:
             while todo and idle:
                 call = self._submit(idle, todo, message)
                 calls[call.done] = call
-            self._pass_on_messages()
+            self._pass_on_uploads()
             for ref in self._wait(calls):
                 if ref in self.clients.loading:
                     idle += self.clients.join([ref])
@@ -140,13 +142,13 @@ class RayExecutor:
                 elif call.actor not in self.clients.loading.values():
                     idle.append(call.actor)
                 yield from zip(call.tasks, results)
-        self._pass_on_messages()
+        self._pass_on_uploads()
 
     @measured("collect")
-    def _pass_on_messages(self) -> None:
+    def _pass_on_uploads(self) -> None:
         """Pass what has arrived on to the server, while the actors are at work."""
         while self.arrived:
-            self.server.receive(*self.arrived.pop(0))
+            self.server.receive(self.arrived.pop(0))
 
     @measured("place")
     def _submit(self, idle: deque[int], todo: deque[tuple[Task, int]], message: Handle) -> _Call:
@@ -159,23 +161,30 @@ class RayExecutor:
             done = actor.evaluate.remote(task, message)
             return _Call(tasks, losses, index, deadline, done)
         groups, shards = without_references(tasks)
-        new = sum(shard_count(group.task, self.problem.shard_clients) for group in groups)
         if not isinstance(task, Train):
+            new = shard_count(len(task.clients), self.problem.shard_clients)
             method = actor.repack if isinstance(task, Repack) else actor.apply_feedback
             call = method.options(num_returns=1 + new)
             done, *made = _listed(call.remote(groups[0], message, *shards))
             return _Call(tasks, losses, index, deadline, done, shards=made)
         if limit is not None:
             deadline = time.monotonic() + limit * len(task.clients)
-        parts = self._parts(sum(len(group.task.clients) for group in groups))
-        train = actor.train_groups.options(num_returns=1 + parts + new)
-        done, *made = train.remote(groups, parts, message, *shards)
-        return _Call(tasks, losses, index, deadline, done, made[:parts], made[parts:])
+        form = self._returned(task.position, sum(len(group.task.clients) for group in groups))
+        train = actor.train_groups.options(num_returns=1 + form.parts + form.shards)
+        done, *made = train.remote(groups, form, message, *shards)
+        return _Call(tasks, losses, index, deadline, done, made[: form.parts], made[form.parts :])
 
-    def _parts(self, clients: int) -> int:
-        """In how many objects a call returns its messages: small ones, or a single one."""
-        nbytes = clients * self.message_bytes
-        return -(-nbytes // PART_BYTES) if nbytes <= PARTED_BYTES else 1
+    def _returned(self, position: int, clients: int) -> Returned:
+        """How a call returns uploads and states of so many clients, the first at `position`.
+
+        Uploads are small objects, or a single one in the store.
+        """
+        subtotal, nbytes = self.adds_up_early and not self.uniformity, clients * self.message_bytes
+        if subtotal:
+            nbytes = subtotal_bytes(self.problem, position, clients)
+        parts = -(-nbytes // PART_BYTES) if nbytes <= PARTED_BYTES else 1
+        rows = self.problem.shard_clients
+        return Returned(subtotal, parts, shard_count(clients, rows), rows)
 
     def _next_tasks(self, todo: deque[tuple[Task, int]], idle: int) -> tuple[list[Task], int]:
         """Take the tasks of the next call: one, or several Train tasks that are short.
@@ -267,17 +276,17 @@ class RayExecutor:
     ) -> list[TrainResult | TaskFailure]:
         """The result of every task of a call, whose messages have arrived."""
         self.task_seconds = outcomes.seconds / len(outcomes.results)
-        tasks = [task for task in call.tasks if isinstance(task, Train)]
-        senders = [GroupMessages(task.position, task.clients) for task in tasks]
-        self.arrived.append((senders, call.messages))
+        self.arrived.append(call.uploads)
         results: list[TrainResult | TaskFailure] = []
-        made, rows = iter(call.shards), self.problem.shard_clients
-        for task, outcome in zip(tasks, outcomes.results):
-            shards = [next(made) for _ in range(shard_count(task, rows))]
+        first = 0  # row of the shards, which lack the states of groups that failed
+        for task, outcome in zip(call.tasks, outcomes.results):
+            assert isinstance(task, Train)
             if isinstance(outcome, TaskFailure):
                 results.append(outcome)
-            else:
-                results.append(TrainResult(outcome, state_refs(task, shards, rows)))
+                continue
+            states = state_refs(task, call.shards, self.problem.shard_clients, first)
+            results.append(TrainResult(outcome, states))
+            first += len(task.clients)
         return results
 
     def _timeout(self, task: Task) -> TaskFailure:
@@ -291,6 +300,7 @@ class RayExecutor:
 
     @measured("place")
     def open_round(self, round: int, uniformity: bool) -> Handle:
+        self.uniformity = uniformity
         return self.server.message("open_round", round, uniformity)
 
     @measured("step")

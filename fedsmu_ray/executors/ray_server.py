@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fedsmu_ray.executors.ray_actors import Answer, GroupMessages, ServerActor, receive_groups
+from fedsmu_ray.executors.ray_actors import Answer, ServerActor, receive
 from fedsmu_ray.executors.ray_errors import get
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
@@ -32,8 +32,8 @@ class ServerHandle(Protocol):
         """The message that a method of the server returns, to be an argument of calls."""
         ...
 
-    def receive(self, groups: list[GroupMessages], parts: list[Any]) -> None:
-        """Take the messages of several groups; parts: references (see `ray_actors.in_parts`)."""
+    def receive(self, parts: list[Any]) -> None:
+        """Take the uploads of a call; parts: references (see `ray_actors.in_parts`)."""
         ...
 
     def ask(self, name: str, *arguments: Any) -> Any:
@@ -66,8 +66,8 @@ class ServerInActor:
     def message(self, name: str, *arguments: Any) -> Any:
         return self.actor.call.remote(name, *arguments)
 
-    def receive(self, groups: list[GroupMessages], parts: list[Any]) -> None:
-        self.received.append(self.actor.receive.remote(groups, *parts))
+    def receive(self, parts: list[Any]) -> None:
+        self.received.append(self.actor.receive.remote(*parts))
 
     def ask(self, name: str, *arguments: Any) -> Any:
         received, self.received = self.received, []
@@ -95,8 +95,8 @@ class ServerInProcess:
         message = getattr(self.server, name)(*arguments)
         return message if message.nbytes <= INLINE_BYTES else ray.put(message)
 
-    def receive(self, groups: list[GroupMessages], parts: list[Any]) -> None:
-        receive_groups(self.server, groups, get(parts))
+    def receive(self, parts: list[Any]) -> None:
+        receive(self.server, get(parts))
 
     def ask(self, name: str, *arguments: Any) -> Any:
         return getattr(self.server, name)(*arguments)

@@ -219,16 +219,21 @@ class Executor(Protocol):
 
 
 def state_refs(
-    task: Train | ApplyFeedback | Repack, shards: Sequence[Handle], rows: int | None
+    task: Train | ApplyFeedback | Repack,
+    shards: Sequence[Handle],
+    rows: int | None,
+    first: int = 0,
 ) -> dict[int, StateRef]:
     """Where the new states of a task's clients are.
 
-    shards: the states of `rows` clients each. rows: None for stateless clients.
+    shards: the states of `rows` clients each. rows: None for stateless clients. first: which of
+    these states is that of the task's first client.
     """
     if not rows:
         return {}
     number = None if isinstance(task, Repack) else task.number
-    return {c: StateRef(shards[i // rows], i % rows, number) for i, c in enumerate(task.clients)}
+    places = enumerate(task.clients, first)
+    return {c: StateRef(shards[i // rows], i % rows, number) for i, c in places}
 
 
 class Makers(NamedTuple):
@@ -249,9 +254,9 @@ def packed(states: Sequence[Arrays | None]) -> Arrays:
     return {name: np.stack([state[name] for state in given]) for name in given[0]}
 
 
-def shard_count(task: Train | ApplyFeedback | Repack, shard_clients: int | None) -> int:
-    """How many shards of `shard_clients` the new states of a task's clients make."""
-    return -(-len(task.clients) // shard_clients) if shard_clients else 0
+def shard_count(clients: int, shard_clients: int | None) -> int:
+    """How many shards of `shard_clients` the new states of so many clients make."""
+    return -(-clients // shard_clients) if shard_clients else 0
 
 
 def describe_task(task: Task) -> str:

@@ -1,4 +1,4 @@
-"""Accumulators of encoded rows: integer counts, exact in any order, and float sums in row order."""
+"""Accumulators of encoded rows: integer counts, exact in any order, and float sums by a tree."""
 
 from __future__ import annotations
 
@@ -11,31 +11,111 @@ from fedsmu_ray.numerics import passes
 from fedsmu_ray.wire.base import Accumulator, Bytes, Codec
 from fedsmu_ray.wire.packing import check_padding
 
+Node = tuple[int, int]  # of a `PairwiseSum`: level and index
 
-class OrderedMean:
-    """Mean of floats, summed row by row in the order of the calls."""
+
+class PairwiseSum:
+    """Sum of the rows of a cohort by a fixed binary tree over its positions.
+
+    Node (level, i) is the sum of the rows at positions i * 2^level to (i + 1) * 2^level - 1. Which
+    rows are added to which is thus given by their positions: the sum has the same bits in whatever
+    order rows arrive, and if several processes add up a part of them each. Positions without a row
+    count as nothing. The rounding error grows with the logarithm of the number of rows (N. Higham,
+    "The accuracy of floating point summation", SIAM J. Sci. Comput. 14(4), 1993).
+    """
+
+    def __init__(self) -> None:
+        self.nodes: dict[Node, Tensor] = {}  # those whose sibling is not there yet, [P] each
+
+    def add(self, position: int, rows: Tensor) -> None:
+        """Add rows [C, P] at cohort positions `position`, `position` + 1, ..."""
+        level, first = 0, position
+        while len(rows):
+            if first % 2:
+                self.merge((level, first), rows[0])
+                rows, first = rows[1:], first + 1
+            if len(rows) % 2:
+                self.merge((level, first + len(rows) - 1), rows[-1])
+                rows = rows[:-1]
+            rows = rows[0::2] + rows[1::2]
+            level, first = level + 1, first // 2
+
+    def merge(self, node: Node, value: Tensor) -> None:
+        """Add the sum of a node, [P], which is not changed."""
+        level, i = node
+        while (sibling := self.nodes.pop((level, i ^ 1), None)) is not None:
+            value = value + sibling
+            level, i = level + 1, i // 2
+        self.nodes[level, i] = value
+
+    def total(self) -> Tensor:
+        """The sum of all rows, [P]."""
+        rest = PairwiseSum()
+        rest.nodes = dict(self.nodes)
+        while len(rest.nodes) > 1:  # the lowest node has no sibling: its positions are all there is
+            level, i = lowest = min(rest.nodes)
+            rest.merge((level + 1, i // 2), rest.nodes.pop(lowest))
+        (total,) = rest.nodes.values()
+        return total
+
+
+def node_count(position: int, count: int) -> int:
+    """How many nodes hold the sum of so many rows in a row, the first at `position`."""
+    nodes, first, stop = 0, position, position + count
+    while first < stop:
+        nodes += first % 2 + stop % 2
+        first, stop = -(-first // 2), stop // 2
+    return nodes
+
+
+class _Floats:
+    """What the accumulators of floats have in common."""
 
     def __init__(self, codec: Codec, dim: int, uniformity: bool) -> None:
         self.codec, self.dim, self.count = codec, dim, 0
-        self.total = torch.zeros(dim)
-        self.magnitudes = _Magnitudes(dim) if uniformity else None
+        self.magnitudes = _Magnitudes() if uniformity else None
 
     def decode(self, rows: Bytes) -> Tensor:
         return self.codec.decode(rows, self.dim)
 
-    def add(self, values: Tensor) -> None:
-        for value in values:
-            self.total += value
-            if self.magnitudes is not None:
-                self.magnitudes.add(value)
+    def add(self, position: int, values: Tensor) -> None:
+        if self.magnitudes is not None:
+            self.magnitudes.add(position, values)
         self.count += len(values)
-
-    def mean(self) -> Tensor:
-        return self.total / self.count
 
     def uniformity(self) -> float:
         assert self.magnitudes is not None, "the accumulator was made without uniformity"
         return self.magnitudes.uniformity(self.count)
+
+
+class PairwiseMean(_Floats):
+    """Mean of floats, added up by a `PairwiseSum`."""
+
+    def __init__(self, codec: Codec, dim: int, uniformity: bool) -> None:
+        super().__init__(codec, dim, uniformity)
+        self.sum = PairwiseSum()
+
+    def add(self, position: int, values: Tensor) -> None:
+        super().add(position, values)
+        self.sum.add(position, values)
+
+    def mean(self) -> Tensor:
+        return self.sum.total() / self.count
+
+
+class PerClientRows(_Floats):
+    """The decoded rows themselves, float32 [n, P], for a server that keeps a state per client."""
+
+    def __init__(self, codec: Codec, dim: int, uniformity: bool) -> None:
+        super().__init__(codec, dim, uniformity)
+        self.rows: dict[int, Tensor] = {}  # by the cohort position of the first
+
+    def add(self, position: int, values: Tensor) -> None:
+        super().add(position, values)
+        self.rows[position] = values
+
+    def mean(self) -> Tensor:
+        return torch.cat([rows for _, rows in sorted(self.rows.items())])
 
 
 class _Magnitudes:
@@ -44,33 +124,19 @@ class _Magnitudes:
     As float64, in which no square of a float32 is too large or too small.
     """
 
-    def __init__(self, dim: int) -> None:
-        self.total, self.squares = torch.zeros(2, dim, dtype=torch.float64)
+    def __init__(self) -> None:
+        self.totals, self.squares = PairwiseSum(), PairwiseSum()
 
-    def add(self, value: Tensor) -> None:
-        value = value.double()
-        self.total += value.abs()
-        self.squares += value.square()
+    def add(self, position: int, values: Tensor) -> None:
+        for i, value in enumerate(values.double()):
+            self.totals.add(position + i, value.abs()[None])
+            self.squares.add(position + i, value.square()[None])
 
     def uniformity(self, count: int) -> float:
-        kept = self.squares > 0  # a coordinate that is 0 for every client would give 0/0
-        jain = self.total[kept].square() / (count * self.squares[kept])
+        total, squares = self.totals.total(), self.squares.total()
+        kept = squares > 0  # a coordinate that is 0 for every client would give 0/0
+        jain = total[kept].square() / (count * squares[kept])
         return float(jain.mean()) if len(jain) else 1.0
-
-
-class PerClientRows(OrderedMean):
-    """The decoded rows themselves, float32 [n, P], for a server that keeps a state per client."""
-
-    def __init__(self, codec: Codec, dim: int, uniformity: bool) -> None:
-        super().__init__(codec, dim, uniformity)
-        self.rows: list[Tensor] = []
-
-    def add(self, values: Tensor) -> None:
-        super().add(values)
-        self.rows.append(values)
-
-    def mean(self) -> Tensor:
-        return torch.cat(self.rows)
 
 
 def vote_counter(dim: int) -> Accumulator:
@@ -99,7 +165,7 @@ class VoteCounter(_Votes):
         super().__init__(dim)
         self.total = np.zeros(dim, np.int32)
 
-    def add(self, rows: Bytes) -> None:
+    def add(self, position: int, rows: Bytes) -> None:
         bits = np.unpackbits(rows, axis=1, count=self.dim, bitorder="little")
         self.total += bits.sum(0, dtype=np.int32)
         self.count += len(rows)
@@ -123,7 +189,7 @@ class BitSlicedVoteCounter(_Votes):
         self.planes: NDArray[np.uint8] = np.zeros((0, -(-dim // 8)), np.uint8)
         self.waiting: list[NDArray[np.uint8]] = []
 
-    def add(self, rows: Bytes) -> None:
+    def add(self, position: int, rows: Bytes) -> None:
         self.count += len(rows)
         self.waiting.extend(rows)
         while len(self.waiting) >= self.ROWS:
@@ -169,7 +235,7 @@ class TritCounter:
     def decode(self, rows: Bytes) -> Tensor:
         return self.codec.decode(rows, self.dim)
 
-    def add(self, values: Tensor) -> None:
+    def add(self, position: int, values: Tensor) -> None:
         for value in values:
             self.total += value
             self.nonzero += value.abs()

@@ -38,14 +38,17 @@ class Accumulator(Protocol):
         """Check rows [C, size]; return them in the form that `add` takes. Raises MessageError."""
         ...
 
-    def add(self, values: Any) -> None:
-        """Add the C rows of `decode`'s result, in client order."""
+    def add(self, position: int, values: Any) -> None:
+        """Add the C rows of `decode`'s result, at cohort positions `position`, `position` + 1, ...
+
+        Rows may be added in any order, which does not change a bit of the mean.
+        """
         ...
 
     def mean(self) -> Tensor:
         """Mean over everything added, float32 [P].
 
-        Of a `PerClient` codec: everything added, float32 [n, P].
+        Of a `PerClient` codec: everything added, in cohort order, float32 [n, P].
         """
         ...
 

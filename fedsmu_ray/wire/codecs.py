@@ -15,16 +15,16 @@ from torch import Tensor
 
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.numerics.parameters import as_tensor, is_finite
-from fedsmu_ray.wire.accumulators import OrderedMean, TritCounter, vote_counter
+from fedsmu_ray.wire.accumulators import PairwiseMean, TritCounter, vote_counter
 from fedsmu_ray.wire.base import Accumulator, Bytes, Codec, Draws
 from fedsmu_ray.wire.packing import check_padding, pack, pack_positive, unpack
 
 
 class Averaged:
-    """Base of the codecs whose values are averaged as floats, in client order."""
+    """Base of the codecs whose values are averaged as floats."""
 
     def accumulator(self: Codec, dim: int, uniformity: bool) -> Accumulator:
-        return OrderedMean(self, dim, uniformity)
+        return PairwiseMean(self, dim, uniformity)
 
 
 @dataclass(frozen=True)

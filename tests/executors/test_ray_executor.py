@@ -11,6 +11,7 @@ from fedsmu_ray.errors import ClientError, ConfigError
 from fedsmu_ray.federation import states
 from fedsmu_ray.federation.records import Progress
 from fedsmu_ray.federation.rounds import rounds
+from fedsmu_ray.federation.server import Server
 from tests.helpers.experiments import inline, outcome, problem_of
 
 METHODS = [{"name": "fedsmu"}, {"name": "fedsmu", "zero_rule": "zero"}, {"name": "fedavg"}]
@@ -63,8 +64,39 @@ def test_same_bits_wherever_the_server_is_and_with_messages_in_parts(
     monkeypatch.setattr(ray_server, "INLINE_BYTES", 100)
     executor.load(problem)
     assert isinstance(executor.server, ray_server.ServerInProcess) == in_process
-    assert executor._parts(2) > 3
+    assert executor._returned(0, 2).parts > 3
     assert outcome(problem, executor)[1] == inline(problem)[1]
+
+
+def test_dense_uploads_are_added_up_where_they_are_made(executor, monkeypatch):
+    """The server gets sums; where the magnitudes of the uploads are measured, messages."""
+    problem = problem_of({"name": "scaffold"}, federation={"rounds": 4, "eval_every": 3})
+    expected = inline(problem)[1]
+    executor.load(problem)
+    got = {"merge": [], "receive": []}
+    for name, calls in got.items():
+        method = getattr(Server, name)
+
+        def spy(self, *arguments, method=method, calls=calls):
+            calls.append(self.round)
+            return method(self, *arguments)
+
+        monkeypatch.setattr(Server, name, spy)
+    assert outcome(problem, executor)[1] == expected
+    assert set(got["merge"]) == {1, 2} and set(got["receive"]) == {3, 4}
+
+
+def test_states_of_groups_in_one_call_share_a_shard(executor, monkeypatch):
+    from fedsmu_ray.executors import ray_executor
+
+    problem = problem_of({"name": "fedsmu"}, compute={"clients_per_task": 1})
+    monkeypatch.setattr(ray_executor, "CALL_TARGET_S", 100.0)
+    executor.load(problem)
+    progress = Progress()
+    list(rounds(problem, executor, progress))
+    refs = progress.states.latest.values()
+    assert len({ref.shard for ref in refs}) < len(refs)
+    assert executor.sha256() == inline(problem)[1]
 
 
 def test_copied_states_change_no_bit(executor, monkeypatch):

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.numerics import passes
-from fedsmu_ray.wire.accumulators import BitSlicedVoteCounter, VoteCounter, vote_counter
+from fedsmu_ray.wire.accumulators import (
+    BitSlicedVoteCounter,
+    PairwiseSum,
+    VoteCounter,
+    node_count,
+    vote_counter,
+)
 from fedsmu_ray.wire.codecs import Float32, Sign, Trit
 from tests.helpers.codecs import random_values
 
@@ -22,7 +28,7 @@ def test_vote_counter_is_exact_in_any_order_and_grouping(clients, dim, seed, ord
     order.shuffle(shuffled)
     while shuffled:
         take = order.randint(1, len(shuffled))
-        counter.add(counter.decode(rows[shuffled[:take]]))
+        counter.add(0, counter.decode(rows[shuffled[:take]]))
         shuffled = shuffled[take:]
     votes = value.int().sum(0, dtype=torch.int32)
     assert ((votes - clients) % 2 == 0).all() and (votes.abs() <= clients).all()
@@ -52,7 +58,7 @@ def test_votes_are_the_sum_of_the_unpacked_bits(count, dim, batch, seed, compile
         patch.setattr(passes, "COMPILED_FROM", 1 if compiled else 1 << 40)
         counter = Sign().accumulator(dim, False)
         for start in range(0, count, batch):
-            counter.add(rows[start : start + batch])
+            counter.add(start, rows[start : start + batch])
             if start % 4 == 0:
                 counter.mean()  # computing the mean early does not change the sum
         assert torch.equal(counter.mean(), mean_of_bits(rows, dim))
@@ -63,7 +69,7 @@ def test_votes_of_large_models(count, dim):
     rows = np.random.default_rng(count).integers(0, 256, (count, Sign().size(dim)), np.uint8)
     rows[:, -1] &= 255 >> (-dim % 8)
     counter = Sign().accumulator(dim, False)
-    counter.add(rows)
+    counter.add(0, rows)
     assert torch.equal(counter.mean(), mean_of_bits(rows, dim)) and counter.planes.any()
 
 
@@ -71,9 +77,9 @@ def test_votes_of_large_models(count, dim):
 @pytest.mark.parametrize("kind", [VoteCounter, BitSlicedVoteCounter])
 def test_votes_where_the_counters_overflow_into_the_next_digit(kind, count):
     counter = kind(9)
-    counter.add(np.broadcast_to(np.array([0b11110000, 1], np.uint8), (count, 2)))
+    counter.add(0, np.broadcast_to(np.array([0b11110000, 1], np.uint8), (count, 2)))
     assert counter.mean().tolist() == [-1.0] * 4 + [1.0] * 5
-    counter.add(np.array([[0, 0]], np.uint8))
+    counter.add(count, np.array([[0, 0]], np.uint8))
     rest = torch.tensor(float(count - 1)).div(count + 1).item()
     assert counter.mean().tolist() == [-1.0] * 4 + [rest] * 5
 
@@ -89,13 +95,59 @@ def test_votes_with_padding_are_refused(kind):
         kind(9).decode(np.array([[0, 2]], np.uint8))
 
 
+def recursive_sum(rows):
+    """Sum of rows at positions 0, 1, ..., None for those that are missing, by halves of 2^k."""
+    if len(rows) == 1:
+        return rows[0]
+    half = 1 << (len(rows) - 1).bit_length() - 1
+    left, right = recursive_sum(rows[:half]), recursive_sum(rows[half:])
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+@given(st.integers(1, 70), st.floats(0, 0.7), st.randoms())
+def test_pairwise_sums_have_the_bits_of_the_tree_in_any_order_and_grouping(count, lost, chance):
+    noise = torch.Generator().manual_seed(chance.randrange(1 << 30))
+    rows = 10 ** torch.randn(count, 3, generator=noise)
+    kept = [i for i in range(count) if chance.random() >= lost] or [0]
+    groups = []
+    while kept:
+        run = 1
+        while run < min(len(kept), 9) and kept[run] == kept[0] + run and chance.random() < 0.8:
+            run += 1
+        groups.append(range(kept[0], kept[0] + run))
+        kept = kept[run:]
+    expected = recursive_sum(
+        [rows[i] if any(i in group for group in groups) else None for i in range(count)]
+    )
+    chance.shuffle(groups)
+    parts = [PairwiseSum() for _ in range(3)]  # of three processes
+    for group in groups:
+        alone = PairwiseSum()
+        alone.add(group.start, rows[group.start : group.stop])
+        assert len(alone.nodes) == node_count(group.start, len(group))
+        chance.choice(parts).add(group.start, rows[group.start : group.stop])
+    whole = PairwiseSum()
+    for part in parts:
+        for node, value in part.nodes.items():
+            whole.merge(node, value)
+    assert torch.equal(whole.total(), expected)
+    torch.testing.assert_close(
+        whole.total().double(),
+        sum(rows[i].double() for group in groups for i in group),
+        rtol=1e-5,
+        atol=0,
+    )
+
+
 @given(st.integers(1, 20), st.integers(1, 40), st.integers(0, 2**31))
 def test_other_accumulators_agree_with_the_definition(clients, dim, seed):
     for codec in (Float32(), Trit()):
         value = random_values(codec, clients, dim, seed)
         total = codec.accumulator(dim, True)
-        for row in codec.encode(value):
-            total.add(total.decode(row[None]))
+        for i, row in enumerate(codec.encode(value)):
+            total.add(i, total.decode(row[None]))
         torch.testing.assert_close(total.mean(), value.float().mean(0), rtol=1e-5, atol=1e-6)
         a = value.double().abs()
         kept = a.sum(0) > 0
@@ -107,8 +159,8 @@ def test_other_accumulators_agree_with_the_definition(clients, dim, seed):
 def test_uniformity_reference_values():  # oracle 29
     g = torch.Generator().manual_seed(0)
     dense = Float32().accumulator(200_000, True)
-    dense.add(torch.randn(10, 200_000, generator=g))
+    dense.add(0, torch.randn(10, 200_000, generator=g))
     assert dense.uniformity() == pytest.approx(0.673, abs=0.002)
     one = Float32().accumulator(4, True)
-    one.add(torch.tensor([[1.0, 0, 0, 2]] + [[0.0] * 4] * 4))
+    one.add(0, torch.tensor([[1.0, 0, 0, 2]] + [[0.0] * 4] * 4))
     assert one.uniformity() == pytest.approx(1 / 5)

@@ -9,7 +9,7 @@ from tests.helpers.quadratics import normal, signs
 
 def uniformity(codec, value):
     total = codec.accumulator(value.shape[-1], True)
-    total.add(total.decode(codec.encode(value.float())))
+    total.add(0, total.decode(codec.encode(value.float())))
     return total.uniformity()
 
 

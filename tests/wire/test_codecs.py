@@ -23,8 +23,8 @@ def test_decoded_is_what_was_encoded(codec, scale):
     assert torch.equal(decoded, value)
     assert torch.equal(codec.compress(v, FakeDraws()), value)
     total = codec.accumulator(DIM, True)
-    total.add(total.decode(rows[:2]))
-    total.add(total.decode(rows[2:]))
+    total.add(2, total.decode(rows[2:]))
+    total.add(0, total.decode(rows[:2]))
     torch.testing.assert_close(total.mean(), value.double().mean(0).float(), rtol=1e-5, atol=1e-37)
     assert 1 / 3 - 1e-6 <= total.uniformity() <= 1 + 1e-6
 

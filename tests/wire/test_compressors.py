@@ -59,8 +59,8 @@ def test_per_client_values_are_kept_in_order_instead_of_averaged():
     assert np.array_equal(rows, inner.encode(value))
     assert torch.equal(codec.decode(rows, DIM), value)
     total = codec.accumulator(DIM, True)
-    total.add(total.decode(rows[:2]))
-    total.add(total.decode(rows[2:]))
+    total.add(2, total.decode(rows[2:]))
+    total.add(0, total.decode(rows[:2]))
     assert torch.equal(total.mean(), value)
 
 
