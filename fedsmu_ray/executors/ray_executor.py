@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from fedsmu_ray.config.schema import ComputeConfig
 from fedsmu_ray.errors import BrokenGPUError, ClientError, ExecutionError, LostError
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.ray_actors import Answer, Returned, TrainOutcomes, without_references
+from fedsmu_ray.executors.ray_calls import Call, TaskQueue
 from fedsmu_ray.executors.ray_clients import ClientPool
 from fedsmu_ray.executors.ray_errors import (
     PROCESS_LOST,
@@ -57,24 +56,10 @@ from fedsmu_ray.wire.message import length
 
 log = logging.getLogger(__name__)
 
-CALL_TARGET_S = 0.02  # of training per call: short tasks share a call up to this time
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 IN_PROCESS_DIM = 1 << 20  # parameters of the largest model whose server is in this process
 PART_BYTES = 90_000  # of messages: Ray keeps objects of up to 100 KB in its replies
 PARTED_BYTES = 2_000_000  # most messages of a call that are not one object in the store
-
-
-@dataclass(frozen=True)
-class _Call:
-    """An in-flight call to a client actor: one task, or several Train tasks."""
-
-    tasks: Sequence[Task]
-    losses: int  # how many actors these tasks have lost before
-    actor: int  # index in the pool
-    deadline: float  # monotonic seconds
-    done: Any  # reference to an Answer: ready when the call has ended
-    uploads: list[Any] = field(default_factory=list)  # references to their parts
-    shards: list[Any] = field(default_factory=list)  # references to the new shards of all tasks
 
 
 class RayExecutor:
@@ -112,7 +97,8 @@ class RayExecutor:
         self._load()
 
     def _load(self) -> None:
-        self.task_seconds = float("inf")  # of a Train task in the last call
+        timed = self.problem.config.federation.client_timeout_s is not None
+        self.queue = TaskQueue(timed)
         self.arrived: list[list[Any]] = []  # parts of uploads
         self.clients.load(self.stored)
         self.server.close()
@@ -123,26 +109,32 @@ class RayExecutor:
         self.clients.wait_until_loaded()
 
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
-        todo = deque((task, 0) for task in tasks)
-        idle = deque(self.clients.ready())
-        calls: dict[Any, _Call] = {}  # in flight, by `done`
-        while todo or calls:
-            while todo and idle:
-                call = self._submit(idle, todo, message)
-                calls[call.done] = call
+        self.queue.fill(tasks)
+        calls: dict[Any, Call] = {}  # in flight, by `done`
+        while self.queue or calls:
+            self._submit_all(calls, message)
             self._pass_on_uploads()
             for ref in self._wait(calls):
                 if ref in self.clients.loading:
-                    idle += self.clients.join([ref])
+                    self.clients.join([ref])
                     continue
                 call = calls.pop(ref)
                 results = self._results(call)
                 if isinstance(results, BaseException):
-                    results = self._retry(call, todo, results)
-                elif call.actor not in self.clients.loading.values():
-                    idle.append(call.actor)
+                    results = self._retry(call, results)
                 yield from zip(call.tasks, results)
         self._pass_on_uploads()
+
+    @measured("place")
+    def _submit_all(self, calls: dict[Any, Call], message: Handle) -> None:
+        """Give tasks to all actors that can take some."""
+        while True:
+            ready, actors = self.clients.ready(), self.clients.actors
+            index = self.queue.next_actor(actors, ready, calls.values())
+            if index is None:
+                return
+            call = self._submit(index, *self.queue.take(len(ready)), message)
+            calls[call.done] = call
 
     @measured("collect")
     def _pass_on_uploads(self) -> None:
@@ -150,29 +142,28 @@ class RayExecutor:
         while self.arrived:
             self.server.receive(self.arrived.pop(0))
 
-    @measured("place")
-    def _submit(self, idle: deque[int], todo: deque[tuple[Task, int]], message: Handle) -> _Call:
-        """Start the next task, or several short ones, on the next idle actor."""
-        tasks, losses = self._next_tasks(todo, len(idle))
-        index = idle.popleft()
+    def _submit(self, index: int, tasks: list[Task], losses: int, message: Handle) -> Call:
+        """Call an actor with one task, or several."""
         actor, task = self.clients.actors[index], tasks[0]
         limit, deadline = self.problem.config.federation.client_timeout_s, float("inf")
         if isinstance(task, Evaluate):
             done = actor.evaluate.remote(task, message)
-            return _Call(tasks, losses, index, deadline, done)
+            return Call(tasks, losses, index, actor, deadline, done)
         groups, shards = without_references(tasks)
         if not isinstance(task, Train):
             new = shard_count(len(task.clients), self.problem.shard_clients)
             method = actor.repack if isinstance(task, Repack) else actor.apply_feedback
             call = method.options(num_returns=1 + new)
             done, *made = _listed(call.remote(groups[0], message, *shards))
-            return _Call(tasks, losses, index, deadline, done, shards=made)
+            return Call(tasks, losses, index, actor, deadline, done, shards=made)
         if limit is not None:
             deadline = time.monotonic() + limit * len(task.clients)
         form = self._returned(task.position, sum(len(group.task.clients) for group in groups))
         train = actor.train_groups.options(num_returns=1 + form.parts + form.shards)
         done, *made = train.remote(groups, form, message, *shards)
-        return _Call(tasks, losses, index, deadline, done, made[: form.parts], made[form.parts :])
+        return Call(
+            tasks, losses, index, actor, deadline, done, made[: form.parts], made[form.parts :]
+        )
 
     def _returned(self, position: int, clients: int) -> Returned:
         """How a call returns uploads and states of so many clients, the first at `position`.
@@ -186,23 +177,8 @@ class RayExecutor:
         rows = self.problem.shard_clients
         return Returned(subtotal, parts, shard_count(clients, rows), rows)
 
-    def _next_tasks(self, todo: deque[tuple[Task, int]], idle: int) -> tuple[list[Task], int]:
-        """Take the tasks of the next call: one, or several Train tasks that are short.
-
-        A call costs milliseconds, so short tasks share one. A task with a time limit, or one whose
-        actor was lost, has a call of its own. No call takes more than its share of the tasks.
-        """
-        task, losses = todo.popleft()
-        tasks = [task]
-        share = min(CALL_TARGET_S / self.task_seconds, -(-(len(todo) + 1) // idle))
-        timed = self.problem.config.federation.client_timeout_s is not None
-        if isinstance(task, Train) and not losses and not timed:
-            while len(tasks) + 1 <= share and isinstance(todo[0][0], Train) and not todo[0][1]:
-                tasks.append(todo.popleft()[0])
-        return tasks, losses
-
     @measured("wait")
-    def _wait(self, calls: dict[Any, _Call]) -> list[Any]:
+    def _wait(self, calls: dict[Any, Call]) -> list[Any]:
         """What is ready next: calls that have ended or timed out, and client actors that join."""
         if not calls:
             return [self.clients.first_loaded()]
@@ -211,30 +187,33 @@ class RayExecutor:
         ready, _ = ray.wait([*calls, *self.clients.loading], timeout=timeout)
         return ready or [ref for ref, c in calls.items() if c.deadline <= time.monotonic()]
 
-    def _retry(
-        self, call: _Call, todo: deque[tuple[Task, int]], error: BaseException
-    ) -> list[TaskFailure]:
+    def _retry(self, call: Call, error: BaseException) -> list[TaskFailure]:
         """Queue the tasks of a call again after the loss of its actor.
 
         They fail after TASK_RETRIES losses.
         """
-        self.clients.replace(call.actor)
+        self._replace_actor(call)
         cause = first_sentence(error)
         if call.losses >= TASK_RETRIES:
             why = f"its actor was lost {call.losses + 1} times ({cause})"
             return [_failure(task, why) for task in call.tasks]
-        for task in reversed(call.tasks):
-            lost = f"{describe_task(task)}: client actor {call.actor} was lost ({cause})"
+        for task in call.tasks:
+            lost = f"{describe_task(task)}: client actor {call.index} was lost ({cause})"
             log.warning("%s; retry %d of %d on another actor", lost, call.losses + 1, TASK_RETRIES)
-            todo.appendleft((task, call.losses + 1))
+        self.queue.put_back(call.tasks, call.losses + 1)
         return []
 
+    def _replace_actor(self, call: Call) -> None:
+        """Replace the actor of a call that is lost, unless another call of it did so before."""
+        if self.clients.actors[call.index] is call.actor:
+            self.clients.replace(call.index)
+
     @measured("collect")
-    def _results(self, call: _Call) -> list[Any] | BaseException:
+    def _results(self, call: Call) -> list[Any] | BaseException:
         """The result of every task of a call, or the exception that says its actor was lost."""
         task = call.tasks[0]
         if not ray.wait([call.done], timeout=0)[0]:
-            self.clients.replace(call.actor)
+            self._replace_actor(call)
             return [self._timeout(task)]
         try:
             answer: Answer = ray.get(call.done)
@@ -249,14 +228,14 @@ class RayExecutor:
             if self.server.caused(error):
                 raise LostError(f"{describe_task(task)}: the server actor was lost") from None
             return error
-        self.spans.add(answer.spans, f"client actor {call.actor}")
+        self.spans.add(answer.spans, f"client actor {call.index}")
         if isinstance(task, Train):
             return self._train_results(call, answer.value)
         if isinstance(task, (ApplyFeedback, Repack)):
             return [state_refs(task, call.shards, self.problem.shard_clients)]
         return [answer.value]
 
-    def _raised(self, call: _Call, error: RayTaskError) -> list[TaskFailure]:
+    def _raised(self, call: Call, error: RayTaskError) -> list[TaskFailure]:
         """Results of a call that raised.
 
         Raises LostError for a lost input, and any error that was not raised in training.
@@ -272,10 +251,10 @@ class RayExecutor:
         return [TaskFailure(client_error(each, cause, where)) for each in call.tasks]
 
     def _train_results(
-        self, call: _Call, outcomes: TrainOutcomes
+        self, call: Call, outcomes: TrainOutcomes
     ) -> list[TrainResult | TaskFailure]:
         """The result of every task of a call, whose messages have arrived."""
-        self.task_seconds = outcomes.seconds / len(outcomes.results)
+        self.queue.task_seconds = outcomes.seconds / len(outcomes.results)
         self.arrived.append(call.uploads)
         results: list[TrainResult | TaskFailure] = []
         first = 0  # row of the shards, which lack the states of groups that failed

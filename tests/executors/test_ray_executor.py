@@ -29,6 +29,14 @@ def executor(ray_cluster, request):
     executor.close()
 
 
+def one_call(monkeypatch, seconds=100.0):
+    """Each actor gets its share of a round in one call, of so many seconds."""
+    from fedsmu_ray.executors import ray_calls
+
+    monkeypatch.setattr(ray_calls, "CALL_S", seconds)
+    monkeypatch.setattr(ray_calls, "LONGEST_CALL_S", seconds)
+
+
 @pytest.mark.parametrize("algorithm", METHODS, ids=str)
 def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
     problem = problem_of(algorithm)
@@ -60,7 +68,7 @@ def test_same_bits_wherever_the_server_is_and_with_messages_in_parts(
     problem = problem_of(algorithm, compute={"clients_per_task": 1, "cpus_per_actor": 0.1})
     monkeypatch.setattr(ray_executor, "IN_PROCESS_DIM", problem.dim - (not in_process))
     monkeypatch.setattr(ray_executor, "PART_BYTES", 100)
-    monkeypatch.setattr(ray_executor, "CALL_TARGET_S", 100.0)
+    one_call(monkeypatch)
     monkeypatch.setattr(ray_server, "INLINE_BYTES", 100)
     executor.load(problem)
     assert isinstance(executor.server, ray_server.ServerInProcess) == in_process
@@ -87,10 +95,8 @@ def test_dense_uploads_are_added_up_where_they_are_made(executor, monkeypatch):
 
 
 def test_states_of_groups_in_one_call_share_a_shard(executor, monkeypatch):
-    from fedsmu_ray.executors import ray_executor
-
     problem = problem_of({"name": "fedsmu"}, compute={"clients_per_task": 1})
-    monkeypatch.setattr(ray_executor, "CALL_TARGET_S", 100.0)
+    one_call(monkeypatch)
     executor.load(problem)
     progress = Progress()
     list(rounds(problem, executor, progress))
@@ -203,42 +209,6 @@ def test_the_data_set_is_one_object_for_all_processes(ray_cluster):
         executor.close()
 
 
-def test_short_tasks_share_a_call():
-    from collections import deque
-
-    from fedsmu_ray.executors.ray_executor import CALL_TARGET_S, RayExecutor
-    from fedsmu_ray.federation.tasks import Evaluate, Train
-
-    def next_call(tasks, idle, pace=CALL_TARGET_S / 4.5, **federation):
-        executor = object.__new__(RayExecutor)
-        executor.problem = problem_of({"name": "fedavg"}, federation={"cohort": 7, **federation})
-        executor.task_seconds = pace
-        got, attempt = executor._next_tasks(todo := deque(tasks), idle)
-        # No task is lost, and the order is kept.
-        assert [*((t, attempt) for t in got), *todo] == list(tasks)
-        return len(got)
-
-    fresh = [(Train(1, i, (i,), (None,)), 0) for i in range(10)]
-    lost = [(task, 1) for task, _ in fresh]
-    score = [(Evaluate(1, 0, 100), 0)]
-    assert next_call(fresh, idle=1) == 4  # as many as fit CALL_TARGET_S
-    assert next_call(fresh, idle=4) == 3  # few enough to leave work for the other actors
-    assert next_call(fresh[:1], idle=1) == 1
-    assert (
-        next_call(fresh, idle=1, pace=float("inf"))
-        == next_call(fresh, idle=1, pace=CALL_TARGET_S)
-        == 1
-    )
-    assert (
-        next_call(fresh[:2] + score + fresh[2:], idle=1) == 2
-        and next_call(score + fresh, idle=1) == 1
-    )
-    assert (
-        next_call(lost, idle=1) == 1 and next_call(fresh[:2] + lost, idle=1) == 2
-    )  # what took its actor down goes alone
-    assert next_call(fresh, idle=1, client_timeout_s=5.0) == 1
-
-
 @pytest.mark.slow
 def test_a_client_that_raises_does_not_affect_the_others_of_its_call(
     ray_cluster, monkeypatch, caplog
@@ -273,16 +243,15 @@ def test_a_client_that_raises_does_not_affect_the_others_of_its_call(
     monkeypatch.setattr(ray_actors, "ClientActor", Raising)
     results, calls = [], []
     for fill in (0.0, 100.0):
-        monkeypatch.setattr(ray_executor, "CALL_TARGET_S", fill)
+        one_call(monkeypatch, fill)
         executor = ray_executor.RayExecutor(problem.config.compute, 2)
-        next_tasks = executor._next_tasks
+        submit = executor._submit
 
-        def counted(todo, idle, next_tasks=next_tasks, fill=fill):
-            tasks, losses = next_tasks(todo, idle)
+        def counted(index, tasks, losses, message, submit=submit, fill=fill):
             calls.append((fill, len(tasks)))
-            return tasks, losses
+            return submit(index, tasks, losses, message)
 
-        monkeypatch.setattr(executor, "_next_tasks", counted)
+        monkeypatch.setattr(executor, "_submit", counted)
         try:
             executor.load(problem)
             results.append(gaps(executor))
