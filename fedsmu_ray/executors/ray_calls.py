@@ -52,18 +52,20 @@ class TaskQueue:
         """Tasks to hand out next, after the loss of their actor."""
         self.todo.extendleft((task, losses) for task in reversed(tasks))
 
-    def take(self, actors: int) -> tuple[list[Task], int]:
+    def take(self, actors: int, idle: int) -> tuple[list[Task], int]:
         """The tasks of the next call: one, or several Train tasks that are short; and their losses.
 
         A call costs milliseconds, so short tasks share one. Shares become smaller towards the end,
         so that all of `actors` end together (guided self-scheduling, C. Polychronopoulos and
         D. Kuck, IEEE Trans. Computers 36(12), 1987). A task with a time limit, or one whose actor
         was lost, has a call of its own.
+
+        idle: how many of the actors have no call; with none, it is for one that is called ahead.
         """
         share = min(
             max(CALL_S / self.task_seconds, len(self.todo) / (SHARES * actors)),
             LONGEST_CALL_S / self.task_seconds,
-            -(-len(self.todo) // actors),
+            -(-len(self.todo) // (idle or actors)),
         )
         task, losses = self.todo.popleft()
         tasks = [task]
@@ -73,14 +75,18 @@ class TaskQueue:
             if self.todo[0][1]:
                 break
             tasks.append(self.todo.popleft()[0])
-        best = _aligned(task.position, [len(t.clients) for t in tasks if isinstance(t, Train)])
-        self.put_back(tasks[best:], 0)
-        return tasks[:best], losses
+        if len(self.todo) >= actors * len(tasks):  # else fewer tasks would be an unequal share
+            best = _aligned(task.position, [len(t.clients) for t in tasks if isinstance(t, Train)])
+            self.put_back(tasks[best:], 0)
+            tasks = tasks[:best]
+        return tasks, losses
 
     def next_actor(
         self, actors: Sequence[Any], ready: Collection[int], calls: Collection[Call]
-    ) -> int | None:
-        """The index of the actor for the next call: an idle one, or one to call ahead.
+    ) -> tuple[int, int] | None:
+        """The index of the actor for the next call, and how many actors are idle.
+
+        It is one of those, or one to call ahead; None if no actor is to get a call now.
 
         An actor at work gets a second call if tasks are short and many are left: it need not wait
         then for the driver between two calls. Towards the end of a round it would have tasks to
@@ -89,10 +95,10 @@ class TaskQueue:
         if not self.todo or not ready:
             return None
         busy = Counter(call.index for call in calls if call.actor is actors[call.index])
-        index = min(ready, key=lambda i: busy[i])
+        index, idle = min(ready, key=lambda i: busy[i]), sum(not busy[i] for i in ready)
         many = len(self.todo) > 2 * len(ready)
         ahead = many and not self.timed and self.task_seconds <= LONGEST_CALL_S
-        return index if busy[index] == 0 or (ahead and busy[index] == 1) else None
+        return (index, idle) if idle or (ahead and busy[index] == 1) else None
 
 
 def _aligned(position: int, sizes: Sequence[int]) -> int:

@@ -130,10 +130,11 @@ class RayExecutor:
         """Give tasks to all actors that can take some."""
         while True:
             ready, actors = self.clients.ready(), self.clients.actors
-            index = self.queue.next_actor(actors, ready, calls.values())
-            if index is None:
+            found = self.queue.next_actor(actors, ready, calls.values())
+            if found is None:
                 return
-            call = self._submit(index, *self.queue.take(len(ready)), message)
+            index, idle = found
+            call = self._submit(index, *self.queue.take(len(ready), idle), message)
             calls[call.done] = call
 
     @measured("collect")
