@@ -55,6 +55,7 @@ class GraphedSteps(EagerSteps):
         self._state = [*self.vectors, *parameters]
         self._sources: Sequence[Tensor] = ()
         self._capture, self._shapes = capture, dict[Hashable, _Shape]()
+        self._room: dict[int, Tensor] = {}  # for each tensor of a batch, of any shape
 
     def load(self, vectors: Sequence[Tensor]) -> None:
         """Start from the values of vectors that are like those of the constructor."""
@@ -65,7 +66,7 @@ class GraphedSteps(EagerSteps):
         """Take a step on a batch, or replay it."""
         key = tuple(b.shape for b in batch)
         if key not in self._shapes:
-            self._shapes[key] = _Shape([_fixed(b) for b in batch])
+            self._shapes[key] = _Shape([self._place(i, b) for i, b in enumerate(batch)])
         shape = self._shapes[key]
         # Steps that are not captured read the same memory, so that kernels are chosen alike.
         _copy(shape.batch, batch)
@@ -77,6 +78,12 @@ class GraphedSteps(EagerSteps):
             shape.graph = self._capture(step, shape.batch, self._state)
         else:
             step(*shape.batch)
+
+    def _place(self, index: int, x: Tensor) -> Tensor:
+        """Where a tensor of a batch is copied to; batches of all shapes take turns there."""
+        if index not in self._room or self._room[index].numel() < x.numel():
+            self._room[index] = _fixed(x).flatten()
+        return self._room[index][: x.numel()].view(x.shape)
 
     @property
     def _captured(self) -> int:

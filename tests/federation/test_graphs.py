@@ -83,6 +83,14 @@ def test_replays_have_the_bits_of_the_steps(rounds, calls):
     assert found == wanted
 
 
+def test_batches_of_all_shapes_share_memory():
+    with card():
+        steps = StepGraphs([]).steps("toy", vectors("cuda"))
+        take(steps, batches("cuda", ((3, 4), (3, 2), (2, 4), (1, 1))))
+        places = {b.held.data_ptr() for shape in steps._shapes.values() for b in shape.batch}
+    assert len(places) == 2  # of the samples, and of the weights
+
+
 def test_each_kind_of_step_has_graphs_of_its_own():
     with card():
         made = StepGraphs([])
