@@ -12,7 +12,7 @@ from fedsmu_ray.wire.accumulators import node_count
 
 CALL_S = 0.02  # of training per call: short tasks share a call, at least up to this time
 LONGEST_CALL_S = 0.1  # and at most up to this one, so that results keep coming
-SHARES = 4  # into which the tasks that are left are cut for each actor, from CALL_S on
+SHARES = 2  # into which the tasks that are left are cut for each actor, from CALL_S on
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,12 @@ class TaskQueue:
     Which tasks share a call and who gets them depends on timing; no result depends on it.
     """
 
-    def __init__(self, timed: bool) -> None:
-        """timed: whether tasks have a time limit, which each call then has for itself."""
-        self.timed = timed
+    def __init__(self, timed: bool, sums: bool) -> None:
+        """timed: whether tasks have a time limit, which each call then has for itself.
+
+        sums: whether a call returns the sums of its uploads.
+        """
+        self.timed, self.sums = timed, sums
         self.todo: deque[tuple[Task, int]] = deque()  # with how many actors they have lost
         self.task_seconds = float("inf")  # of a Train task in the last call
 
@@ -75,7 +78,8 @@ class TaskQueue:
             if self.todo[0][1]:
                 break
             tasks.append(self.todo.popleft()[0])
-        if len(self.todo) >= actors * len(tasks):  # else fewer tasks would be an unequal share
+        # Towards the end of a round, fewer tasks would be an unequal share.
+        if self.sums and len(self.todo) >= actors * len(tasks):
             best = _aligned(task.position, [len(t.clients) for t in tasks if isinstance(t, Train)])
             self.put_back(tasks[best:], 0)
             tasks = tasks[:best]

@@ -98,7 +98,7 @@ class RayExecutor:
 
     def _load(self) -> None:
         timed = self.problem.config.federation.client_timeout_s is not None
-        self.queue = TaskQueue(timed)
+        self.queue = TaskQueue(timed, self.adds_up_early)
         self.arrived: list[list[Any]] = []  # parts of uploads
         self.clients.load(self.stored)
         self.server.close()

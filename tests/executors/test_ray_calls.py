@@ -11,8 +11,8 @@ def fresh(count, clients=1):
     return [Train(1, group[0], group, (None,) * clients) for group in groups]
 
 
-def queue(tasks, pace=CALL_S / 4.5, timed=False):
-    waiting = TaskQueue(timed)
+def queue(tasks, pace=CALL_S / 4.5, timed=False, sums=True):
+    waiting = TaskQueue(timed, sums)
     waiting.fill(tasks)
     waiting.task_seconds = pace
     return waiting
@@ -28,10 +28,10 @@ def next_call(tasks, actors=1, **options):
 
 def test_short_tasks_share_a_call():
     score = [Evaluate(1, 0, 100)]
-    assert next_call(fresh(10)) == 4  # as many as fit CALL_S
-    assert next_call(fresh(10), actors=4) == 3  # few enough to leave work for the other actors
+    assert next_call(fresh(8)) == 4  # as many as fit CALL_S
+    assert next_call(fresh(8), actors=4) == 2  # few enough to leave work for the other actors
     assert next_call(fresh(1)) == 1
-    assert next_call(fresh(4), pace=float("inf")) == next_call(fresh(4), pace=CALL_S) == 1
+    assert next_call(fresh(3), pace=float("inf")) == next_call(fresh(3), pace=CALL_S) == 1
     assert next_call(fresh(2) + score + fresh(2)) == 2 and next_call(score + fresh(9)) == 1
     assert next_call(fresh(10), timed=True) == 1
 
@@ -49,9 +49,10 @@ def test_calls_become_smaller_towards_the_end():
     waiting, sizes = queue(fresh(500), LONGEST_CALL_S / 100), []
     while waiting:
         sizes.append(len(waiting.take(2, 0)[0]))
-    assert sum(sizes) == 500 and 20 < sizes[0] <= 62 and sizes[-1] <= 20
+    assert sum(sizes) == 500 and 50 < sizes[0] <= 125 and sizes[-1] <= 20
     assert all(b <= 2 * a for a, b in zip(sizes, sizes[1:]))
     assert next_call(fresh(500), actors=2, pace=LONGEST_CALL_S / 20) <= 20
+    assert next_call(fresh(500), actors=2, pace=LONGEST_CALL_S / 50, sums=False) == 50
 
 
 def test_equal_shares_are_not_cut_for_the_sake_of_their_sum():
