@@ -80,15 +80,19 @@ def test_no_step_waits_for_the_card(model, partition, clients, eager, monkeypatc
     assert one.waits == three.waits
 
 
+def steps_of_fedsmu(model, clients):
+    """What a round used; launches of the further steps of a longer one, and their number."""
+    few, few_steps = round_of(model, "equal", CLIENTS[clients], 1, "fedsmu")
+    many, many_steps = round_of(model, "equal", CLIENTS[clients], 3, "fedsmu")
+    return few, many.launches - few.launches, many_steps - few_steps
+
+
 @pytest.mark.parametrize("clients", CLIENTS)
 @pytest.mark.parametrize("model", BUDGETS)
 def test_launches_and_other_waits_keep_to_a_budget(model, clients, monkeypatch):
     monkeypatch.setattr(graphs, "EAGER_STEPS", 1000)
-    few, few_steps = round_of(model, "equal", CLIENTS[clients], 1, "fedsmu")
-    many, many_steps = round_of(model, "equal", CLIENTS[clients], 3, "fedsmu")
-    launches = many.launches - few.launches
-    a_step = launches.total() / (many_steps - few_steps)
-    assert 20 < a_step <= BUDGETS[model][clients == "together"], launches
+    few, launches, steps = steps_of_fedsmu(model, clients)
+    assert 20 < launches.total() / steps <= BUDGETS[model][clients == "together"], launches
     assert few.waits.total() <= WAITS, few.waits
 
 
@@ -96,11 +100,9 @@ def test_launches_and_other_waits_keep_to_a_budget(model, clients, monkeypatch):
 @pytest.mark.parametrize("model", BUDGETS)
 def test_a_replayed_step_is_a_few_launches(model, clients, monkeypatch):
     monkeypatch.setattr(graphs, "EAGER_STEPS", 1)
-    few, few_steps = round_of(model, "equal", CLIENTS[clients], 1, "fedsmu")
-    many, many_steps = round_of(model, "equal", CLIENTS[clients], 3, "fedsmu")
-    launches = many.launches - few.launches
-    assert launches["graph"] == many_steps - few_steps
-    assert launches.total() / (many_steps - few_steps) <= REPLAYED, launches
+    _, launches, steps = steps_of_fedsmu(model, clients)
+    assert launches["graph"] == steps
+    assert launches.total() / steps <= REPLAYED, launches
 
 
 def test_an_evaluation_waits_once_for_each_of_its_two_numbers(monkeypatch):
