@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -165,6 +166,16 @@ def test_what_cannot_be_a_database(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(ConfigError, match="read-only"):
         open_store(f"sqlite:///{tmp_path}/kept.db", "e")
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:9", "nonsense://x", "http://", "sqlite:////proc/nowhere/x.db"]
+)
+def test_a_store_that_cannot_be_opened_is_a_configuration_error(uri):
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="tracking.uri"):
+        open_tracker(uri, "fedsmu")
+    assert time.monotonic() - began < 60
 
 
 def test_a_database_of_another_version_is_refused_with_the_command_that_upgrades_it(
