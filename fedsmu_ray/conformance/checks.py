@@ -91,7 +91,7 @@ def inputs_are_not_modified(subject: Subject) -> None:
         np.array_equal(one.messages, two.messages), "client() uploads other bits when repeated"
     )
     _require(
-        _same_states(rows_of(one.shards), rows_of(two.shards)),
+        _same_states(rows_of(one.states), rows_of(two.states)),
         "client() returns other states when repeated",
     )
     play.server.receive(0, GROUP, one.messages)
@@ -160,7 +160,7 @@ def a_group_equals_its_clients_one_by_one(subject: Subject) -> None:
     problem, play = subject.problem, subject.play
     together = play.train(3, GROUP)
     uploads = message.decode(problem.uplink, together.messages, problem.dim, 3, GROUP)
-    states = rows_of(together.shards)
+    states = rows_of(together.states)
     for i, client in enumerate(GROUP):
         alone = play.train(3, [client])
         loss, other = alone.report.losses[0], together.report.losses[i]
@@ -170,7 +170,7 @@ def a_group_equals_its_clients_one_by_one(subject: Subject) -> None:
         for name, value in decoded.items():
             what = f"client {client} alone uploads another '{name}': {mixed}"
             _require(_close(uploads[name][i], value[0]), what)
-        for name, array in (rows_of(alone.shards) or [{}])[0].items():
+        for name, array in (rows_of(alone.states) or [{}])[0].items():
             what = f"client {client} alone keeps another '{name}': {mixed}"
             _require(_close(states[i][name], array), what)
 

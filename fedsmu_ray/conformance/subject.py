@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.executors.inline import InlineExecutor
-from fedsmu_ray.federation.client import ClientWorker, GroupOutput, Shard
+from fedsmu_ray.federation.client import ClientWorker, GroupOutput
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Record
 from fedsmu_ray.federation.rounds import rounds
 from fedsmu_ray.federation.server import Server
-from fedsmu_ray.federation.tasks import Handle, StepStats, Task
+from fedsmu_ray.federation.tasks import Arrays, Handle, StepStats, Task
 
 CLIENTS, COHORT, ROUNDS = 10, 5, 15
 
@@ -108,7 +108,7 @@ class ManualRounds:
     def round(self, round: int, clients: Sequence[int]) -> StepStats:
         """Run a whole round with these clients."""
         output = self.train(round, clients)
-        self.keep(clients, output.shards)
+        self.keep(clients, output.states)
         self.server.receive(0, clients, output.messages)
         stats = self.server.step()
         assert isinstance(stats, StepStats), stats
@@ -118,8 +118,8 @@ class ManualRounds:
             self.keep(to, self.apply_feedback(round, len(clients), to))
         return stats
 
-    def apply_feedback(self, round: int, participants: int, clients: Sequence[int]) -> list[Shard]:
-        """New states of the clients after the server's feedback to so many participants."""
+    def apply_feedback(self, round: int, participants: int, clients: Sequence[int]) -> Arrays:
+        """New states [C, P] of the clients after the server's feedback to so many participants."""
         feedback, states = self.server.feedback(), self.states_of(clients)
         return self.worker.apply_feedback(round, participants, clients, feedback, states)
 
@@ -127,15 +127,12 @@ class ManualRounds:
         """The states of the clients, or None before their first round."""
         return [self.states.get(client) for client in clients]
 
-    def keep(self, clients: Sequence[int], shards: list[Shard]) -> None:
+    def keep(self, clients: Sequence[int], states: Arrays) -> None:
         """Keep the new states that a task returned for these clients."""
-        self.states.update(zip(clients, rows_of(shards)))
+        self.states.update(zip(clients, rows_of(states)))
 
 
-def rows_of(shards: list[Shard]) -> list[State]:
-    """The states of single clients, in the order of the shards."""
-    return [
-        {name: a[i] for name, a in shard.items()}
-        for shard in shards
-        for i in range(len(next(iter(shard.values()))))
-    ]
+def rows_of(states: Arrays) -> list[State]:
+    """The states of single clients, from named arrays [C, P]; none of stateless clients."""
+    count = max(map(len, states.values()), default=0)
+    return [{name: a[i] for name, a in states.items()} for i in range(count)]

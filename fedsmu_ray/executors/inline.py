@@ -37,6 +37,7 @@ from fedsmu_ray.federation.tasks import (
     Train,
     TrainResult,
     describe_task,
+    in_shards,
     makers,
     packed,
     state_refs,
@@ -76,7 +77,7 @@ class InlineExecutor:
             if isinstance(task, Evaluate):
                 yield task, self._evaluate(task, message)
             elif isinstance(task, ApplyFeedback):
-                shards = self.worker.apply_feedback(
+                new = self.worker.apply_feedback(
                     task.round,
                     task.participants,
                     task.clients,
@@ -84,9 +85,9 @@ class InlineExecutor:
                     _states(task.states),
                     makers(task),
                 )
-                yield task, self._refs(task, shards)
+                yield task, self._refs(task, new)
             elif isinstance(task, Repack):
-                yield task, self._refs(task, [packed(_states(task.states))])
+                yield task, self._refs(task, packed(_states(task.states)))
             else:
                 yield task, self._train(task, message)
 
@@ -98,7 +99,7 @@ class InlineExecutor:
             _check_gpu(task, error)
             return task_failure(task, error)
         self.server.receive(task.position, task.clients, output.messages)
-        return TrainResult(output.report, self._refs(task, output.shards))
+        return TrainResult(output.report, self._refs(task, output.states))
 
     def _evaluate(self, task: Evaluate, message: Handle) -> Score:
         try:
@@ -107,13 +108,13 @@ class InlineExecutor:
             _check_gpu(task, error)
             raise task_failure(task, error).error from error
 
-    def _refs(
-        self, task: Train | ApplyFeedback | Repack, shards: Sequence[Arrays]
-    ) -> dict[int, StateRef]:
+    def _refs(self, task: Train | ApplyFeedback | Repack, states: Arrays) -> dict[int, StateRef]:
+        rows = self.problem.shard_clients
+        shards = in_shards(states, rows)
         # They are views of one array, which would last as long as any of them; or in pinned memory.
         if len(shards) > 1 or self.worker.device.type == "cuda":
             shards = [{name: a.copy() for name, a in shard.items()} for shard in shards]
-        return state_refs(task, [Shard(a) for a in shards], self.problem.shard_clients)
+        return state_refs(task, [Shard(a) for a in shards], rows)
 
     def step(self, missing: Sequence[int]) -> StepStats | RejectedMessages:
         return self.server.step(missing)

@@ -29,6 +29,7 @@ from fedsmu_ray.federation.tasks import (
     TaskFailure,
     Train,
     TrainReport,
+    in_shards,
     packed,
     task_failure,
 )
@@ -148,7 +149,7 @@ class ClientActor:
                 results.append(output.report)
                 outputs.append((group.task, output))
         uploads = self._uploads(outputs, returned.subtotal)
-        new = _in_shards([shard for _, output in outputs for shard in output.shards], returned)
+        new = _in_shards([output.states for _, output in outputs], returned)
         answer = self._answer(TrainOutcomes(results, time.perf_counter() - began))
         return answer, *in_parts(uploads, returned.parts), *new
 
@@ -176,7 +177,7 @@ class ClientActor:
         new = self.worker.apply_feedback(
             task.round, task.participants, task.clients, feedback, states, group.makers
         )
-        return self._answer(None), *new
+        return self._answer(None), *in_shards(new, self.worker.problem.shard_clients)
 
     def repack(self, group: Group, message: Any, *shards: Arrays) -> tuple[Any, ...]:
         """Copy states into one shard; returns an Answer, and the shard.
@@ -215,18 +216,14 @@ class ServerActor:
 
 
 def _in_shards(states: list[Arrays], returned: Returned) -> list[Arrays | None]:
-    """States, as arrays [R, P] of consecutive clients, in shards; None for what failed groups lack.
+    """New states of some groups, named [C, P] arrays, in shards; None for what failed groups lack.
 
     States of groups that were trained after one another share a shard: an object takes Ray most
     of a millisecond, whatever its size.
     """
     if len(states) > 1:
         states = [{name: np.concatenate([s[name] for s in states]) for name in states[0]}]
-    found: list[Arrays | None] = []
-    for arrays in states:
-        rows, clients = returned.shard_clients or 1, len(next(iter(arrays.values())))
-        starts = range(0, clients, rows)
-        found += [{name: a[i : i + rows] for name, a in arrays.items()} for i in starts]
+    found = in_shards(states[0], returned.shard_clients) if states else []
     return found + [None] * (returned.shards - len(found))
 
 

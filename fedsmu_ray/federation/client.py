@@ -26,15 +26,13 @@ from fedsmu_ray.numerics.parameters import as_tensor
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.base import Fields
 
-Shard = dict[str, NDArray[Any]]  # states of some clients of a group: named arrays [R, P]
-
 
 class GroupOutput(NamedTuple):
     """What a client group returns from one round."""
 
     messages: NDArray[np.uint8]  # [C, bytes]
     report: TrainReport
-    shards: list[Shard]  # the new states, `Problem.shard_clients` clients each
+    states: Arrays  # the new states, named [C, P]; empty for stateless clients
 
 
 class ClientWorker:
@@ -120,7 +118,7 @@ class ClientWorker:
         with self.spans.measure("encode"):
             messages = message.encode(self.problem.uplink, uploads, round, clients)
         report = TrainReport(solver.losses.tolist(), solver.zeros)
-        return GroupOutput(messages, report, self._shards(clients, new, makers))
+        return GroupOutput(messages, report, self._returned(clients, new, makers))
 
     @measured("feedback")
     def apply_feedback(
@@ -131,8 +129,11 @@ class ClientWorker:
         feedback: NDArray[np.uint8],
         states: Sequence[Arrays | None],
         makers: Makers | None = None,
-    ) -> list[Shard]:
-        """New states of a client group that got the server's feedback to `participants` clients."""
+    ) -> Arrays:
+        """New states of a client group that got the server's feedback to `participants` clients.
+
+        They are named arrays [C, P].
+        """
         self.problem.seed_generators("feedback", round, clients[0])
         received = self._decode(round, self.problem.feedback_fields(participants), feedback)
         setting = replace(self.problem.setting, cohort=participants)
@@ -140,7 +141,7 @@ class ClientWorker:
         new = call_hook(self.method, "apply_feedback", received, stacked, setting)
         check_names(self.method, "apply_feedback", new, self.state_names)
         check_clients_finite("state after the server's feedback", new, round, clients)
-        return self._shards(clients, new, makers)
+        return self._returned(clients, new, makers)
 
     @measured("evaluate")
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:
@@ -193,15 +194,10 @@ class ClientWorker:
         return gpu.upload(as_tensor(array), self.device)
 
     @measured("states")
-    def _shards(
+    def _returned(
         self, clients: Sequence[int], state: Mapping[str, Tensor], makers: Makers | None
-    ) -> list[Shard]:
-        """New states of a group, cut into shards."""
+    ) -> Arrays:
+        """New states of a group, which a GPU also keeps."""
         if makers and self.device.type == "cuda":
             self._kept.keep(makers.task, clients, state)
-        arrays = {n: t.numpy() for n, t in zip(state, gpu.download([*state.values()]))}
-        if not arrays:
-            return []
-        rows = self.problem.shard_clients or len(clients)
-        starts = range(0, len(clients), rows)
-        return [{name: a[i : i + rows] for name, a in arrays.items()} for i in starts]
+        return {n: t.numpy() for n, t in zip(state, gpu.download([*state.values()]))}

@@ -254,6 +254,17 @@ def packed(states: Sequence[Arrays | None]) -> Arrays:
     return {name: np.stack([state[name] for state in given]) for name in given[0]}
 
 
+def in_shards(states: Arrays, rows: int | None) -> list[Arrays]:
+    """New states, named [C, P] arrays, in shards of `rows` clients each (views of them).
+
+    rows: None for stateless clients.
+    """
+    if not rows:
+        return []
+    starts = range(0, len(next(iter(states.values()))), rows)
+    return [{name: a[i : i + rows] for name, a in states.items()} for i in starts]
+
+
 def shard_count(clients: int, shard_clients: int | None) -> int:
     """How many shards of `shard_clients` the new states of so many clients make."""
     return -(-clients // shard_clients) if shard_clients else 0

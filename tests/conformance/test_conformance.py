@@ -146,7 +146,7 @@ def test_dlion_clients_have_the_models_that_the_server_computes(case):
     play.server.receive(1, three, output.messages)
     assert play.server.step(missing=[0, 4]).participants == 3
     if method.evaluated == "mean":
-        play.keep(three, output.shards)
+        play.keep(three, output.states)
         after = play.apply_feedback(3, 3, three)
         state = play.server.state
         models = state["models"][list(three)] if "models" in state else state["x"].expand(3, -1)

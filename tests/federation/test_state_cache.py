@@ -70,8 +70,8 @@ def trained():
     sent = Server(problem).open_round(1, False)
     with card() as used:
         worker = ClientWorker(problem)
-        shards = worker.train(1, [0, 1], sent, [None] * 2, Makers(1, [None] * 2)).shards
-        given = [{n: a[i] for s in shards for n, a in s.items()} for i in range(2)]
+        states = worker.train(1, [0, 1], sent, [None] * 2, Makers(1, [None] * 2)).states
+        given = [{n: a[i] for n, a in states.items()} for i in range(2)]
         used.clear()
         yield worker, sent, given, used
 
@@ -84,8 +84,7 @@ def test_a_kept_state_is_not_copied_again_and_has_the_same_bits(trained):
     again = worker.train(1, [0, 1], sent, given, Makers(3, [1, 1]))  # given away already
     assert used.to_card - with_cache == sum(a.nbytes for s in given for a in s.values())
     assert kept.messages.tobytes() == again.messages.tobytes()
-    for one, other in zip(kept.shards, again.shards):
-        assert all((one[name] == other[name]).all() for name in one)
+    assert all((kept.states[name] == again.states[name]).all() for name in again.states)
 
 
 @pytest.mark.parametrize("of_states", [[None, None], [5, 5]], ids=["restored", "other"])
@@ -95,9 +94,9 @@ def test_a_state_of_other_origin_is_the_one_that_is_given(trained, of_states):
     found = worker.train(1, [0, 1], sent, others, Makers(2, of_states))
     wanted = worker.train(1, [0, 1], sent, others)
     assert found.messages.tobytes() == wanted.messages.tobytes()
-    assert found.shards[0].keys() == wanted.shards[0].keys()
-    for name, array in found.shards[0].items():
-        assert array.tobytes() == wanted.shards[0][name].tobytes()
+    assert found.states.keys() == wanted.states.keys()
+    for name, array in found.states.items():
+        assert array.tobytes() == wanted.states[name].tobytes()
 
 
 def test_kept_states_go_if_memory_is_short(trained, monkeypatch):
