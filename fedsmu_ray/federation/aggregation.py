@@ -186,7 +186,7 @@ class Aggregator:
             values = self.totals[name].decode(rows)
             magnitude = _magnitude(values)
             if not isfinite(magnitude):
-                raise MessageError("decodes to NaN or Inf")
+                raise MessageError(message.NOT_FINITE)
             return values, magnitude
 
         return decode

@@ -83,7 +83,8 @@ class Codec(Protocol):
     def decode(self, rows: Bytes, dim: int) -> Tensor:
         """uint8 [C, size(dim)] to [C, dim].
 
-        Raises MessageError for bytes that no encoder produces.
+        Raises MessageError for bytes that no encoder produces; NaN and Inf are for the receiver to
+        refuse.
         """
         ...
 

@@ -319,8 +319,8 @@ def _float_bytes(values: NDArray[Any]) -> Bytes:
 def _decode_scales(rows: Bytes, count: int) -> NDArray[np.float32]:
     """float32 [C, count] scales, finite and not negative, or MessageError."""
     scales: NDArray[np.float32] = Float32().decode(rows, count).numpy()
-    if np.signbit(scales).any():
-        raise MessageError("a scale is negative")
+    if np.signbit(scales).any() or not np.isfinite(scales).all():
+        raise MessageError("a scale is negative, NaN or Inf")
     return scales
 
 

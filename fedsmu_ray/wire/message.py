@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsmu_ray.errors import MessageError
+from fedsmu_ray.numerics.parameters import is_finite
 from fedsmu_ray.wire.base import Bytes, Codec, Fields
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ T = TypeVar("T")
 MAGIC, VERSION = b"FSMU", 2
 SERVER = 0xFFFFFFFF  # the `client` of a broadcast
 CHECK = slice(14, 18)  # the bytes of the checksum
+NOT_FINITE = "holds NaN or Inf"  # what a receiver says of a field that does
 
 _COMMON = [
     ("magic", "S4"),
@@ -89,16 +91,24 @@ def decode(
 ) -> dict[str, Tensor]:
     """Decode the messages of a group: the values [C, P] of every field.
 
-    Raises MessageError like `payloads`, and for payloads that no encoder produces.
+    Raises MessageError like `payloads`, for payloads that no encoder produces, and for NaN and Inf.
     """
     return {
-        name: decode_field(name, _decoder(fields[name], dim), rows, round, clients)
+        name: decode_field(name, decoder(fields[name], dim), rows, round, clients)
         for name, rows in payloads(fields, messages, dim, round, clients).items()
     }
 
 
-def _decoder(codec: Codec, dim: int) -> Callable[[Bytes], Tensor]:
-    return lambda rows: codec.decode(rows, dim)
+def decoder(codec: Codec, dim: int) -> Callable[[Bytes], Tensor]:
+    """The codec's `decode`, which also raises MessageError for NaN and Inf."""
+
+    def decode(rows: Bytes) -> Tensor:
+        values = codec.decode(rows, dim)
+        if not is_finite(values):
+            raise MessageError(NOT_FINITE)
+        return values
+
+    return decode
 
 
 def decode_field(

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from fedsmu_ray.config.loading import load_config
+from fedsmu_ray.errors import LocalDivergenceError
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
@@ -140,3 +141,12 @@ def test_bfloat16_is_near_float32_and_repeats(model, data):
     )
     assert F.cosine_similarity(full, reduced).min() > 0.99
     assert (reduced != 0).float().mean() > 0.5
+
+
+def test_lion_refuses_a_momentum_that_is_not_finite(problem):
+    """The models stay finite: they move by signs."""
+    momentum = torch.zeros(problem.dim)
+    momentum[7] = float("inf")
+    local = GroupSolver(ClientWorker(problem).trainer, 3, torch.tensor([3]), problem.setting)
+    with pytest.raises(LocalDivergenceError, match="client 3: local training diverged"):
+        local.lion(problem.initial(), momentum, 0.9, 0.7)

@@ -155,13 +155,14 @@ def test_behind_a_valid_checksum_only_what_an_encoder_writes_is_accepted(codec, 
     assert np.array_equal(message.encode(fields, values, 3, [7]), packed)
 
 
+@pytest.mark.parametrize("codec", [Float32(), TopK(Support((9,), 0.2, "index"))])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_nan_and_inf_are_refused(bad):
+def test_nan_and_inf_are_refused(codec, bad):
     value = torch.zeros(2, 9)
     value[1, 4] = bad
-    packed = message.encode({"x": Float32()}, {"x": value}, 1, [0, 5])
-    with pytest.raises(MessageError, match="holds NaN or Inf"):
-        message.decode({"x": Float32()}, packed, 9, 1, [0, 5])
+    packed = message.encode({"x": codec}, {"x": value}, 1, [0, 5])
+    with pytest.raises(MessageError, match="client 5, field 'x': holds NaN or Inf"):
+        message.decode({"x": codec}, packed, 9, 1, [0, 5])
 
 
 @pytest.mark.parametrize(
