@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedsmu_ray.datasets.conversion import as_array, count, floats
 from fedsmu_ray.datasets.dataset import Dataset, checked, moments
 from fedsmu_ray.datasets.labels import classes_of, clients_of
-from fedsmu_ray.datasets.mapped import converted
+from fedsmu_ray.datasets.mapped import converted, pages_released
 from fedsmu_ray.errors import ConfigError
 
 REQUIRED = ("train_x", "train_y", "test_x", "test_y")
@@ -42,15 +42,16 @@ def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
     clients = clients_of(arrays["clients"], where) if "clients" in arrays else None
     scale = 255.0 if train_x.dtype == np.uint8 else 1.0
     mean = std = symbols = None
-    if train_x.ndim == 4 and train_x.size and (train_x.dtype == np.uint8 or "mean" in arrays):
-        (scale,) = floats(arrays.get("scale", scale), f"{where}: scale", 1)
-        mean, std = _moments(train_x, arrays, scale, where)
-    elif train_x.dtype.kind in "iu" and train_x.size:
-        symbols = numbers.get("symbols", 1 + int(train_x.max()))
-    _check_used(arrays, mean is not None, symbols is not None, where)
-    split_arrays = (train_x, train_y, test_x, test_y)
-    dataset = Dataset(name, *split_arrays, classes, mean, std, scale, clients, symbols)
-    return checked(dataset, where)
+    with pages_released(train_x, test_x):
+        if train_x.ndim == 4 and train_x.size and (train_x.dtype == np.uint8 or "mean" in arrays):
+            (scale,) = floats(arrays.get("scale", scale), f"{where}: scale", 1)
+            mean, std = _moments(train_x, arrays, scale, where)
+        elif train_x.dtype.kind in "iu" and train_x.size:
+            symbols = numbers.get("symbols", 1 + int(train_x.max()))
+        _check_used(arrays, mean is not None, symbols is not None, where)
+        split_arrays = (train_x, train_y, test_x, test_y)
+        dataset = Dataset(name, *split_arrays, classes, mean, std, scale, clients, symbols)
+        return checked(dataset, where)
 
 
 def samples(values: Any, what: str) -> NDArray[Any]:

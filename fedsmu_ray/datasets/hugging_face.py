@@ -73,13 +73,13 @@ class HuggingFace(DatasetSource):
         arrays: dict[str, Any] = {}
         for key, split in split_of.items():
             arrays[f"{key}_x"] = _images(splits[split], image, f"{where}, split {split}")
-            arrays[f"{key}_y"] = splits[split][label][:]
+            arrays[f"{key}_y"] = _values(splits[split], label)
         channels = max(arrays["train_x"].shape[1], arrays["test_x"].shape[1])
         for key in ("train_x", "test_x"):
             if arrays[key].shape[1] < channels:
                 arrays[key] = np.repeat(arrays[key], channels, axis=1)
         if self.client is not None:
-            arrays["clients"] = splits[self.train][self.client][:]
+            arrays["clients"] = _values(splits[self.train], self.client)
         if isinstance(features[label], datasets.ClassLabel):
             arrays["classes"] = features[label].num_classes
         return arrays
@@ -135,37 +135,48 @@ def _first_column(features: Mapping[str, Any], kind: type) -> str | None:
     return next((name for name, feature in features.items() if isinstance(feature, kind)), None)
 
 
+def _values(split: Any, column: str) -> list[Any]:
+    """The values of a column; equal ones are one object, as in most columns there are few."""
+    found: list[Any] = []
+    known: dict[Any, Any] = {}
+    for rows in split.select_columns([column]).with_format("arrow").iter(CHUNK):
+        values = rows[column].to_pylist()
+        found += [known.setdefault(v, v) if isinstance(v, (str, int)) else v for v in values]
+    return found
+
+
 def _images(split: Any, column: str, where: str) -> NDArray[np.uint8]:
     """Images of one size as uint8 [N, C, H, W]: C is 1 if all of them are gray, else 3."""
     if not len(split):
         raise ConfigError([f"{where}: it is empty"])
     left_out: Counter[str] = Counter()
     pending, shape = list[NDArray[np.uint8]](), (0, 0, 0)
+    writers: list[RowWriter] = []
     with (
         ExitStack() as stack,
         progress(f"decoding {len(split):,} images of {where}", len(split), SILENT) as advance,
     ):
-        writer = stack.enter_context(RowWriter())
         for i, decoded in enumerate(_decoded(split, column, left_out, where)):
-            shape = shape if i else decoded.shape
-            if decoded.shape[1:] != shape[1:]:
+            if i and decoded.shape[1:] != shape[1:]:
                 raise ConfigError(
                     [
                         f"{where}: image {i} is {decoded.shape[2]}x{decoded.shape[1]} pixels, the "
                         f"others are {shape[2]}x{shape[1]}; resize all images to one size"
                     ]
                 )
-            if len(decoded) > shape[0]:  # the first image in color
-                gray, writer = writer, stack.enter_context(RowWriter())
-                _write_in_color(gray, pending, writer)
+            if len(decoded) > shape[0]:  # the first image, and the first one in color
+                with space_needed():
+                    writers.append(stack.enter_context(RowWriter(len(split) * decoded.nbytes)))
+                    if len(writers) == 2:
+                        _write_in_color(writers[0], pending, writers[1])
                 pending, shape = [], decoded.shape
             pending.append(np.broadcast_to(decoded, shape))
             if len(pending) == CHUNK or i == len(split) - 1:
                 with space_needed():
-                    writer.append(np.stack(pending))
+                    writers[-1].append(np.stack(pending))
                 advance(len(pending))
                 pending = []
-        images = writer.array()
+        images = writers[-1].array()
     for what, count in left_out.items():
         log.warning("%s: %s: %d", where, what, count)
     return images
@@ -175,10 +186,16 @@ def _decoded(
     split: Any, column: str, left_out: Counter[str], where: str
 ) -> Iterator[NDArray[np.uint8]]:
     """Every image, uint8 [1 or 3, H, W]; counts in `left_out` what of images is ignored."""
-    rows = split.select_columns([column])
-    for i in range(len(split)):
+    feature = split.features[column]
+    decode = getattr(feature, "decode_example", lambda value: value)
+    values = (
+        value
+        for rows in split.select_columns([column]).with_format("arrow").iter(CHUNK)
+        for value in rows[column].to_pylist()
+    )
+    for i, value in enumerate(values):
         try:
-            image = rows[i][column]
+            image = value if value is None else decode(value)
             left_out.update(ignored(image) if hasattr(image, "getexif") else [])
             decoded = _pixels(image)
         except Exception as error:  # of many types, depending on format and damage
@@ -189,13 +206,15 @@ def _decoded(
 
 
 def _write_in_color(gray: RowWriter, more: list[NDArray[np.uint8]], color: RowWriter) -> None:
-    """Write gray images [1, H, W], written and not yet written, with three channels."""
-    with space_needed():
-        if more:
-            gray.append(np.stack(more))
-        written = gray.array()
-        for start in range(0, len(written), CHUNK):
-            color.append(written[start : start + CHUNK].repeat(3, axis=1))
+    """Write gray images [1, H, W], written and not yet written, with three channels.
+
+    Raises OSError.
+    """
+    if more:
+        gray.append(np.stack(more))
+    written = gray.array()
+    for start in range(0, len(written), CHUNK):
+        color.append(written[start : start + CHUNK].repeat(3, axis=1))
 
 
 def _pixels(image: Any) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from fedsmu_ray.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+TEXT = "USO"  # kinds of dtypes: NumPy's own text, and Python's strings
 Classes = tuple[NDArray[np.int64], NDArray[np.int64], int]
 
 
@@ -26,9 +27,11 @@ def classes_of(train_y: Any, test_y: Any, classes: int | None, where: str) -> Cl
     ConfigError that names `where` and the first label that is wrong.
     """
     labels = {key: vector(y, key, where) for key, y in (("train_y", train_y), ("test_y", test_y))}
+    if len({y.dtype.kind for y in labels.values()}) > 1:
+        labels = {key: y.astype(str) if y.dtype == object else y for key, y in labels.items()}
     train, test = labels.values()
-    is_text = train.dtype.kind in "US"
-    if train.dtype.kind != test.dtype.kind and (is_text or test.dtype.kind in "US"):
+    is_text = train.dtype.kind in TEXT
+    if train.dtype.kind != test.dtype.kind and (is_text or test.dtype.kind in TEXT):
         raise ConfigError(
             [f"{where}: train_y is {train.dtype} and test_y {test.dtype}; both must be alike"]
         )
@@ -61,7 +64,12 @@ def classes_of(train_y: Any, test_y: Any, classes: int | None, where: str) -> Cl
 
 
 def vector(values: Any, key: str, where: str) -> NDArray[Any]:
-    """Whole numbers or text [N]; raises ConfigError that names `where` and `key`."""
+    """Whole numbers or text (a dtype of a kind in TEXT) [N].
+
+    Raises ConfigError that names `where` and `key`.
+    """
+    if (text := _text(values)) is not None:
+        return text
     array = as_array(values, f"{where}: {key}")
     if not len(array):
         raise ConfigError([f"{where}: {key} is empty; there must be at least one sample"])
@@ -76,9 +84,22 @@ def vector(values: Any, key: str, where: str) -> NDArray[Any]:
 def clients_of(clients: Any, where: str) -> NDArray[np.int64]:
     """The natural client of each sample, int64 [N]; text is numbered in sorted order."""
     numbers = vector(clients, "clients", where)
-    if numbers.dtype.kind in "US":
+    if numbers.dtype.kind in TEXT:
         return np.unique(numbers, return_inverse=True)[1]
     return numbers.astype(np.int64, copy=False)
+
+
+def _text(values: Any) -> NDArray[Any] | None:
+    """A list of text as an array of its strings; None for anything else.
+
+    NumPy's own text takes the memory of the longest value for every row, four bytes a character.
+    """
+    is_list = isinstance(values, list) or (
+        isinstance(values, np.ndarray) and values.dtype == object and values.ndim == 1
+    )
+    if is_list and len(values) and all(type(value) is str for value in values):
+        return np.array(values, object)
+    return None
 
 
 def _check_range(y: NDArray[Any], key: str, classes: int, where: str) -> None:

@@ -25,8 +25,8 @@ from fedsmu_ray.datasets.conversion import as_array
 from fedsmu_ray.datasets.dataset import Dataset, checked
 from fedsmu_ray.datasets.folders import report_skipped, shortened, visible
 from fedsmu_ray.datasets.json_stream import JsonStream
-from fedsmu_ray.datasets.labels import classes_of, vector
-from fedsmu_ray.datasets.mapped import RowWriter, space_needed
+from fedsmu_ray.datasets.labels import TEXT, classes_of, vector
+from fedsmu_ray.datasets.mapped import RowWriter, pages_released, space_needed
 from fedsmu_ray.datasets.progress import progress
 from fedsmu_ray.errors import ConfigError
 
@@ -109,7 +109,8 @@ def _load(name: str, root: Path, alphabet: str, classes: int | None) -> Dataset:
     )
     arrays = (train.x, train_y, test.x, test_y)
     dataset = Dataset(name, *arrays, classes, clients=train.clients, symbols=symbols)
-    return checked(dataset, where)
+    with pages_released(train.x, test.x):
+        return checked(dataset, where)
 
 
 def _read_split(folder: Path, alphabet: str) -> _Split:
@@ -238,7 +239,7 @@ class _Reader:
                     [f"{where}: y[0] = {y[0]!r}: expected one character, the next one"]
                 )
             labels = tokens[:, 0].astype(np.int64)
-        self._check_form("labels", "text" if labels.dtype.kind == "U" else "numbers", where)
+        self._check_form("labels", "text" if labels.dtype.kind in TEXT else "numbers", where)
         self.labels.append(labels)
 
     def _check_form(self, what: str, form: str, where: str) -> None:

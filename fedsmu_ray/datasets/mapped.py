@@ -100,12 +100,12 @@ def space_needed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def pages_released(dataset: Dataset) -> Iterator[None]:
+def pages_released(*arrays: NDArray[Any]) -> Iterator[None]:
     """Give the pages of mapped arrays back to the system while the arrays are read once.
 
     They are read from the file again where they are needed later.
     """
-    mappings = {id(m): m for m in map(_mapping, (dataset.train_x, dataset.test_x)) if m}
+    mappings = {id(m): m for m in map(_mapping, arrays) if m}
     done = threading.Event()
 
     def release() -> None:

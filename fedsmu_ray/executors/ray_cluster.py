@@ -143,7 +143,7 @@ def _check_user_code(config: Config) -> None:
 
 def store(dataset: Dataset) -> list[Any]:
     """The data set in the object store: a reference in a list, which Ray passes on as it is."""
-    with pages_released(dataset):
+    with pages_released(dataset.train_x, dataset.test_x):
         return [ray.put(dataset)]
 
 

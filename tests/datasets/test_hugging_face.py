@@ -95,6 +95,17 @@ def test_many_images_are_kept_in_a_file_while_they_are_decoded(save, cache_folde
     assert small.train_x[3, :, 0, 0].tolist() == [255, 0, 9]
 
 
+def test_equal_names_are_kept_once(save, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(hugging_face, "CHUNK", 2)
+    names = ["one", "two", "one", "two", "one"]
+    name = save([Image.fromarray(GRAY)] * 5, names, label=datasets.Value("string"))
+    split = datasets.load_from_disk(name.removeprefix("hf:"))["train"]
+    values = hugging_face._values(split, "label")
+    assert values == names and len(set(map(id, values))) == 2
+
+
 def test_rows_that_are_no_images_are_named(save):
     import datasets
 

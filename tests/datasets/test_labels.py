@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from fedsmu_ray.datasets.labels import classes_of, clients_of
+from fedsmu_ray.datasets.labels import classes_of, clients_of, vector
 from fedsmu_ray.errors import ConfigError
 from tests.helpers.dataset_files import load, small_arrays
 
@@ -88,6 +88,14 @@ def test_text_may_have_classes_without_samples():
 def test_wrong_labels_are_named(train, test, classes, message):
     with pytest.raises(ConfigError, match=f"own: {message}"):
         classes_of(train, test, classes, "own")
+
+
+def test_text_in_a_list_does_not_take_the_memory_of_its_longest_value(caplog):
+    names = ["b", "a" * 100_000, "b"]
+    assert vector(names, "y", "own").nbytes == 3 * 8
+    assert classes_of(names, np.array(["b"]), None, "own")[0].tolist() == [1, 0, 1]
+    assert classes_of(np.array(["b", "a"]), ["b"], None, "own")[1].tolist() == [1]
+    assert clients_of(names, "own").tolist() == [1, 0, 1]
 
 
 def test_clients_are_numbers_or_names():

@@ -63,10 +63,21 @@ def test_pages_are_given_back_and_read_again(all_large):
     dataset = load("synthetic", shape=[64], train=40_000, test=5)  # 10 MB
     total = int(dataset.train_x.sum(dtype=np.float64) * 1000)
     assert resident(dataset.train_x) > 9_000_000
-    with pages_released(dataset):
+    with pages_released(dataset.train_x):
         pass
     assert resident(dataset.train_x) < 1_000_000
     assert int(dataset.train_x.sum(dtype=np.float64) * 1000) == total
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32", "int64"])
+def test_checking_a_data_set_leaves_no_pages_in_memory(all_large, kind):
+    rows = np.random.default_rng(0).integers(5, size=(3000, 1, 40, 40)).astype(kind)
+    x = (rows if kind == "uint8" else rows.reshape(3000, -1))[..., ::-1]  # has to be copied
+    y = np.arange(3000) % 3
+    arrays = {"train_x": x, "train_y": y, "test_x": x[:30], "test_y": y[:30]}
+    dataset = from_arrays("mine", arrays, "here")
+    assert dataset.train_x.nbytes > 4_000_000 and resident(dataset.train_x) < 1_000_000
+    assert np.array_equal(dataset.train_x, x)
 
 
 def test_pages_that_were_written_are_kept(all_large, tmp_path):
@@ -75,7 +86,7 @@ def test_pages_that_were_written_are_kept(all_large, tmp_path):
     x = np.load(tmp_path / "x.npy", mmap_mode="c")
     x[:] = 1
     dataset = load("synthetic", shape=[8], train=4, test=4)
-    with pages_released(replace(dataset, train_x=x)):
+    with pages_released(x):
         pass
     assert x.all()
     assert in_files(replace(dataset, train_x=x)).train_x.all()
