@@ -52,9 +52,11 @@ class ClientWorker:
             self.device = gpu.prepare(compute.gpus_per_actor, compute.precision)
         self.problem, self.method = problem, problem.method
         self.spans = spans or Spans(problem.profiled)
+        probed = problem.probed
         if self.device.type == "cuda":
             new = problem.module().to(self.device)
-            check_on_gpu(new, problem.config, problem.dataset, problem.probed)
+            plan = check_on_gpu(new, problem.config, problem.dataset, probed)
+            probed = replace(probed, plan=plan)
         module = problem.module().to(self.device)
         self.initial = parameters.flatten(module)
         self.state_names = set(self.method.client_init(self.initial))
@@ -66,7 +68,7 @@ class ClientWorker:
             problem.config.seed,
             problem.config.data.augment,
             compute.precision,
-            problem.probed,
+            probed,
             problem.config.model.is_users,
         )
         self._kept = StateCache(gpu.memory_to_keep(compute.gpus_per_actor))

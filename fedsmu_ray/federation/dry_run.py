@@ -23,7 +23,7 @@ from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.models import checks
 from fedsmu_ray.models.modes import evaluating
-from fedsmu_ray.models.probes import Probed
+from fedsmu_ray.models.probes import Plan, Probed
 from fedsmu_ray.numerics import gpu, parameters
 from fedsmu_ray.numerics.isolation import isolated
 
@@ -45,12 +45,13 @@ def check_model(
     dataset: Dataset,
     split: Partition,
     probed: Probed,
-) -> None:
+) -> Plan:
     """Train and evaluate a module on a few samples of the data.
 
     The module has to be new, and cannot be used afterwards: its forward may change it. other:
-    another one, which gets other parameters. probed: what is known of them. Raises ConfigError,
-    which names `model.name`, for whatever goes wrong.
+    another one, which gets other parameters. probed: what is known of them. Returns how the module
+    computes fastest on the CPU. Raises ConfigError, which names `model.name`, for whatever goes
+    wrong.
     """
     where = f"model.name = {config.model_name}"
     before, x = checks.buffers(module), parameters.flatten(module)
@@ -77,14 +78,16 @@ def check_model(
         _evaluate(trainer, x, 1, one)
     checks.check_buffers(module, before, where)
     _check_loading(trainer, other, x, where)
+    return trainer.plan
 
 
-def check_on_gpu(module: nn.Module, config: Config, dataset: Dataset, probed: Probed) -> None:
+def check_on_gpu(module: nn.Module, config: Config, dataset: Dataset, probed: Probed) -> Plan:
     """Train and evaluate a module that is on a GPU on a few samples of the data.
 
     `check_model` runs on the CPU, where it cannot see what a GPU refuses. The module has to be new,
-    and cannot be used afterwards. probed: what is known of it. Raises ConfigError, which names
-    `model.name`, and passes on errors after which a process can no longer use its GPU.
+    and cannot be used afterwards. probed: what is known of it. Returns how the module computes
+    fastest on the GPU. Raises ConfigError, which names `model.name`, and passes on errors after
+    which a process can no longer use its GPU.
     """
     where, few = f"model.name = {config.model_name}: on a GPU", slice(0, 2)
     x = parameters.flatten(module)
@@ -100,6 +103,7 @@ def check_on_gpu(module: nn.Module, config: Config, dataset: Dataset, probed: Pr
             trainer = _trainer(module, config, dataset, probed, x.device)
         _train(trainer, x, [0, 1], where, _ON_GPU)
         _evaluate(trainer, x, len(dataset.test_y), where, _ON_GPU)
+        return trainer.plan
     except ConfigError as error:
         if error.__cause__ is not None and gpu.is_broken(error.__cause__):
             raise error.__cause__ from None

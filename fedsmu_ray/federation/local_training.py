@@ -219,8 +219,8 @@ class GroupSolver:
     def _step_together(self, update: Update, total: Tensor, y: Tensor, *others: Tensor) -> Step:
         """A step of the models y [R, P], which adds their losses to `total` [R]."""
         trainer, cut = self.trainer, self.trainer.cut(together=True)
-        assert trainer.batched is not None
-        compute, stack = trainer.batched.gradient, trainer.batched.stack
+        assert trainer.batched is not None and trainer.gradient is not None
+        compute, stack = trainer.gradient, trainer.batched.stack
         own, *further = [cut.pieces(v) for v in (y, *others)]
         params = trainer.layout.views(y) if cut.is_whole else own
         params = [p.detach().requires_grad_() for p in params]

@@ -21,7 +21,7 @@ from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.dry_run import check_model
 from fedsmu_ray.models import checks, probes, registry
-from fedsmu_ray.models.costs import Costs, activations
+from fedsmu_ray.models.costs import activations
 from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import isolation, parameters, streams
 from fedsmu_ray.wire.base import Fields
@@ -74,8 +74,9 @@ class Problem:
         module, other = problem.module(), problem.module()
         checks.check_separate(module, other, config.model_name)
         checks.check(module, problem.sample, dataset.classes, config.model_name)
-        problem = replace(problem, probed=problem._probe(other))
-        check_model(other, module, config, dataset, split, problem.probed)
+        probed = replace(problem._probe(other), sizes=parameters.Layout.of(module).sizes)
+        plan = check_model(other, module, config, dataset, split, probed)
+        problem = replace(problem, probed=replace(probed, plan=plan))
         check_method(config.method_name, problem.method, problem.setting)
         return problem
 
@@ -149,9 +150,8 @@ class Problem:
     @cached_property
     def setting(self) -> Setting:
         """What the method may know of this experiment."""
-        config, local = self.config, self.config.local
+        config, local, sizes = self.config, self.config.local, self.probed.sizes
         steps = local.epochs * -(-int(self.partition.sizes.max()) // local.batch_size)
-        sizes = parameters.Layout.of(self.module()).sizes
         return Setting(sizes, config.data.clients, config.federation.cohort, steps, local.lr)
 
     @property
@@ -209,15 +209,14 @@ class Problem:
             return min(compute.clients_per_task, cohort)
         if compute.gpus_per_actor:
             return self._group_size_on_gpu
-        bfloat16 = compute.precision == "bfloat16"
-        module, sample = self.module(), self.sample
-        batched = self.probed.batched(module, sample, bfloat16)
-        if batched is None:
+        plan = self.probed.plan
+        if plan is None or plan.batched is None:
             return 1
+        batched = plan.batched
         if batched.least == inf and (not batched.stack or self.shard_clients):
             return 1
         samples = self.config.local.epochs * float(self.partition.sizes.float().mean())
-        client = max(1.0, Costs.of(module, sample).products * samples)
+        client = max(1.0, batched.products * samples)
         wanted = max(-(-cohort // GROUPS_PER_ROUND), int(TASK_MULTIPLICATIONS / client))
         return max(1, min(CACHED_PARAMETERS // self.dim, cohort, wanted))
 

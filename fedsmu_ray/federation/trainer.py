@@ -15,10 +15,10 @@ from fedsmu_ray.federation.batches import Batches
 from fedsmu_ray.federation.graphs import EagerSteps, StepGraphs, tell
 from fedsmu_ray.federation.updates import Cut, Update
 from fedsmu_ray.models import attention
-from fedsmu_ray.models.batched import widened
-from fedsmu_ray.models.costs import memory_format
+from fedsmu_ray.models.batched import Batched, batched, widened
+from fedsmu_ray.models.costs import memory_format, positions
 from fedsmu_ray.models.modes import evaluating
-from fedsmu_ray.models.probes import Probed
+from fedsmu_ray.models.probes import Plan, Probed
 from fedsmu_ray.models.windows import Windows
 from fedsmu_ray.numerics.parameters import Layout, own
 
@@ -47,21 +47,32 @@ class Trainer:
 
         augment: whether training images are flipped and cropped. precision: of matrix products and
         convolutions; weights, gradients and everything that is sent stay float32. probed: what is
-        known of the module. is_users: whether it is the user's code.
+        known of the module; what is not is found out, see `plan`. is_users: whether it is the
+        user's code.
         """
         self.module, self.data, self.partition, self.local = module, data, partition, local
         self.seed, self.augment, self.is_users = seed, augment, is_users
         bfloat16 = precision == "bfloat16"
         self.autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=bfloat16)
         self.probed = probed or Probed()
-        few = data.test_batch(0, 2)[0]
-        self.format = memory_format(module, few, local.batch_size)
+        few, plan = data.test_batch(0, 2)[0], self.probed.plan
+        if plan and plan.device != data.device.type:
+            plan = None
+        seen = plan.positions if plan else positions(module, few)
+        self.format = memory_format(seen, local.batch_size)
         self.layout, self.params = Layout.of(module), own(module, self.format)
-        self.batched = self.probed.batched(module, few, bfloat16)
+        self.plan = plan or Plan(data.device.type, seen, self._batched(few, bfloat16))
+        self.batched = self.plan.batched
+        self.gradient = self.batched.gradient(module, bfloat16) if self.batched else None
         self.windows = self._windows(few)
         if data.device.type == "cpu":
             attention.simplify(module)
         self.graphs = self._graphs() if data.device.type == "cuda" else None
+
+    def _batched(self, inputs: Tensor, bfloat16: bool) -> Batched | None:
+        """`batched.batched`; None for a model that the padding of a batch would affect."""
+        independent = self.probed.rows_independent
+        return batched(self.module, inputs, bfloat16) if independent else None
 
     def _windows(self, inputs: Tensor) -> Windows | None:
         """Windows of the module's convolutions, if there are some.

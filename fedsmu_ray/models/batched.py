@@ -35,11 +35,15 @@ _VECTORIZED = 50_000, 5
 
 @dataclass(frozen=True)
 class Batched:
-    """A computation of the gradients of several clients at once."""
+    """How the gradients of several clients are computed at once; plain data."""
 
-    gradient: Gradient
     least: float  # clients that have to train at once for it to be faster than one by one
+    products: float  # multiplications per sample; 0 on a GPU, where they do not matter
     stack: Stack | None = None  # then it is also the fastest way to train one client
+
+    def gradient(self, module: nn.Module, bfloat16: bool = False) -> Gradient:
+        """The computation, for a module of this architecture."""
+        return self.stack.gradient if self.stack else vectorized(module, bfloat16)
 
 
 def batched(module: nn.Module, inputs: Tensor, bfloat16: bool = False) -> Batched | None:
@@ -58,20 +62,21 @@ def batched(module: nn.Module, inputs: Tensor, bfloat16: bool = False) -> Batche
     on_cpu = inputs.device.type == "cpu"
     stack = None if bfloat16 else Stack.of(module)
     if stack and _agrees(stack.gradient, module, inputs):
-        return Batched(stack.gradient, _least(module, inputs, *_STACK), stack)
+        return Batched(*_least(module, inputs, *_STACK), stack)
     if on_cpu and any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules()):
         return None
-    least = _least(module, inputs, *_VECTORIZED)
+    least, products = _least(module, inputs, *_VECTORIZED)
     if least == inf or not _agrees(vectorized(module), module, inputs):
         return None
-    return Batched(vectorized(module, bfloat16), least)
+    return Batched(least, products)
 
 
-def _least(module: nn.Module, inputs: Tensor, limit: int, least: int) -> float:
-    """Clients from which it is faster to train them together."""
+def _least(module: nn.Module, inputs: Tensor, limit: int, least: int) -> tuple[float, float]:
+    """Clients from which it is faster to train them together, and multiplications per sample."""
     if inputs.device.type != "cpu":
-        return 2
-    return least if Costs.of(module, inputs).products <= limit else inf
+        return 2, 0.0
+    products = Costs.of(module, inputs).products
+    return least if products <= limit else inf, products
 
 
 def vectorized(module: nn.Module, bfloat16: bool = False) -> Gradient:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.models.batched import Batched, batched
+from fedsmu_ray.models.batched import Batched
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import generator_states, isolated, seed_generators
@@ -37,6 +37,15 @@ _CURE = (
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How a module computes fastest on one kind of device."""
+
+    device: str  # "cpu" or "cuda"
+    positions: float  # see `costs.positions`
+    batched: Batched | None  # how several clients train at once; None if they cannot
+
+
+@dataclass(frozen=True)
 class Probed:
     """What is known of a model from trying it, in the form that all processes get."""
 
@@ -46,6 +55,8 @@ class Probed:
     # Samples, and what a new module makes of them in evaluation: other processes compare theirs.
     reference: tuple[Tensor, Tensor] | None = None
     rows_independent: bool = True  # whether the samples of a batch do not affect each other
+    plan: Plan | None = None  # for the CPU; None before a module was trained
+    sizes: tuple[int, ...] = ()  # of the trainable parameters, in the order of the layout
 
     def digests(self) -> dict[str, str]:
         """The digest of every constant, by name."""
@@ -72,10 +83,6 @@ class Probed:
                     [f"{again} it computes different outputs from equal inputs; {_CURE}"]
                 )
         return module
-
-    def batched(self, module: nn.Module, inputs: Tensor, bfloat16: bool) -> Batched | None:
-        """`batched.batched`; None for a model that the padding of a batch would affect."""
-        return batched(module, inputs, bfloat16) if self.rows_independent else None
 
 
 def probe(build: Callable[[], nn.Module], inputs: Tensor, name: str) -> Probed:

@@ -18,8 +18,7 @@ from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
-from fedsmu_ray.models import probes
-from fedsmu_ray.models.batched import Batched, vectorized
+from fedsmu_ray.models.batched import Batched
 from fedsmu_ray.models.stack import Stack
 from tests.conformance.test_conformance import CASES, IDS
 from tests.helpers.card import card
@@ -110,9 +109,10 @@ FAMILIES = {
 }
 
 
-def batched_of(module):
-    stack = Stack.of(module)
-    return Batched((stack and stack.gradient) or vectorized(module), 2, stack is not None)
+def trained_together(problem):
+    """The problem with the plan of a card: a CPU would train these clients one by one."""
+    plan = replace(problem.probed.plan, batched=Batched(2, 0.0, Stack.of(problem.module())))
+    return replace(problem, probed=replace(problem.probed, plan=plan))
 
 
 SLOW = ("resnet18_gn", "vit_s")
@@ -129,8 +129,8 @@ def test_every_model_has_the_bits_of_the_cpu(family, together, monkeypatch):
     problem = problem_of(dataset(), together=together, model=model, federation=rounds)
     with card():
         batched = ClientWorker(on_the_card(problem)).trainer.batched
-    if batched:  # a CPU would train these clients one by one
-        monkeypatch.setattr(probes, "batched", lambda module, *_: batched_of(module))
+    if batched:
+        problem = trained_together(problem)
     monkeypatch.setattr(trainer, "memory_format", lambda *_: torch.channels_last)
     monkeypatch.setattr(trainer.attention, "simplify", lambda module: None)  # as on a card
     check_same_bits(problem)

@@ -1,10 +1,16 @@
 """What is decided before round 1."""
 
+import pickle
+
 import pytest
 
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.federation import problem
+from fedsmu_ray.federation import problem, trainer
+from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.models.costs import Costs
+
+IMPORTED = "import:tests.helpers.models:adaptive_pooling"
 
 
 def problem_of(**compute):
@@ -43,3 +49,20 @@ def test_groups_fit_the_memory_of_the_card(room, size, monkeypatch):
 def test_groups_on_a_cpu(model, algorithm, size):
     config = {"model": model, "algorithm": {"name": algorithm}, "federation": {"cohort": 10}}
     assert Problem.of(parse(config)).group_size == size
+
+
+@pytest.mark.parametrize("model", [{"hidden": [16]}, {"name": IMPORTED}])
+def test_other_processes_are_told_how_a_model_trains_fastest(model, monkeypatch):
+    found = Problem.of(parse({"model": model, "federation": {"cohort": 10}}))
+    wanted, group_size = ClientWorker(found).trainer, found.group_size
+    sent = pickle.loads(pickle.dumps(found.with_dataset(None))).with_dataset(found.dataset)
+
+    def refused(*_):
+        raise AssertionError("it is found out again")
+
+    monkeypatch.setattr(trainer, "batched", refused)
+    monkeypatch.setattr(Costs, "of", refused)
+    there = ClientWorker(sent).trainer
+    assert there.plan == wanted.plan and there.format == wanted.format
+    assert (there.gradient is None) == (wanted.gradient is None)
+    assert sent.group_size == group_size

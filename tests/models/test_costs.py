@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsmu_ray.models.costs import Costs, activations, memory_format
+from fedsmu_ray.models.costs import Costs, activations, memory_format, positions
 from tests.helpers.models import CIFAR, build, inputs_of
 
 
@@ -27,7 +27,7 @@ def test_costs_are_those_of_linear_layers_and_convolutions():
     ],
 )
 def test_channels_come_last_where_convolutions_see_many_positions(model, batch_size, last):
-    found = memory_format(build(model, CIFAR, 10), inputs_of(CIFAR), batch_size)
+    found = memory_format(positions(build(model, CIFAR, 10), inputs_of(CIFAR)), batch_size)
     assert found == (torch.channels_last if last else torch.contiguous_format)
 
 
