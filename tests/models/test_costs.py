@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedsmu_ray.models.costs import Costs, activations, memory_format, positions
-from tests.helpers.models import CIFAR, build, inputs_of
+from tests.helpers.models import CIFAR, TEXT, build, inputs_of
 
 
 def test_costs_are_those_of_linear_layers_and_convolutions():
@@ -15,6 +16,15 @@ def test_costs_are_those_of_linear_layers_and_convolutions():
     dense = 8 * 25 * 384 + 384 * 192 + 192 * 80
     convolutions = 28 * 28 * 8 * 75 + 10 * 10 * 8 * 200
     assert Costs.of(lenet, inputs_of(CIFAR)) == (dense, convolutions)
+
+
+@pytest.mark.parametrize("shape, name", [(CIFAR, "lenet"), (CIFAR, "vit_s"), (TEXT, "char_lstm")])
+def test_costs_are_those_that_pytorch_counts(shape, name):
+    options = {"name": name, "patch": 8} if name == "vit_s" else {"name": name}
+    module, inputs = build(options, shape, 80), inputs_of(shape)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(inputs)
+    assert sum(Costs.of(module, inputs)) == counter.get_total_flops() / (2 * len(inputs))
 
 
 @pytest.mark.parametrize(
