@@ -1,18 +1,20 @@
 """Compare the memory of all processes of an experiment with the size of its data.
 
-    python benchmarks/memory.py [FILE] [key=value ...] [--actors 1 2 4]
+    python benchmarks/memory.py [FILE] [key=value ...] [--actors 1 2 4] [--trials N]
 
 Runs the experiment (default: 1 GB of synthetic images, a linear model) with 1, 2 and 4 client
 actors, each time in a fresh process with its own local Ray, and once more with few samples of the
 same shape, which shows how much memory the processes need without the data. Memory is the
 proportional set size (PSS: a page shared by several processes is counted once) summed over the
 process tree, object store included. It is read once a second; `while training` is the median of the
-second half of these readings. Linux only; needs psutil.
+second half of these readings. With --trials it is a sweep of N trials at the same time, each with
+so many client actors. Linux only; needs psutil.
 """
 
 import argparse
 import json
 import statistics
+import tempfile
 import threading
 from pathlib import Path
 
@@ -57,8 +59,26 @@ def tree_memory() -> list[int]:
     return total
 
 
-def measure(file: str | None, overrides: dict) -> None:
-    """Run one experiment and print its memory as JSON."""
+def run_sweep(file: str | None, overrides: dict, trials: int):
+    """Run a sweep of so many trials at once; returns a function that loads its data."""
+    from fedsmu_ray import load_config
+    from fedsmu_ray.federation.problem import Problem
+    from fedsmu_ray.sweeps.sweep import sweep
+
+    rates = [overrides["local.lr"] / (1 + i) for i in range(trials)]
+    with tempfile.TemporaryDirectory() as folder:
+        more = {
+            "tune.space": {"local.lr": {"grid": rates}},
+            "tune.concurrent": trials,
+            "tune.storage": folder,
+        }
+        config = load_config(file, {**overrides, **more})
+        sweep(config)
+    return lambda: Problem.of(config).dataset
+
+
+def measure(file: str | None, overrides: dict, trials: int) -> None:
+    """Run one experiment, or a sweep, and print its memory as JSON."""
     from fedsmu_ray import load_config, run
 
     samples, done = [], threading.Event()
@@ -69,10 +89,13 @@ def measure(file: str | None, overrides: dict) -> None:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    result = run(load_config(file, overrides))
+    if trials:
+        load = run_sweep(file, overrides, trials)
+    else:
+        result = run(load_config(file, overrides))
     done.set()
     watcher.join()
-    dataset = result.problem.dataset
+    dataset = load() if trials else result.problem.dataset
     nbytes = sum(
         a.nbytes for a in (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y)
     )
@@ -98,6 +121,7 @@ def main() -> None:
     )
     p.add_argument("arguments", nargs="*", metavar="[FILE] key=value")
     p.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4])
+    p.add_argument("--trials", type=int, default=0, help="a sweep of so many trials at once")
     p.add_argument("--measure", help=argparse.SUPPRESS)
     options = p.parse_intermixed_args()
     if options.measure:
@@ -113,12 +137,13 @@ def main() -> None:
     )
     for actors in options.actors:
         settings["compute.actors"] = actors
-        full = apart(__file__, file, settings)
+        full = apart(__file__, file, settings, options.trials)
         few = {"shape": full["shape"], "classes": full["classes"], "train": 20_000, "test": 100}
         bare = apart(
             __file__,
             None,
             {**settings, "data.dataset": "synthetic", "data.options": few, "data.augment": False},
+            options.trials,
         )
         size = full["nbytes"] - bare["nbytes"]
         own, shared, mapped = (a - b for a, b in zip(full["training"], bare["training"]))
