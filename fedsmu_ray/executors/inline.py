@@ -69,6 +69,9 @@ class InlineExecutor:
         self.server = Server(problem, self.spans)
         self.worker = ClientWorker(problem, self.spans)
 
+    def unload(self) -> None:
+        del self.problem, self.server, self.worker
+
     def open_round(self, round: int, uniformity: bool) -> Handle:
         return self.server.open_round(round, uniformity)
 

@@ -125,6 +125,10 @@ class ClientActor:
         """Replace everything the actor knows by this experiment."""
         self.worker = ClientWorker(problem.with_dataset(dataset))
 
+    def unload(self) -> None:
+        """Forget the experiment; `load` must follow."""
+        self.__dict__.pop("worker", None)  # an actor that has just been started has none
+
     @reporting_broken_gpu
     def train_groups(
         self, groups: list[Group], returned: Returned, broadcast: Any, *shards: Arrays

@@ -50,6 +50,12 @@ class ClientPool:
         self.failed_starts.clear()
         self.loading = {actor.load.remote(*stored): i for i, actor in enumerate(self.actors)}
 
+    def unload(self) -> None:
+        """Have all actors forget the experiment; `load` or `close` must follow."""
+        for actor in self.actors:
+            actor.unload.remote()
+        del self.stored
+
     def wait_until_loaded(self) -> None:
         """Wait for a first actor, then a little longer for the others.
 

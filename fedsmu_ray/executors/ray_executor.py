@@ -92,6 +92,12 @@ class RayExecutor:
         self.adds_up_early, self.uniformity = adds_up_early(problem), False
         self._load()
 
+    def unload(self) -> None:
+        self.server.close()
+        self.server = ServerInProcess()
+        self.clients.unload()
+        del self.problem, self.stored
+
     def recover(self) -> None:
         self.clients.restart()
         self._load()

@@ -154,6 +154,10 @@ class Executor(Protocol):
         """
         ...
 
+    def unload(self) -> None:
+        """Forget the loaded experiment, so that its data can go; `load` or `close` must follow."""
+        ...
+
     def open_round(self, round: int, uniformity: bool) -> Handle:
         """Begin a round on the server; returns the broadcast.
 

@@ -125,6 +125,9 @@ class Trial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial of this process."""
         self._end()
+        # A trial may have data of its own, which would else be in memory beside those of the next.
+        self.executor.unload()
+        del self.problem
         self._prepare(TrialSpec.from_tune(new_config))
         return True
 

@@ -1,8 +1,10 @@
 """A trial as Tune drives it: step by step, then reset for the next one in the same process."""
 
 import json
+import weakref
 
 import pytest
+import ray
 import torch
 from ray import tune
 from ray.tune.utils.util import flatten_dict
@@ -70,6 +72,28 @@ def test_every_step_is_an_evaluated_round_and_the_last_has_the_summary_of_a_run(
         first, last = (report_of(r).summary for r in results)
         assert first["model_sha256"] is None and first["rounds"] == 2
         assert unmeasured(last) == unmeasured(undisturbed(params))
+    trial.stop()
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_the_data_of_a_trial_go_before_those_of_the_next_are_loaded(
+    executor, ray_cluster, tmp_path, monkeypatch
+):
+    own = {"data.dataset": "synthetic", "compute.executor": executor}
+    trial = make_trial(tmp_path, TrialSpec.of(CONFIG, 1, own))
+    trial.train()
+    data, found, of = weakref.ref(trial.problem.dataset), [], Problem.of
+
+    def load(*arguments):
+        found.append(data())
+        if executor == "ray":
+            (actor,) = trial.executor.clients.actors
+            found.append(ray.get(actor.__ray_call__.remote(lambda own: vars(own).get("worker"))))
+        return of(*arguments)
+
+    monkeypatch.setattr(Problem, "of", staticmethod(load))
+    assert trial.reset(TrialSpec.of(CONFIG, 2, own).to_tune())
+    assert found and found == [None] * len(found)
     trial.stop()
 
 
