@@ -53,7 +53,6 @@ class HuggingFace(DatasetSource):
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read the data set; without `download` only local files are used."""
         where = f"data.dataset = {name}"
-        # The package's own copy, its mapped files, ends with the call.
         return from_arrays(name, self._arrays(name.removeprefix("hf:"), download, where), where)
 
     def _arrays(self, path: str, download: bool, where: str) -> dict[str, Any]:
@@ -70,16 +69,18 @@ class HuggingFace(DatasetSource):
         client = label if self.client is None else self.client
         for key, column in (("image", image), ("label", label), ("client", client)):
             _check_choice("column", column, features, key, where)
+        opened = {key: _Split(splits[split], where) for key, split in split_of.items()}
+        del splits  # the package's own copy, its mapped files
         arrays: dict[str, Any] = {}
-        for key, split in split_of.items():
-            arrays[f"{key}_x"] = _images(splits[split], image, f"{where}, split {split}")
-            arrays[f"{key}_y"] = _values(splits[split], label)
+        for key, rows in opened.items():
+            arrays[f"{key}_x"] = _images(rows, image, f"{where}, split {split_of[key]}")
+            arrays[f"{key}_y"] = _distinct(rows.values(label))
         channels = max(arrays["train_x"].shape[1], arrays["test_x"].shape[1])
         for key in ("train_x", "test_x"):
-            if arrays[key].shape[1] < channels:
-                arrays[key] = np.repeat(arrays[key], channels, axis=1)
+            x = arrays[key]  # gray, beside those in color
+            arrays[key] = np.broadcast_to(x, (len(x), channels, *x.shape[2:]))
         if self.client is not None:
-            arrays["clients"] = _values(splits[self.train], self.client)
+            arrays["clients"] = _distinct(opened["train"].values(self.client))
         if isinstance(features[label], datasets.ClassLabel):
             arrays["classes"] = features[label].num_classes
         return arrays
@@ -135,17 +136,48 @@ def _first_column(features: Mapping[str, Any], kind: type) -> str | None:
     return next((name for name, feature in features.items() if isinstance(feature, kind)), None)
 
 
-def _values(split: Any, column: str) -> list[Any]:
-    """The values of a column; equal ones are one object, as in most columns there are few."""
-    found: list[Any] = []
+class _Split:
+    """A split, read from its Arrow files; what the package itself maps would stay in memory."""
+
+    def __init__(self, split: Any, where: str) -> None:
+        self.features, self.count, self.where = split.features, len(split), where
+        self.files = [file["filename"] for file in split.cache_files]
+        self.in_memory = None if self.files else split
+
+    def __len__(self) -> int:
+        return self.count
+
+    def values(self, column: str) -> Iterator[Any]:
+        """The values of a column as they are stored."""
+        count = 0
+        for rows in self._blocks(column):
+            values = rows.column(column).to_pylist()
+            count += len(values)
+            yield from values
+        if count != self.count:
+            raise ConfigError(
+                [
+                    f"{self.where}: its files hold {count} rows, but the split has {self.count}; "
+                    "write it anew with save_to_disk"
+                ]
+            )
+
+    def _blocks(self, column: str) -> Iterator[Any]:
+        if self.in_memory is not None:
+            yield from self.in_memory.select_columns([column]).with_format("arrow").iter(CHUNK)
+        pyarrow: Any = importlib.import_module("pyarrow")
+        for file in self.files:
+            with pyarrow.OSFile(file) as source, pyarrow.ipc.open_stream(source) as blocks:
+                yield from blocks
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """The values of a column, equal ones as one object: most columns have few."""
     known: dict[Any, Any] = {}
-    for rows in split.select_columns([column]).with_format("arrow").iter(CHUNK):
-        values = rows[column].to_pylist()
-        found += [known.setdefault(v, v) if isinstance(v, (str, int)) else v for v in values]
-    return found
+    return [known.setdefault(v, v) if isinstance(v, (str, int)) else v for v in values]
 
 
-def _images(split: Any, column: str, where: str) -> NDArray[np.uint8]:
+def _images(split: _Split, column: str, where: str) -> NDArray[np.uint8]:
     """Images of one size as uint8 [N, C, H, W]: C is 1 if all of them are gray, else 3."""
     if not len(split):
         raise ConfigError([f"{where}: it is empty"])
@@ -183,17 +215,12 @@ def _images(split: Any, column: str, where: str) -> NDArray[np.uint8]:
 
 
 def _decoded(
-    split: Any, column: str, left_out: Counter[str], where: str
+    split: _Split, column: str, left_out: Counter[str], where: str
 ) -> Iterator[NDArray[np.uint8]]:
     """Every image, uint8 [1 or 3, H, W]; counts in `left_out` what of images is ignored."""
     feature = split.features[column]
     decode = getattr(feature, "decode_example", lambda value: value)
-    values = (
-        value
-        for rows in split.select_columns([column]).with_format("arrow").iter(CHUNK)
-        for value in rows[column].to_pylist()
-    )
-    for i, value in enumerate(values):
+    for i, value in enumerate(split.values(column)):
         try:
             image = value if value is None else decode(value)
             left_out.update(ignored(image) if hasattr(image, "getexif") else [])

@@ -95,15 +95,35 @@ def test_many_images_are_kept_in_a_file_while_they_are_decoded(save, cache_folde
     assert small.train_x[3, :, 0, 0].tolist() == [255, 0, 9]
 
 
-def test_equal_names_are_kept_once(save, monkeypatch):
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_columns_are_read_in_blocks_and_equal_names_kept_once(save, in_memory, monkeypatch):
     import datasets
 
     monkeypatch.setattr(hugging_face, "CHUNK", 2)
     names = ["one", "two", "one", "two", "one"]
     name = save([Image.fromarray(GRAY)] * 5, names, label=datasets.Value("string"))
-    split = datasets.load_from_disk(name.removeprefix("hf:"))["train"]
-    values = hugging_face._values(split, "label")
+    loaded = datasets.load_from_disk(name.removeprefix("hf:"), keep_in_memory=in_memory)
+    split = hugging_face._Split(loaded["train"], "here")
+    assert bool(split.files) != in_memory
+    values = hugging_face._distinct(split.values("label"))
     assert values == names and len(set(map(id, values))) == 2
+    part = hugging_face._Split(loaded["train"].select(range(3)), "here")
+    if not in_memory:
+        with pytest.raises(ConfigError, match="its files hold 5 rows, but the split has 3"):
+            list(part.values("label"))
+
+
+def test_gray_images_beside_a_test_set_in_color(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs the optional extra hf")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    splits = {
+        key: datasets.Dataset.from_dict({"image": [image] * 2, "label": [0, 1]}, features)
+        for key, image in (("train", Image.fromarray(GRAY)), ("test", Image.new("RGB", (6, 5))))
+    }
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "own")
+    data = load(f"hf:{tmp_path / 'own'}")
+    assert data.train_x.tolist() == [[GRAY.tolist()] * 3] * 2
+    assert data.test_x.shape == (2, 3, 5, 6)
 
 
 def test_rows_that_are_no_images_are_named(save):
