@@ -48,6 +48,15 @@ def work():
 """
 
 
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+
+def heeds_signals():
+    """Also where the tests run under nohup or in the background, which ignore some."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start():
     """A function that starts a command in a process of its own."""
@@ -55,8 +64,8 @@ def start():
 
     def popen(function, **options):
         code = f"{PRELUDE}cli.run(lambda: cli.main({function}))"
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        started.append(subprocess.Popen([sys.executable, "-c", code], text=True, **pipes))
+        options = {**PIPES, "preexec_fn": heeds_signals, **options}
+        started.append(subprocess.Popen([sys.executable, "-c", code], text=True, **options))
         return started[-1]
 
     yield popen
