@@ -174,21 +174,28 @@ class ClientActor:
         return self.worker.train(task.round, task.clients, broadcast, states, group.makers)
 
     @reporting_broken_gpu
-    def apply_feedback(self, group: Group, feedback: Any, *shards: Arrays) -> tuple[Any, ...]:
-        """Give the server's feedback to a group; returns an Answer, and the new shards in order."""
+    def apply_feedback(
+        self, group: Group, rows: int | None, feedback: Any, *shards: Arrays
+    ) -> tuple[Any, ...]:
+        """Give the server's feedback to a group.
+
+        Returns an Answer, and the new states in order, `rows` to a shard.
+        """
         task, states = group.task, group.states(shards)
         assert isinstance(task, ApplyFeedback)
         new = self.worker.apply_feedback(
             task.round, task.participants, task.clients, feedback, states, group.makers
         )
-        return self._answer(None), *in_shards(new, self.worker.problem.shard_clients)
+        return self._answer(None), *in_shards(new, rows)
 
-    def repack(self, group: Group, message: Any, *shards: Arrays) -> tuple[Any, ...]:
-        """Copy states into one shard; returns an Answer, and the shard.
+    def repack(
+        self, group: Group, rows: int | None, message: Any, *shards: Arrays
+    ) -> tuple[Any, ...]:
+        """Copy states; returns an Answer, and the copies in order, `rows` to a shard.
 
         message: not read; it is an argument of every call.
         """
-        return self._answer(None), packed(group.states(shards))
+        return self._answer(None), *in_shards(packed(group.states(shards)), rows)
 
     @reporting_broken_gpu
     def evaluate(self, task: Evaluate, sent: Any) -> Answer:

@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 IN_PROCESS_DIM = 1 << 20  # parameters of the largest model whose server is in this process
 PART_BYTES = 90_000  # of messages: Ray keeps objects of up to 100 KB in its replies
+OWN_SHARD_BYTES = 1 << 17  # of a state that shares no object if there are several nodes
 PARTED_BYTES = 2_000_000  # most messages of a call that are not one object in the store
 
 
@@ -106,6 +107,10 @@ class RayExecutor:
         timed = self.problem.config.federation.client_timeout_s is not None
         self.queue = TaskQueue(timed, self.adds_up_early)
         self.arrived: list[list[Any]] = []  # parts of uploads
+        # A state that moves to another node takes its neighbors along, so a large one has none.
+        moves = sum(node["Alive"] for node in ray.nodes()) > 1
+        alone = moves and self.problem.state_bytes >= OWN_SHARD_BYTES
+        self.shard_clients = 1 if alone else self.problem.shard_clients
         self.clients.load(self.stored)
         self.server.close()
         # The process of a trial is an actor already, with a node that can be lost.
@@ -158,10 +163,10 @@ class RayExecutor:
             return Call(tasks, losses, index, actor, deadline, done)
         groups, shards = without_references(tasks)
         if not isinstance(task, Train):
-            new = shard_count(len(task.clients), self.problem.shard_clients)
+            new = shard_count(len(task.clients), self.shard_clients)
             method = actor.repack if isinstance(task, Repack) else actor.apply_feedback
             call = method.options(num_returns=1 + new)
-            done, *made = _listed(call.remote(groups[0], message, *shards))
+            done, *made = _listed(call.remote(groups[0], self.shard_clients, message, *shards))
             return Call(tasks, losses, index, actor, deadline, done, shards=made)
         if limit is not None:
             deadline = time.monotonic() + limit * len(task.clients)
@@ -181,7 +186,7 @@ class RayExecutor:
         if subtotal:
             nbytes = subtotal_bytes(self.problem, position, clients)
         parts = -(-nbytes // PART_BYTES) if nbytes <= PARTED_BYTES else 1
-        rows = self.problem.shard_clients
+        rows = self.shard_clients
         return Returned(subtotal, parts, shard_count(clients, rows), rows)
 
     @measured("wait")
@@ -239,7 +244,7 @@ class RayExecutor:
         if isinstance(task, Train):
             return self._train_results(call, answer.value)
         if isinstance(task, (ApplyFeedback, Repack)):
-            return [state_refs(task, call.shards, self.problem.shard_clients)]
+            return [state_refs(task, call.shards, self.shard_clients)]
         return [answer.value]
 
     def _raised(self, call: Call, error: RayTaskError) -> list[TaskFailure]:
@@ -270,7 +275,7 @@ class RayExecutor:
             if isinstance(outcome, TaskFailure):
                 results.append(outcome)
                 continue
-            states = state_refs(task, call.shards, self.problem.shard_clients, first)
+            states = state_refs(task, call.shards, self.shard_clients, first)
             results.append(TrainResult(outcome, states))
             first += len(task.clients)
         return results

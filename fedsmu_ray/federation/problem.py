@@ -184,6 +184,12 @@ class Problem:
         return self.downlink if "x" in self.downlink else {"x": Float32()}
 
     @cached_property
+    def state_bytes(self) -> int:
+        """Bytes of a client's state; 0 for stateless clients."""
+        state = self.method.client_init(torch.empty(self.dim, device="meta"))
+        return sum(t.nbytes for t in state.values())
+
+    @cached_property
     def shard_clients(self) -> int | None:
         """Clients whose states share one object (a shard), or None for stateless clients.
 
@@ -191,9 +197,7 @@ class Problem:
         those of a group share one of at most SHARD_BYTES, so that a thousand of them do not cost a
         thousand objects.
         """
-        state = self.method.client_init(torch.empty(self.dim, device="meta"))
-        nbytes = sum(t.nbytes for t in state.values())
-        return max(1, SHARD_BYTES // nbytes) if nbytes else None
+        return max(1, SHARD_BYTES // self.state_bytes) if self.state_bytes else None
 
     @cached_property
     def group_size(self) -> int:

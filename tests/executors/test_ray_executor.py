@@ -105,6 +105,26 @@ def test_states_of_groups_in_one_call_share_a_shard(executor, monkeypatch):
     assert executor.sha256() == inline(problem)[1]
 
 
+@pytest.mark.parametrize("name", ["fedsmu", "dlion"])
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_large_states_share_no_shard_where_they_move(name, nodes, executor, monkeypatch):
+    import ray
+
+    from fedsmu_ray.executors import ray_executor
+
+    problem = problem_of({"name": name}, federation={"rounds": 6, "cohort": 7})
+    monkeypatch.setattr(states, "MOST_ROWS", 1.0)
+    monkeypatch.setattr(states, "IGNORED_SHARDS", 0)
+    monkeypatch.setattr(ray_executor, "OWN_SHARD_BYTES", 1)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * nodes + [{"Alive": False}])
+    executor.load(problem)
+    progress = Progress()
+    list(rounds(problem, executor, progress))
+    refs = progress.states.latest.values()
+    assert (len({ref.shard for ref in refs}) == len(refs)) == (nodes == 2)
+    assert executor.sha256() == inline(problem)[1]
+
+
 def test_copied_states_change_no_bit(executor, monkeypatch):
     problem = problem_of({"name": "fedsmu"}, federation={"rounds": 12, "cohort": 7})
     history, sha256, _ = inline(problem)
