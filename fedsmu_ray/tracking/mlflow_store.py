@@ -120,12 +120,22 @@ def _unusable(uri: str, problem: str) -> ConfigError:
     )
 
 
+def _paths_may_be_quoted() -> bool:
+    """Whether SQLAlchemy reads %3F in a path as ?: from version 2.1 on."""
+    from sqlalchemy.engine import make_url
+
+    return make_url("sqlite:///%3F").database == "?"
+
+
 def _prepare_database(path: Path, uri: str) -> None:
     """Create a SQLite database that does not exist, whole or not at all, and for its owner only."""
     options = uri.partition("?")[2]
     if options and not all("=" in option for option in options.split("&")):
         raise _unusable(uri, "what follows ? are options; write %3F for a ? in a path")
     path = path.resolve()
+    if set("%?") & set(str(path)) and not _paths_may_be_quoted():
+        cure = "update SQLAlchemy to 2.1 or later, or use another folder or name"
+        raise _unusable(uri, f"a path with % or ? needs SQLAlchemy 2.1; {cure}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise _unusable(uri, "it is a folder, not a database")

@@ -32,7 +32,7 @@ class Fixed(nn.Module):
 def fixed(shape, classes, draw="numpy", place="buffer"):
     draws = {
         "numpy": lambda: np.random.randn(64, 32),
-        "python": lambda: [[random.gauss() for _ in range(32)] for _ in range(64)],
+        "python": lambda: [[random.gauss(0, 1) for _ in range(32)] for _ in range(64)],
         "entropy": lambda: np.random.default_rng().normal(size=(64, 32)),
         "process": lambda: np.random.default_rng(os.getpid()).normal(size=(64, 32)),
     }

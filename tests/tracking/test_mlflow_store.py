@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,8 @@ def database(tmp_path_factory):
 def test_the_database_is_in_the_working_folder_whatever_its_name(
     database, tmp_path, monkeypatch, name
 ):
+    if set(name) & set("%?") and not module._paths_may_be_quoted():
+        pytest.skip("needs SQLAlchemy 2.1")
     folder = tmp_path / name
     folder.mkdir()
     (folder / "mlflow.db").write_bytes(database.read_bytes())
@@ -49,6 +52,16 @@ def test_the_database_is_in_the_working_folder_whatever_its_name(
     assert sorted(path.name for path in folder.iterdir()) == ["mlflow.db", "mlruns"]
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (folder / "mlruns").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["was?", "100%"])
+def test_a_path_that_an_older_sqlalchemy_cannot_open_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(module, "_paths_may_be_quoted", lambda: False)
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(ConfigError, match="needs SQLAlchemy 2.1; update"):
+        open_store("sqlite:///mlflow.db", "e")
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_database_that_was_not_finished_is_made_again_for_its_owner_only(database):
