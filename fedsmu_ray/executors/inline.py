@@ -101,7 +101,7 @@ class InlineExecutor:
         except (Exception, SystemExit) as error:
             _check_gpu(task, error)
             return task_failure(task, error)
-        self.server.receive(task.position, task.clients, output.messages)
+        output.pass_on(task.position, task.clients, self.server)
         return TrainResult(output.report, self._refs(task, output.states))
 
     def _evaluate(self, task: Evaluate, message: Handle) -> Score:

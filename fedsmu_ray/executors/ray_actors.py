@@ -140,7 +140,8 @@ class ClientActor:
         """
         began = time.perf_counter()
         results: list[TrainReport | TaskFailure] = []
-        outputs: list[tuple[Train, GroupOutput]] = []
+        states: list[Arrays] = []
+        uploads = self._no_uploads(groups[0].task.round, returned.subtotal)
         for group in groups:
             try:
                 output = self.train(group, broadcast, *shards)
@@ -149,22 +150,25 @@ class ClientActor:
                     raise
                 results.append(task_failure(group.task, error))
             else:
-                assert isinstance(group.task, Train)
                 results.append(output.report)
-                outputs.append((group.task, output))
-        uploads = self._uploads(outputs, returned.subtotal)
-        new = _in_shards([output.states for _, output in outputs], returned)
+                states.append(output.states)
+                self._pass_on(group, output, uploads)  # while they are in the cache
+        sent = uploads.subtotal() if isinstance(uploads, Aggregator) else uploads
+        new = _in_shards(states, returned)
         answer = self._answer(TrainOutcomes(results, time.perf_counter() - began))
-        return answer, *in_parts(uploads, returned.parts), *new
+        return answer, *in_parts(sent, returned.parts), *new
 
-    def _uploads(self, outputs: list[tuple[Train, GroupOutput]], subtotal: bool) -> Uploads:
-        if not subtotal:
-            return [Messages(task.position, task.clients, o.messages) for task, o in outputs]
+    def _no_uploads(self, round: int, subtotal: bool) -> Aggregator | list[Messages]:
+        return Aggregator(self.worker.problem, round) if subtotal else []
+
+    def _pass_on(self, group: Group, output: GroupOutput, to: Aggregator | list[Messages]) -> None:
+        task = group.task
+        assert isinstance(task, Train)
+        if isinstance(to, list):
+            to.append(Messages(task.position, task.clients, output.messages))
+            return
         with self.worker.spans.measure("receive"):
-            sums = Aggregator(self.worker.problem, outputs[0][0].round if outputs else 0)
-            for task, output in outputs:
-                sums.receive(task.position, task.clients, output.messages)
-            return sums.subtotal()
+            output.pass_on(task.position, task.clients, to)
 
     def train(self, group: Group, broadcast: Any, *shards: Arrays) -> GroupOutput:
         """Train one group."""

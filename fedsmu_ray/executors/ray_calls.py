@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from fedsmu_ray.federation.tasks import Task, Train
 from fedsmu_ray.wire.accumulators import node_count
 
-CALL_S = 0.02  # of training per call: short tasks share a call, at least up to this time
+CALL_S = 0.03  # of training per call: short tasks share a call, at least up to this time
 LONGEST_CALL_S = 0.1  # and at most up to this one, so that results keep coming
+LEAD_S = 0.01  # before an actor is expected to end a call, it gets the next one
 SHARES = 2  # into which the tasks that are left are cut for each actor, from CALL_S on
 
 
@@ -27,6 +30,7 @@ class Call:
     done: Any  # reference to an Answer: ready when the call has ended
     uploads: list[Any] = field(default_factory=list)  # references to their parts
     shards: list[Any] = field(default_factory=list)  # references to the new shards of all tasks
+    seconds: float = inf  # that it is expected to take
 
 
 class TaskQueue:
@@ -35,14 +39,17 @@ class TaskQueue:
     Which tasks share a call and who gets them depends on timing; no result depends on it.
     """
 
-    def __init__(self, timed: bool, sums: bool) -> None:
-        """timed: whether tasks have a time limit, which each call then has for itself.
+    def __init__(self, samples: Callable[[Task], float], timed: bool, sums: bool) -> None:
+        """samples: how many samples a task trains on, or as many as take as long.
 
-        sums: whether a call returns the sums of its uploads.
+        timed: whether tasks have a time limit, which each call then has for itself. sums: whether a
+        call returns the sums of its uploads.
         """
-        self.timed, self.sums = timed, sums
+        self.samples, self.timed, self.sums = samples, timed, sums
         self.todo: deque[tuple[Task, int]] = deque()  # with how many actors they have lost
-        self.task_seconds = float("inf")  # of a Train task in the last call
+        self.left = 0.0  # samples of them
+        self.paces: dict[int, float] = {}  # seconds per sample, by actor
+        self.began: dict[int, float] = {}  # when an actor began its call, monotonic seconds
 
     def __len__(self) -> int:
         return len(self.todo)
@@ -50,12 +57,28 @@ class TaskQueue:
     def fill(self, tasks: Iterable[Task]) -> None:
         """Begin with these tasks, instead of those that an interrupted run has left."""
         self.todo = deque((task, 0) for task in tasks)
+        self.left = sum(self.samples(task) for task, _ in self.todo)
 
     def put_back(self, tasks: Sequence[Task], losses: int) -> None:
         """Tasks to hand out next, after the loss of their actor."""
         self.todo.extendleft((task, losses) for task in reversed(tasks))
+        self.left += sum(map(self.samples, tasks))
 
-    def take(self, actors: int, idle: int) -> tuple[list[Task], int]:
+    def trained(self, call: Call, seconds: float) -> None:
+        """Note how long an actor has trained in a call."""
+        pace, before = seconds / sum(map(self.samples, call.tasks)), self.paces.get(call.index)
+        # One call may have met a busy moment.
+        self.paces[call.index] = pace if before is None else (pace + before) / 2
+
+    def ended(self, call: Call) -> None:
+        """Note that an actor is at its next call now, if it has one."""
+        self.began[call.index] = time.monotonic()
+
+    def seconds(self, index: int, tasks: Iterable[Task]) -> float:
+        """How long an actor is expected to take."""
+        return self.paces.get(index, inf) * sum(map(self.samples, tasks))
+
+    def take(self, index: int, actors: int, idle: int) -> tuple[list[Task], int]:
         """The tasks of the next call: one, or several Train tasks that are short; and their losses.
 
         A call costs milliseconds, so short tasks share one. Shares become smaller towards the end,
@@ -63,27 +86,36 @@ class TaskQueue:
         D. Kuck, IEEE Trans. Computers 36(12), 1987). A task with a time limit, or one whose actor
         was lost, has a call of its own.
 
-        idle: how many of the actors have no call; with none, it is for one that is called ahead.
+        index: of the actor that is called. idle: how many actors have no call; with none, it is
+        called ahead.
         """
-        share = min(
-            max(CALL_S / self.task_seconds, len(self.todo) / (SHARES * actors)),
-            LONGEST_CALL_S / self.task_seconds,
-            -(-len(self.todo) // (idle or actors)),
-        )
-        task, losses = self.todo.popleft()
-        tasks = [task]
-        if not isinstance(task, Train) or losses or self.timed:
-            return tasks, losses
-        while len(tasks) + 1 <= share and isinstance(self.todo[0][0], Train):
-            if self.todo[0][1]:
-                break
-            tasks.append(self.todo.popleft()[0])
-        # Towards the end of a round, fewer tasks would be an unequal share.
-        if self.sums and len(self.todo) >= actors * len(tasks):
-            best = _aligned(task.position, [len(t.clients) for t in tasks if isinstance(t, Train)])
-            self.put_back(tasks[best:], 0)
-            tasks = tasks[:best]
+        if idle:
+            self.began[index] = time.monotonic()
+        pace, (task, losses), count = self.paces.get(index, inf), self.todo[0], 1
+        if isinstance(task, Train) and not losses and not self.timed:
+            left = self.left * pace
+            share = max(CALL_S, left / (SHARES * actors))
+            share = min(share, LONGEST_CALL_S, left / (idle or actors))
+            joined = self._joined(share / pace)
+            count = len(joined)
+            # Towards the end of a round, fewer tasks would be an unequal share.
+            if self.sums and len(self.todo) - count >= actors * count:
+                count = _aligned(task.position, [len(each.clients) for each in joined])
+        tasks = [self.todo.popleft()[0] for _ in range(count)]
+        self.left -= sum(map(self.samples, tasks))
         return tasks, losses
+
+    def _joined(self, samples: float) -> list[Train]:
+        """The next tasks, at least one, that are the nearest to so many samples."""
+        joined: list[Train] = []
+        total = 0.0
+        for task, losses in self.todo:
+            more = self.samples(task)
+            if not isinstance(task, Train) or losses or (joined and total + more / 2 > samples):
+                break
+            joined.append(task)
+            total += more
+        return joined
 
     def next_actor(
         self, actors: Sequence[Any], ready: Collection[int], calls: Collection[Call]
@@ -92,17 +124,37 @@ class TaskQueue:
 
         It is one of those, or one to call ahead; None if no actor is to get a call now.
 
-        An actor at work gets a second call if tasks are short and many are left: it need not wait
-        then for the driver between two calls. Towards the end of a round it would have tasks to
-        spare while others wait. ready: indices among `actors` of those that are not loading.
+        An actor that is about to end a call gets a second one if tasks are short: it need not wait
+        then for the driver between the two. ready: indices among `actors` of those that are not
+        loading.
         """
         if not self.todo or not ready:
             return None
-        busy = Counter(call.index for call in calls if call.actor is actors[call.index])
-        index, idle = min(ready, key=lambda i: busy[i]), sum(not busy[i] for i in ready)
-        many = len(self.todo) > 2 * len(ready)
-        ahead = many and not self.timed and self.task_seconds <= LONGEST_CALL_S
-        return (index, idle) if idle or (ahead and busy[index] == 1) else None
+        busy = {index: [c for c in calls if c.actor is actors[index]] for index in ready}
+        index = min(ready, key=lambda i: (len(busy[i]), self._end(i, busy[i])))
+        idle = sum(not each for each in busy.values())
+        if idle or (len(busy[index]) == 1 and self._due(busy[index][0]) <= time.monotonic()):
+            return index, idle
+        return None
+
+    def next_due(self, calls: Collection[Call]) -> float:
+        """When an actor is the next to get a call ahead, in monotonic seconds."""
+        if not self.todo:
+            return inf
+        now, count = time.monotonic(), Counter(call.index for call in calls)
+        times = (self._due(call) for call in calls if count[call.index] == 1)
+        return min((due for due in times if due > now), default=inf)
+
+    def _due(self, call: Call) -> float:
+        """When the actor that has this call gets one ahead."""
+        short = self.seconds(call.index, [self.todo[0][0]]) <= LONGEST_CALL_S
+        if self.timed or not short:
+            return inf
+        return self._end(call.index, [call]) - LEAD_S
+
+    def _end(self, index: int, calls: Iterable[Call]) -> float:
+        """When an actor is expected to have ended these calls."""
+        return self.began.get(index, 0.0) + sum(call.seconds for call in calls)
 
 
 def _aligned(position: int, sizes: Sequence[int]) -> int:

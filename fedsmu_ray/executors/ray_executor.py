@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,7 @@ from fedsmu_ray.wire.message import length
 
 log = logging.getLogger(__name__)
 
+FORWARD_SHARE = 1 / 3  # of a training step that is its forward pass
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 IN_PROCESS_DIM = 1 << 20  # parameters of the largest model whose server is in this process
 PART_BYTES = 90_000  # of messages: Ray keeps objects of up to 100 KB in its replies
@@ -105,7 +108,7 @@ class RayExecutor:
 
     def _load(self) -> None:
         timed = self.problem.config.federation.client_timeout_s is not None
-        self.queue = TaskQueue(timed, self.adds_up_early)
+        self.queue = TaskQueue(self._samples, timed, self.adds_up_early)
         self.arrived: list[list[Any]] = []  # parts of uploads
         # A state that moves to another node takes its neighbors along, so a large one has none.
         moves = sum(node["Alive"] for node in ray.nodes()) > 1
@@ -130,6 +133,7 @@ class RayExecutor:
                     self.clients.join([ref])
                     continue
                 call = calls.pop(ref)
+                self.queue.ended(call)
                 results = self._results(call)
                 if isinstance(results, BaseException):
                     results = self._retry(call, results)
@@ -145,8 +149,17 @@ class RayExecutor:
             if found is None:
                 return
             index, idle = found
-            call = self._submit(index, *self.queue.take(len(ready), idle), message)
-            calls[call.done] = call
+            call = self._submit(index, *self.queue.take(index, len(ready), idle), message)
+            calls[call.done] = replace(call, seconds=self.queue.seconds(index, call.tasks))
+
+    def _samples(self, task: Task) -> float:
+        """How many samples a task trains on, or as many as take as long, about."""
+        if isinstance(task, Evaluate):
+            return (task.stop - task.start) * FORWARD_SHARE
+        if not isinstance(task, Train):
+            return 0.0
+        sizes = self.problem.partition.sizes[list(task.clients)]
+        return float(sizes.sum()) * self.problem.config.local.epochs
 
     @measured("collect")
     def _pass_on_uploads(self) -> None:
@@ -157,7 +170,7 @@ class RayExecutor:
     def _submit(self, index: int, tasks: list[Task], losses: int, message: Handle) -> Call:
         """Call an actor with one task, or several."""
         actor, task = self.clients.actors[index], tasks[0]
-        limit, deadline = self.problem.config.federation.client_timeout_s, float("inf")
+        limit, deadline = self.problem.config.federation.client_timeout_s, inf
         if isinstance(task, Evaluate):
             done = actor.evaluate.remote(task, message)
             return Call(tasks, losses, index, actor, deadline, done)
@@ -194,8 +207,11 @@ class RayExecutor:
         """What is ready next: calls that have ended or timed out, and client actors that join."""
         if not calls:
             return [self.clients.first_loaded()]
-        first = min(call.deadline for call in calls.values())
-        timeout = None if first == float("inf") else max(0.0, first - time.monotonic())
+        first = min(
+            [*(call.deadline for call in calls.values()), self.queue.next_due(calls.values())]
+        )
+        # In milliseconds as Ray counts, rounded up: so that it is not too early.
+        timeout = None if first == inf else ceil(1e3 * max(0.0, first - time.monotonic())) / 1e3
         ready, _ = ray.wait([*calls, *self.clients.loading], timeout=timeout)
         return ready or [ref for ref, c in calls.items() if c.deadline <= time.monotonic()]
 
@@ -266,7 +282,7 @@ class RayExecutor:
         self, call: Call, outcomes: TrainOutcomes
     ) -> list[TrainResult | TaskFailure]:
         """The result of every task of a call, whose messages have arrived."""
-        self.queue.task_seconds = outcomes.seconds / len(outcomes.results)
+        self.queue.trained(call, outcomes.seconds)
         self.arrived.append(call.uploads)
         results: list[TrainResult | TaskFailure] = []
         first = 0  # row of the shards, which lack the states of groups that failed

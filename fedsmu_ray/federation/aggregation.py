@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from fedsmu_ray.algorithms.base import State
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.numerics.parameters import as_tensor
+from fedsmu_ray.numerics.parameters import as_tensor, is_finite
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.accumulators import Node, PairwiseMean, node_count
 from fedsmu_ray.wire.base import Accumulator
@@ -30,22 +29,26 @@ class Received(NamedTuple):
 
 @dataclass
 class Largest:
-    """The largest magnitude in the uploads of a round, to say where a divergence may come from."""
+    """The upload of the largest norm in a round, to say where a divergence may come from."""
 
-    magnitude: float = 0.0
+    norm: float = 0.0
     field: str = ""
     client: int = 0
 
-    def note(self, field: str, values: Any, magnitude: float, clients: Sequence[int]) -> None:
-        """Take the values of a field [C, P] and their `_magnitude`."""
-        if magnitude > self.magnitude:
-            row = int(values.abs().amax(-1).argmax())
-            self.magnitude, self.field, self.client = magnitude, field, clients[row]
+    def note(self, field: str, values: Any, clients: Sequence[int]) -> None:
+        """Take the values of a field [C, P]."""
+        if not isinstance(values, Tensor) or not values.is_floating_point() or not values.numel():
+            return
+        norms = torch.linalg.vector_norm(values, dim=-1)
+        if not norms.isfinite().all():
+            norms = torch.linalg.vector_norm(values.double(), dim=-1)
+        if (norm := float(norms.max())) > self.norm:
+            self.norm, self.field, self.client = norm, field, clients[int(norms.argmax())]
 
     def __str__(self) -> str:
-        if not self.magnitude:
+        if not self.norm:
             return ""
-        return f"; largest upload: {self.magnitude:.3g} in '{self.field}' of client {self.client}"
+        return f"; largest upload: norm {self.norm:.3g} in '{self.field}' of client {self.client}"
 
 
 @dataclass
@@ -107,6 +110,17 @@ class Aggregator:
             self.totals[name].add(position, rows)
         self.groups.received[position] = Received(clients, messages.nbytes)
 
+    def add(self, position: int, clients: Sequence[int], uploads: State) -> None:
+        """Take uploads that do not leave this process: finite floats [C, P] of every field.
+
+        They count as long as their messages would be, and must not be changed.
+        """
+        for name, values in uploads.items():
+            self.groups.largest.note(name, values, clients)
+            self.totals[name].add(position, values)
+        nbytes = len(clients) * message.length(self.uplink, self.dim)
+        self.groups.received[position] = Received(clients, nbytes)
+
     def subtotal(self) -> Subtotal:
         """What was received; of a problem that `adds_up_early`."""
         sums = {}
@@ -120,7 +134,7 @@ class Aggregator:
         self.groups.received |= part.groups.received
         self.groups.rejected |= part.groups.rejected
         largest = self.groups.largest, part.groups.largest
-        self.groups.largest = max(largest, key=lambda each: each.magnitude)
+        self.groups.largest = max(largest, key=lambda each: each.norm)
         count = sum(len(group.clients) for group in part.groups.received.values())
         for name, nodes in part.sums.items():
             total = self.totals[name]
@@ -170,31 +184,18 @@ class Aggregator:
         payloads: Mapping[str, NDArray[np.uint8]]
         payloads = message.payloads(self.uplink, messages, self.dim, self.round, clients)
         for name, rows in payloads.items():
-            values[name], magnitude = message.decode_field(
-                name, self._decoder(name), rows, self.round, clients
-            )
-            self.groups.largest.note(name, values[name], magnitude, clients)
+            decode = self._decoder(name)
+            values[name] = message.decode_field(name, decode, rows, self.round, clients)
+            self.groups.largest.note(name, values[name], clients)
         return values
 
-    def _decoder(self, name: str) -> Callable[[NDArray[np.uint8]], tuple[Any, float]]:
-        """The decoder of a field, to values and their magnitude.
+    def _decoder(self, name: str) -> Callable[[NDArray[np.uint8]], Any]:
+        """The decoder of a field, which raises MessageError for values that are not finite."""
 
-        It raises MessageError for values that are not finite.
-        """
-
-        def decode(rows: NDArray[np.uint8]) -> tuple[Any, float]:
+        def decode(rows: NDArray[np.uint8]) -> Any:
             values = self.totals[name].decode(rows)
-            magnitude = _magnitude(values)
-            if not isfinite(magnitude):
+            if isinstance(values, Tensor) and not is_finite(values):
                 raise MessageError(message.NOT_FINITE)
-            return values, magnitude
+            return values
 
         return decode
-
-
-def _magnitude(values: Any) -> float:
-    """The largest magnitude in a tensor of floats, NaN if it holds NaN; 0 for anything else."""
-    if not isinstance(values, Tensor) or not values.is_floating_point() or not values.numel():
-        return 0.0
-    low, high = (float(v) for v in torch.aminmax(values))
-    return max(-low, high)

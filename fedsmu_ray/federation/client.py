@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsmu_ray.algorithms.base import State
 from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_names
 from fedsmu_ray.datasets.device import DeviceData
+from fedsmu_ray.federation.aggregation import adds_up_early
 from fedsmu_ray.federation.dry_run import check_on_gpu
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
@@ -27,12 +30,41 @@ from fedsmu_ray.wire import message
 from fedsmu_ray.wire.base import Fields
 
 
-class GroupOutput(NamedTuple):
+class Receiver(Protocol):
+    """What takes the uploads of groups: the server, or the `Aggregator` of a client actor."""
+
+    def add(self, position: int, clients: Sequence[int], uploads: State) -> None:
+        """Take uploads that do not leave this process."""
+
+    def receive(self, position: int, clients: Sequence[int], messages: NDArray[np.uint8]) -> None:
+        """Take messages."""
+
+
+@dataclass(frozen=True)
+class GroupOutput:
     """What a client group returns from one round."""
 
-    messages: NDArray[np.uint8]  # [C, bytes]
+    uploads: State  # of every field [C, P], as they are after `compress`
     report: TrainReport
     states: Arrays  # the new states, named [C, P]; empty for stateless clients
+    encode: Callable[[], NDArray[np.uint8]]  # makes `messages`
+    may_stay: bool  # whether a receiver in this process may keep the uploads as they are
+
+    @cached_property
+    def messages(self) -> NDArray[np.uint8]:
+        """The uploads as messages, uint8 [C, bytes], encoded when they are asked for."""
+        return self.encode()
+
+    def pass_on(self, position: int, clients: Sequence[int], to: Receiver) -> None:
+        """Pass the uploads on inside this process.
+
+        Dense floats are added up as they are: as messages they would be copied, and checked for
+        what can only happen on the way.
+        """
+        if self.may_stay:
+            to.add(position, clients, self.uploads)
+        else:
+            to.receive(position, clients, self.messages)
 
 
 class ClientWorker:
@@ -71,6 +103,9 @@ class ClientWorker:
             probed,
             problem.config.model.is_users,
         )
+        # The user's code might change its tensors later.
+        in_memory = self.device.type == "cpu" and not problem.runs_user_code
+        self._uploads_may_stay = in_memory and adds_up_early(problem)
         self._kept = StateCache(gpu.memory_to_keep(compute.gpus_per_actor))
         self._decoded: tuple[Any, Mapping[str, Tensor]] = (None, {})  # the last message, by its key
 
@@ -117,10 +152,17 @@ class ClientWorker:
             check_names(self.method, "client (states)", new, self.state_names)
             check_clients_finite("upload", uploads, round, clients)
             check_clients_finite("state", new, round, clients)
-        with self.spans.measure("encode"):
-            messages = message.encode(self.problem.uplink, uploads, round, clients)
         report = TrainReport(solver.losses.tolist(), solver.zeros)
-        return GroupOutput(messages, report, self._returned(clients, new, makers))
+        encode = partial(self._encode, uploads, round, clients)
+        returned = self._returned(clients, new, makers)
+        output = GroupOutput(uploads, report, returned, encode, self._uploads_may_stay)
+        if not output.may_stay:
+            _ = output.messages  # now: what cannot be encoded is a failure of the group
+        return output
+
+    @measured("encode")
+    def _encode(self, uploads: State, round: int, clients: Sequence[int]) -> NDArray[np.uint8]:
+        return message.encode(self.problem.uplink, uploads, round, clients)
 
     @measured("feedback")
     def apply_feedback(

@@ -60,6 +60,11 @@ class Server:
         self.uploads.receive(position, clients, messages)
 
     @measured("receive")
+    def add(self, position: int, clients: Sequence[int], uploads: State) -> None:
+        """Take uploads that do not leave this process (see `Aggregator.add`)."""
+        self.uploads.add(position, clients, uploads)
+
+    @measured("receive")
     def merge(self, part: Subtotal) -> None:
         """Take the groups whose messages another process has added up."""
         self.uploads.merge(part)

@@ -26,27 +26,38 @@ class PairwiseSum:
 
     def __init__(self) -> None:
         self.nodes: dict[Node, Tensor] = {}  # those whose sibling is not there yet, [P] each
+        self._made: set[Node] = set()  # those of them that are sums made here: they may be changed
 
     def add(self, position: int, rows: Tensor) -> None:
         """Add rows [C, P] at cohort positions `position`, `position` + 1, ..."""
         level, first = 0, position
         while len(rows):
+            made = level > 0
             if first % 2:
-                self.merge((level, first), rows[0])
+                self.merge((level, first), rows[0], made)
                 rows, first = rows[1:], first + 1
             if len(rows) % 2:
-                self.merge((level, first + len(rows) - 1), rows[-1])
+                self.merge((level, first + len(rows) - 1), rows[-1], made)
                 rows = rows[:-1]
-            rows = rows[0::2] + rows[1::2]
+            rows = rows[0::2].add_(rows[1::2]) if made else rows[0::2] + rows[1::2]
             level, first = level + 1, first // 2
 
-    def merge(self, node: Node, value: Tensor) -> None:
-        """Add the sum of a node, [P], which is not changed."""
+    def merge(self, node: Node, value: Tensor, made: bool = False) -> None:
+        """Add the sum of a node, [P].
+
+        made: whether it may be changed; a sum in place takes half the time.
+        """
         level, i = node
         while (sibling := self.nodes.pop((level, i ^ 1), None)) is not None:
-            value = value + sibling
-            level, i = level + 1, i // 2
+            if (level, i ^ 1) in self._made:
+                self._made.remove((level, i ^ 1))
+                value = sibling.add_(value)
+            else:
+                value = value.add_(sibling) if made else value + sibling
+            level, i, made = level + 1, i // 2, True
         self.nodes[level, i] = value
+        if made:
+            self._made.add((level, i))
 
     def total(self) -> Tensor:
         """The sum of all rows, [P]."""

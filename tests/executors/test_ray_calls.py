@@ -1,9 +1,22 @@
 """Which tasks share a call to a client actor, and which actor gets it."""
 
+from math import inf
+
 import pytest
 
-from fedsmu_ray.executors.ray_calls import CALL_S, LONGEST_CALL_S, Call, TaskQueue
+from fedsmu_ray.executors import ray_calls
+from fedsmu_ray.executors.ray_calls import CALL_S, LEAD_S, LONGEST_CALL_S, Call, TaskQueue
 from fedsmu_ray.federation.tasks import Evaluate, Train
+
+NOW = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The monotonic clock, which a test moves: [seconds]."""
+    seconds = [NOW]
+    monkeypatch.setattr(ray_calls.time, "monotonic", lambda: seconds[0])
+    return seconds
 
 
 def fresh(count, clients=1):
@@ -11,16 +24,23 @@ def fresh(count, clients=1):
     return [Train(1, group[0], group, (None,) * clients) for group in groups]
 
 
-def queue(tasks, pace=CALL_S / 4.5, timed=False, sums=True):
-    waiting = TaskQueue(timed, sums)
+def call(index, actor, tasks=(), seconds=inf):
+    return Call(tasks, 0, index, actor, inf, None, seconds=seconds)
+
+
+def queue(tasks, pace=CALL_S / 4, timed=False, sums=True, samples=lambda task: 1.0):
+    """A queue whose actors 0 to 3 take `pace` seconds per sample, if that is known."""
+    waiting = TaskQueue(samples, timed, sums)
     waiting.fill(tasks)
-    waiting.task_seconds = pace
+    if pace is not None:
+        for index in range(4):
+            waiting.trained(call(index, None, fresh(1)), pace * samples(fresh(1)[0]))
     return waiting
 
 
 def next_call(tasks, actors=1, **options):
     waiting = queue(tasks, **options)
-    got, losses = waiting.take(actors, actors)
+    got, losses = waiting.take(0, actors, actors)
     # No task is lost, and the order is kept.
     assert losses == 0 and [*got, *(task for task, _ in waiting.todo)] == tasks
     return len(got)
@@ -31,25 +51,33 @@ def test_short_tasks_share_a_call():
     assert next_call(fresh(8)) == 4  # as many as fit CALL_S
     assert next_call(fresh(8), actors=4) == 2  # few enough to leave work for the other actors
     assert next_call(fresh(1)) == 1
-    assert next_call(fresh(3), pace=float("inf")) == next_call(fresh(3), pace=CALL_S) == 1
+    assert next_call(fresh(3), pace=None) == next_call(fresh(3), 3, pace=CALL_S) == 1
     assert next_call(fresh(2) + score + fresh(2)) == 2 and next_call(score + fresh(9)) == 1
     assert next_call(fresh(10), timed=True) == 1
 
 
+def test_calls_are_as_long_as_their_samples():
+    def samples(task):
+        return 8.0 if task.position < 2 else 1.0
+
+    waiting = queue(fresh(20), CALL_S / 8, samples=samples, sums=False)
+    assert [len(waiting.take(0, 1, 1)[0]) for _ in range(3)] == [3, 9, 8]
+
+
 def test_what_took_its_actor_down_goes_alone():
     waiting = queue(fresh(6))
-    tasks, losses = waiting.take(1, 1)
+    tasks, losses = waiting.take(0, 1, 1)
     waiting.put_back(tasks, losses + 1)
     for i in range(4):
-        assert waiting.take(1, 1) == ([tasks[i]], 1)
-    assert waiting.take(1, 1) == (fresh(6)[4:], 0)
+        assert waiting.take(0, 1, 1) == ([tasks[i]], 1)
+    assert waiting.take(0, 1, 1) == (fresh(6)[4:], 0)
 
 
 def test_calls_become_smaller_towards_the_end():
     waiting, sizes = queue(fresh(500), LONGEST_CALL_S / 100), []
     while waiting:
-        sizes.append(len(waiting.take(2, 0)[0]))
-    assert sum(sizes) == 500 and 50 < sizes[0] <= 125 and sizes[-1] <= 20
+        sizes.append(len(waiting.take(0, 2, 0)[0]))
+    assert sum(sizes) == 500 and 50 < sizes[0] <= 125 and sizes[-1] <= 30
     assert all(b <= 2 * a for a, b in zip(sizes, sizes[1:]))
     assert next_call(fresh(500), actors=2, pace=LONGEST_CALL_S / 20) <= 20
     assert next_call(fresh(500), actors=2, pace=LONGEST_CALL_S / 50, sums=False) == 50
@@ -57,35 +85,68 @@ def test_calls_become_smaller_towards_the_end():
 
 def test_equal_shares_are_not_cut_for_the_sake_of_their_sum():
     waiting = queue(fresh(10), CALL_S / 20)
-    assert [len(waiting.take(2, idle)[0]) for idle in (2, 1)] == [5, 5] and not waiting
+    assert [len(waiting.take(0, 2, idle)[0]) for idle in (2, 1)] == [5, 5] and not waiting
 
 
 @pytest.mark.parametrize("clients", [1, 2, 4])
 def test_calls_end_where_their_sum_is_in_few_parts(clients):
     waiting, stops = queue(fresh(200, clients), CALL_S / 20), []
     while len(waiting) > 60:
-        stops.append(waiting.take(1, 1)[0][-1].clients[-1] + 1)
+        stops.append(waiting.take(0, 1, 1)[0][-1].clients[-1] + 1)
     assert all(stop % (8 * clients) == 0 for stop in stops)
 
 
-def test_an_actor_at_work_gets_a_second_call_while_many_short_tasks_are_left():
-    actors = [object(), object()]
-
-    def calls(*busy):
-        return [Call([], 0, i, actor, 0.0, None) for i, actor in busy]
-
-    one, both = calls((0, actors[0])), calls((0, actors[0]), (1, actors[1]))
-    waiting = queue(fresh(20))
+def test_idle_actors_get_calls_first():
+    actors, waiting = [object(), object()], queue(fresh(20))
+    one = [call(0, actors[0])]
     assert waiting.next_actor(actors, [0, 1], []) == (0, 2)
     assert waiting.next_actor(actors, [0, 1], one) == (1, 1)
-    assert waiting.next_actor(actors, [0, 1], both) == (0, 0)  # ahead
-    assert waiting.next_actor(actors, [0, 1], both + one) == (1, 0)
-    assert waiting.next_actor(actors, [0, 1], both + both) is None
     assert waiting.next_actor(actors, [], []) is None  # all are loading
-    assert waiting.next_actor(actors, [1], both) == (1, 0)
+    assert waiting.next_actor(actors, [0], one) is None
     # The calls of a lost actor are not those of the one in its place.
-    assert waiting.next_actor(actors, [0, 1], calls((0, object()), (1, actors[1]))) == (0, 1)
-    for few in (queue(fresh(4)), queue(fresh(20), pace=1.0), queue(fresh(20), timed=True)):
-        assert few.next_actor(actors, [0, 1], both) is None
-        assert few.next_actor(actors, [0, 1], one) == (1, 1)
+    assert waiting.next_actor(actors, [0, 1], [call(0, object()), call(1, actors[1])]) == (0, 1)
     assert queue([]).next_actor(actors, [0, 1], []) is None
+
+
+def test_an_actor_that_is_about_to_end_its_call_gets_the_next_one(clock):
+    """The one that is expected to end first; and then the driver need not wait longer."""
+    actors, waiting = [object(), object()], queue(fresh(20))
+    for index in (0, 1):
+        waiting.take(index, 2, 2 - index)
+    calls = [call(0, actors[0], seconds=0.05), call(1, actors[1], seconds=0.03)]
+    assert waiting.next_actor(actors, [0, 1], calls) is None
+    assert waiting.next_due(calls) == pytest.approx(NOW + 0.03 - LEAD_S)
+    clock[0] = waiting.next_due(calls)
+    assert waiting.next_actor(actors, [0, 1], calls) == (1, 0)
+    calls.append(call(1, actors[1], seconds=0.04))
+    assert waiting.next_actor(actors, [0, 1], calls) is None  # no third call
+    assert waiting.next_due(calls) == pytest.approx(NOW + 0.05 - LEAD_S)
+    # It ended later than expected, and is at its next call since then.
+    clock[0] = NOW + 0.045
+    waiting.ended(calls.pop(1))
+    assert waiting.next_actor(actors, [0, 1], calls) == (0, 0)
+    calls.append(call(0, actors[0], seconds=0.04))
+    assert waiting.next_due(calls) == pytest.approx(NOW + 0.085 - LEAD_S)
+    waiting.todo.clear()
+    assert waiting.next_due(calls) == inf
+
+
+@pytest.mark.parametrize("options", [{"pace": 1.0}, {"pace": None}, {"timed": True}], ids=str)
+def test_long_tasks_and_tasks_with_a_time_limit_are_not_called_ahead(options, clock):
+    actors, waiting = [object()], queue(fresh(20), **options)
+    waiting.take(0, 1, 1)
+    calls = [call(0, actors[0], seconds=0.01)]
+    assert waiting.next_due(calls) == inf
+    clock[0] += 10.0
+    assert waiting.next_actor(actors, [0], calls) is None
+
+
+def test_the_pace_of_an_actor_is_its_own():
+    waiting = queue(fresh(8), None)
+    assert waiting.seconds(0, fresh(2)) == inf
+    waiting.trained(call(0, None, fresh(2)), 0.2)
+    waiting.trained(call(1, None, fresh(2)), 0.4)
+    assert waiting.seconds(0, fresh(3)) == pytest.approx(0.3)
+    assert waiting.seconds(1, fresh(3)) == pytest.approx(0.6)
+    waiting.trained(call(0, None, fresh(2)), 0.6)  # a busy moment counts half
+    assert waiting.seconds(0, fresh(1)) == pytest.approx(0.2)

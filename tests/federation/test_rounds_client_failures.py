@@ -1,5 +1,7 @@
 """Clients that raise, send invalid messages or drop out: retried, then dropped or reported."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,7 +62,7 @@ def misbehave(monkeypatch):
             if BROKEN in clients and left[0]:
                 left[0] -= 1
                 messages = how(output.messages, clients.index(BROKEN))
-                return output._replace(messages=messages)
+                return replace(output, encode=lambda: messages, may_stay=False)
             return output
 
         monkeypatch.setattr(ClientWorker, "train", train)

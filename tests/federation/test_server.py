@@ -107,7 +107,7 @@ def test_a_state_that_is_not_finite_is_divergence(algorithm, fields, told):
     ((field, value),) = fields.items()
     whole = (
         rf"round 1: training diverged \(the server's {told} holds NaN or Inf; largest upload: "
-        rf"{re.escape(f'{abs(value):.3g}')} in '{field}' of client 9\); lower the server's step"
+        rf"norm {re.escape(f'{abs(value):.3g}')} in '{field}' of client 9\); lower the server's "
     )
     with pytest.raises(DivergenceError, match=whole):
         server.step()
