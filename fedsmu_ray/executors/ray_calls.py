@@ -39,16 +39,16 @@ class TaskQueue:
     Which tasks share a call and who gets them depends on timing; no result depends on it.
     """
 
-    def __init__(self, samples: Callable[[Task], float], timed: bool, sums: bool) -> None:
-        """samples: how many samples a task trains on, or as many as take as long.
+    def __init__(self, steps: Callable[[Task], float], timed: bool, sums: bool) -> None:
+        """steps: how many training steps take as long as a task, about.
 
         timed: whether tasks have a time limit, which each call then has for itself. sums: whether a
         call returns the sums of its uploads.
         """
-        self.samples, self.timed, self.sums = samples, timed, sums
+        self.steps, self.timed, self.sums = steps, timed, sums
         self.todo: deque[tuple[Task, int]] = deque()  # with how many actors they have lost
-        self.left = 0.0  # samples of them
-        self.paces: dict[int, float] = {}  # seconds per sample, by actor
+        self.left = 0.0  # steps of them
+        self.paces: dict[int, float] = {}  # seconds per step, by actor
         self.began: dict[int, float] = {}  # when an actor began its call, monotonic seconds
 
     def __len__(self) -> int:
@@ -57,16 +57,16 @@ class TaskQueue:
     def fill(self, tasks: Iterable[Task]) -> None:
         """Begin with these tasks, instead of those that an interrupted run has left."""
         self.todo = deque((task, 0) for task in tasks)
-        self.left = sum(self.samples(task) for task, _ in self.todo)
+        self.left = sum(self.steps(task) for task, _ in self.todo)
 
     def put_back(self, tasks: Sequence[Task], losses: int) -> None:
         """Tasks to hand out next, after the loss of their actor."""
         self.todo.extendleft((task, losses) for task in reversed(tasks))
-        self.left += sum(map(self.samples, tasks))
+        self.left += sum(map(self.steps, tasks))
 
     def trained(self, call: Call, seconds: float) -> None:
         """Note how long an actor has trained in a call."""
-        pace, before = seconds / sum(map(self.samples, call.tasks)), self.paces.get(call.index)
+        pace, before = seconds / sum(map(self.steps, call.tasks)), self.paces.get(call.index)
         # One call may have met a busy moment.
         self.paces[call.index] = pace if before is None else (pace + before) / 2
 
@@ -76,7 +76,7 @@ class TaskQueue:
 
     def seconds(self, index: int, tasks: Iterable[Task]) -> float:
         """How long an actor is expected to take."""
-        return self.paces.get(index, inf) * sum(map(self.samples, tasks))
+        return self.paces.get(index, inf) * sum(map(self.steps, tasks))
 
     def take(self, index: int, actors: int, idle: int) -> tuple[list[Task], int]:
         """The tasks of the next call: one, or several Train tasks that are short; and their losses.
@@ -102,16 +102,16 @@ class TaskQueue:
             if self.sums and len(self.todo) - count >= actors * count:
                 count = _aligned(task.position, [len(each.clients) for each in joined])
         tasks = [self.todo.popleft()[0] for _ in range(count)]
-        self.left -= sum(map(self.samples, tasks))
+        self.left -= sum(map(self.steps, tasks))
         return tasks, losses
 
-    def _joined(self, samples: float) -> list[Train]:
-        """The next tasks, at least one, that are the nearest to so many samples."""
+    def _joined(self, steps: float) -> list[Train]:
+        """The next tasks, at least one, that are the nearest to so many steps."""
         joined: list[Train] = []
         total = 0.0
         for task, losses in self.todo:
-            more = self.samples(task)
-            if not isinstance(task, Train) or losses or (joined and total + more / 2 > samples):
+            more = self.steps(task)
+            if not isinstance(task, Train) or losses or (joined and total + more / 2 > steps):
                 break
             joined.append(task)
             total += more

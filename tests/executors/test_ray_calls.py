@@ -28,13 +28,13 @@ def call(index, actor, tasks=(), seconds=inf):
     return Call(tasks, 0, index, actor, inf, None, seconds=seconds)
 
 
-def queue(tasks, pace=CALL_S / 4, timed=False, sums=True, samples=lambda task: 1.0):
-    """A queue whose actors 0 to 3 take `pace` seconds per sample, if that is known."""
-    waiting = TaskQueue(samples, timed, sums)
+def queue(tasks, pace=CALL_S / 4, timed=False, sums=True, steps=lambda task: 1.0):
+    """A queue whose actors 0 to 3 take `pace` seconds per step, if that is known."""
+    waiting = TaskQueue(steps, timed, sums)
     waiting.fill(tasks)
     if pace is not None:
         for index in range(4):
-            waiting.trained(call(index, None, fresh(1)), pace * samples(fresh(1)[0]))
+            waiting.trained(call(index, None, fresh(1)), pace * steps(fresh(1)[0]))
     return waiting
 
 
@@ -56,11 +56,11 @@ def test_short_tasks_share_a_call():
     assert next_call(fresh(10), timed=True) == 1
 
 
-def test_calls_are_as_long_as_their_samples():
-    def samples(task):
+def test_calls_are_as_long_as_their_steps():
+    def steps(task):
         return 8.0 if task.position < 2 else 1.0
 
-    waiting = queue(fresh(20), CALL_S / 8, samples=samples, sums=False)
+    waiting = queue(fresh(20), CALL_S / 8, steps=steps, sums=False)
     assert [len(waiting.take(0, 1, 1)[0]) for _ in range(3)] == [3, 9, 8]
 
 
