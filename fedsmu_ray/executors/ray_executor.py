@@ -97,7 +97,7 @@ class RayExecutor:
         self.message_bytes = length(problem.uplink, problem.dim)  # of one client
         self.adds_up_early, self.uniformity = adds_up_early(problem), False
         local, sizes = problem.config.local, problem.partition.sizes
-        self.steps = local_steps(sizes, local.epochs, local.batch_size).tolist()
+        self.steps: list[int] = local_steps(sizes, local.epochs, local.batch_size).tolist()
         self._load()
 
     def unload(self) -> None:

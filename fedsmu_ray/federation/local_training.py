@@ -16,7 +16,7 @@ from fedsmu_ray.federation.graphs import Step
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.federation.updates import Lion, Sgd, Update
 from fedsmu_ray.numerics import gpu, isolation, passes, streams
-from fedsmu_ray.numerics.parameters import chunked, gradient, is_finite
+from fedsmu_ray.numerics.parameters import chunked, is_finite
 from fedsmu_ray.wire.base import ZeroRule
 
 
@@ -172,11 +172,9 @@ class GroupSolver:
         losses, others = steps.vectors[0], [cut.pieces(v) for v in steps.vectors[1:]]
 
         def step(inputs: Tensor, targets: Tensor) -> None:
-            with torch.enable_grad():
-                loss = trainer.loss(inputs, targets)
-                h = gradient(loss, params)
+            loss, h = trainer.loss_and_gradient(params, inputs, targets)
             update(cut, params, h, *others)
-            losses.add_(loss.detach())
+            losses.add_(loss)
 
         rows, stop = slice(row, row + 1), int(batches.steps[row])
         for inputs, targets, _ in self._samples(batches, rows, 0, stop):

@@ -15,12 +15,13 @@ from fedsmu_ray.federation.batches import Batches
 from fedsmu_ray.federation.graphs import EagerSteps, StepGraphs, tell
 from fedsmu_ray.federation.updates import Cut, Update
 from fedsmu_ray.models import attention
-from fedsmu_ray.models.batched import Batched, batched, widened
+from fedsmu_ray.models.batched import Batched, Pieces, batched, widened
+from fedsmu_ray.models.conv_stack import ConvStack
 from fedsmu_ray.models.costs import memory_format, positions
 from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Plan, Probed
 from fedsmu_ray.models.windows import Windows
-from fedsmu_ray.numerics.parameters import Layout, own
+from fedsmu_ray.numerics.parameters import Layout, gradient, own
 
 EVALUATION_BATCH = 500  # test samples that are evaluated at once
 
@@ -65,6 +66,8 @@ class Trainer:
         self.batched = self.plan.batched
         self.gradient = self.batched.gradient(module, bfloat16) if self.batched else None
         self.windows = self._windows(few)
+        plain = data.device.type == "cpu" and not bfloat16 and not self.windows
+        self.conv_stack = ConvStack.of(module) if plain else None
         if data.device.type == "cpu":
             attention.simplify(module)
         self.graphs = self._graphs() if data.device.type == "cuda" else None
@@ -124,11 +127,21 @@ class Trainer:
             torch._foreach_copy_(params, pieces)
         return params
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy [] of the module's model on a batch: inputs [B, ...], targets [B]."""
-        with self.autocast:
-            outputs = widened(self.module(self._ordered(inputs)))
-        return F.cross_entropy(outputs, targets)
+    def loss_and_gradient(
+        self, params: Sequence[Tensor], inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Pieces]:
+        """Mean cross-entropy [] of a batch, and its gradient for params, which `load` returned.
+
+        inputs: [B, ...]; targets: [B].
+        """
+        inputs = self._ordered(inputs)
+        if self.conv_stack:
+            return self.conv_stack.gradient(params, inputs, targets)
+        with torch.enable_grad():
+            with self.autocast:
+                outputs = widened(self.module(inputs))
+            loss = F.cross_entropy(outputs, targets)
+            return loss.detach(), gradient(loss, params)
 
     def _ordered(self, inputs: Tensor) -> Tensor:
         """Images in the memory order that suits the module; other inputs as they are."""

@@ -17,7 +17,7 @@ _aten = torch.ops.aten
 _Elementwise = Callable[[Tensor], Tensor]
 # Activations: in place; and from the gradient for the output, and the output, to the gradient for
 # the input.
-_ACTIVATIONS: dict[type[nn.Module], tuple[_Elementwise, Callable[[Tensor, Tensor], Tensor]]] = {
+ACTIVATIONS: dict[type[nn.Module], tuple[_Elementwise, Callable[[Tensor, Tensor], Tensor]]] = {
     nn.ReLU: (torch.relu_, lambda g, y: _aten.threshold_backward(g, y, 0)),
     nn.Tanh: (torch.tanh_, _aten.tanh_backward),
     nn.Sigmoid: (torch.sigmoid_, _aten.sigmoid_backward),
@@ -44,15 +44,15 @@ class Stack:
         """The stack that a module is, or None if it is something else."""
         places = dict(Layout.of(module).slots)
         layers: list[_Layer] = []
-        for name, layer in _leaves(module):
+        for name, layer in leaves(module):
             kind, last = type(layer), layers[-1] if layers else None
-            if _does_more(layer):
+            if does_more(layer):
                 return None
             if kind is nn.Linear and all(
                 name + key in places for key, _ in layer.named_parameters()
             ):
                 layers.append(_Layer(places[f"{name}weight"], places.get(f"{name}bias")))
-            elif kind in _ACTIVATIONS and last and last.activation is None:
+            elif kind in ACTIVATIONS and last and last.activation is None:
                 layers[-1] = replace(last, activation=kind)
             elif last or repr(layer) != repr(nn.Flatten()):
                 return None
@@ -71,7 +71,7 @@ class Stack:
         wanted = self._wanted(params, targets, weight)
         values = self._values(self._parts(params), inputs)
         gradient = list(params)
-        for layer, x, g in self._backward(params, values, _of_logits(values[-1], wanted)):
+        for layer, x, g in self._backward(params, values, gradient_of_logits(values[-1], wanted)):
             gradient[layer.weight] = torch.bmm(g.mT, x)
             if layer.bias is not None:
                 gradient[layer.bias] = g.sum(1)
@@ -100,7 +100,9 @@ class Stack:
         for x, t, n in zip(inputs.unbind(1), wanted.unbind(1), samples):
             x, t = x[:, :n], t[:, :n]
             values = self._values(parts, x)
-            for layer, below, g in self._backward(params, values, _of_logits(values[-1], t)):
+            for layer, below, g in self._backward(
+                params, values, gradient_of_logits(values[-1], t)
+            ):
                 params[layer.weight].baddbmm_(g.mT, below, alpha=-rate)
                 if layer.bias is not None:
                     params[layer.bias][:, None].baddbmm_(ones[..., :n], g, alpha=-rate)
@@ -129,7 +131,7 @@ class Stack:
         """
         for layer, x, y in zip(self.layers[::-1], values[-3::-1], values[-2::-1]):
             if layer.activation is not None:
-                g = _ACTIVATIONS[layer.activation][1](g, y)
+                g = ACTIVATIONS[layer.activation][1](g, y)
             below = g if x is values[0] else torch.bmm(g, params[layer.weight])
             yield layer, x, g
             g = below
@@ -142,12 +144,15 @@ class Stack:
         for layer, (weight, bias) in zip(self.layers, parts):
             x = values[-1]
             y = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
-            values.append(_ACTIVATIONS[layer.activation][0](y) if layer.activation else y)
+            values.append(ACTIVATIONS[layer.activation][0](y) if layer.activation else y)
         return [*values, torch.log_softmax(values[-1], -1)]
 
 
-def _of_logits(logarithms: Tensor, wanted: Tensor) -> Tensor:
-    """The gradient of the cross-entropy for the logits, [C, B, classes], from their log-softmax."""
+def gradient_of_logits(logarithms: Tensor, wanted: Tensor) -> Tensor:
+    """The gradient of the cross-entropy for the logits, [..., B, classes].
+
+    logarithms: their log-softmax; wanted: minus the weights of samples at their classes, else 0.
+    """
     gradient: Tensor = _aten._log_softmax_backward_data(wanted, logarithms, -1, logarithms.dtype)
     return gradient
 
@@ -157,17 +162,17 @@ def _losses(logarithms: Tensor, wanted: Tensor) -> Tensor:
     return (logarithms * wanted).sum((1, 2))
 
 
-def _leaves(layer: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+def leaves(layer: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers inside nested `Sequential`s, in order, with the first part of their names."""
-    if type(layer) is not nn.Sequential or _does_more(layer):
+    if type(layer) is not nn.Sequential or does_more(layer):
         yield name, layer
         return
     for key, child in layer._modules.items():
         assert child is not None
-        yield from _leaves(child, f"{name}{key}.")
+        yield from leaves(child, f"{name}{key}.")
 
 
-def _does_more(layer: nn.Module) -> bool:
+def does_more(layer: nn.Module) -> bool:
     """Whether calling a layer does more than its class says."""
     hooks = (
         layer._forward_hooks,
