@@ -25,7 +25,7 @@ from fedsmu_ray.config.schema import ComputeConfig
 from fedsmu_ray.errors import BrokenGPUError, ClientError, ExecutionError, LostError
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.ray_actors import Answer, Returned, TrainOutcomes, without_references
-from fedsmu_ray.executors.ray_calls import Call, TaskQueue
+from fedsmu_ray.executors.ray_calls import Call, TaskQueue, step_counter
 from fedsmu_ray.executors.ray_clients import ClientPool
 from fedsmu_ray.executors.ray_errors import (
     PROCESS_LOST,
@@ -35,7 +35,6 @@ from fedsmu_ray.executors.ray_errors import (
 )
 from fedsmu_ray.executors.ray_server import ServerHandle, ServerInActor, ServerInProcess
 from fedsmu_ray.federation.aggregation import adds_up_early, subtotal_bytes
-from fedsmu_ray.federation.batches import local_steps
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import (
@@ -59,8 +58,6 @@ from fedsmu_ray.wire.message import length
 
 log = logging.getLogger(__name__)
 
-FORWARD_SHARE = 1 / 3  # of a training step that is its forward pass
-STEPS_OF_CLIENT = 3  # that take as long as all else a client needs (measured: 0.3 to 6)
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 IN_PROCESS_DIM = 1 << 20  # parameters of the largest model whose server is in this process
 PART_BYTES = 90_000  # of messages: Ray keeps objects of up to 100 KB in its replies
@@ -96,8 +93,6 @@ class RayExecutor:
         self.spans = Spans(problem.profiled)
         self.message_bytes = length(problem.uplink, problem.dim)  # of one client
         self.adds_up_early, self.uniformity = adds_up_early(problem), False
-        local, sizes = problem.config.local, problem.partition.sizes
-        self.steps: list[int] = local_steps(sizes, local.epochs, local.batch_size).tolist()
         self._load()
 
     def unload(self) -> None:
@@ -112,7 +107,7 @@ class RayExecutor:
 
     def _load(self) -> None:
         timed = self.problem.config.federation.client_timeout_s is not None
-        self.queue = TaskQueue(self._count_steps, timed, self.adds_up_early)
+        self.queue = TaskQueue(step_counter(self.problem), timed, self.adds_up_early)
         self.arrived: list[list[Any]] = []  # parts of uploads
         # A state that moves to another node takes its neighbors along, so a large one has none.
         moves = sum(node["Alive"] for node in ray.nodes()) > 1
@@ -155,15 +150,6 @@ class RayExecutor:
             index, idle = found
             call = self._submit(index, *self.queue.take(index, len(ready), idle), message)
             calls[call.done] = replace(call, seconds=self.queue.seconds(index, call.tasks))
-
-    def _count_steps(self, task: Task) -> float:
-        """How many training steps take as long as a task, about."""
-        if isinstance(task, Evaluate):
-            batches = (task.stop - task.start) / self.problem.config.local.batch_size
-            return batches * FORWARD_SHARE
-        if not isinstance(task, Train):
-            return 0.0
-        return sum(self.steps[client] + STEPS_OF_CLIENT for client in task.clients)
 
     @measured("collect")
     def _pass_on_uploads(self) -> None:

@@ -172,7 +172,7 @@ class ConvStack:
         g, h = gradient_of_logits(logarithms, wanted), list(params)
         for layer, each in zip(self.layers[::-1], passed[::-1]):
             g = layer.backward(params, each, g, each.x is not inputs, h)
-        return (logarithms * wanted).sum(), h
+        return F.nll_loss(logarithms, targets), h
 
 
 def _layer(child: nn.Module, name: str, places: dict[str, int], flat: bool) -> _Layer | None:

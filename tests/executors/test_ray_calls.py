@@ -5,8 +5,17 @@ from math import inf
 import pytest
 
 from fedsmu_ray.executors import ray_calls
-from fedsmu_ray.executors.ray_calls import CALL_S, LEAD_S, LONGEST_CALL_S, Call, TaskQueue
-from fedsmu_ray.federation.tasks import Evaluate, Train
+from fedsmu_ray.executors.ray_calls import (
+    CALL_S,
+    LEAD_S,
+    LONGEST_CALL_S,
+    STEPS_OF_CLIENT,
+    Call,
+    TaskQueue,
+    step_counter,
+)
+from fedsmu_ray.federation.tasks import Evaluate, Repack, Train
+from tests.helpers.experiments import problem_of
 
 NOW = 1000.0
 
@@ -150,3 +159,14 @@ def test_the_pace_of_an_actor_is_its_own():
     assert waiting.seconds(1, fresh(3)) == pytest.approx(0.6)
     waiting.trained(call(0, None, fresh(2)), 0.6)  # a busy moment counts half
     assert waiting.seconds(0, fresh(1)) == pytest.approx(0.2)
+
+
+def test_tasks_are_as_long_as_their_local_steps():
+    problem = problem_of({"name": "fedavg"})
+    local, count = problem.config.local, step_counter(problem)
+    tasks = [Train(1, 0, clients, (None,) * len(clients)) for clients in ((0,), (3,), (0, 3))]
+    one, other, both = map(count, tasks)
+    batches = -(-int(problem.partition.sizes[3]) // local.batch_size)
+    assert other == local.epochs * batches + STEPS_OF_CLIENT and both == one + other
+    assert 0 < count(Evaluate(1, 0, 20)) == count(Evaluate(1, 0, 40)) / 2
+    assert count(Repack(1, (0,), ())) == 0
