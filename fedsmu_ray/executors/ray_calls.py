@@ -134,7 +134,10 @@ class TaskQueue:
         """
         if not self.todo or not ready:
             return None
-        busy = {index: [c for c in calls if c.actor is actors[index]] for index in ready}
+        busy: dict[int, list[Call]] = {index: [] for index in ready}
+        for call in calls:
+            if call.index in busy and call.actor is actors[call.index]:
+                busy[call.index].append(call)
         index = min(ready, key=lambda i: (len(busy[i]), self._end(i, busy[i])))
         idle = sum(not each for each in busy.values())
         if idle or (len(busy[index]) == 1 and self._due(busy[index][0]) <= time.monotonic()):
@@ -170,7 +173,7 @@ def step_counter(problem: Problem) -> Callable[[Task], float]:
         if isinstance(task, Evaluate):
             return FORWARD_SHARE * (task.stop - task.start) / local.batch_size
         if not isinstance(task, Train):
-            return 0.0
+            return float(len(task.clients))
         return float(sum(steps[client] + STEPS_OF_CLIENT for client in task.clients))
 
     return count

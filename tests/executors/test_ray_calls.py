@@ -169,4 +169,4 @@ def test_tasks_are_as_long_as_their_local_steps():
     batches = -(-int(problem.partition.sizes[3]) // local.batch_size)
     assert other == local.epochs * batches + STEPS_OF_CLIENT and both == one + other
     assert 0 < count(Evaluate(1, 0, 20)) == count(Evaluate(1, 0, 40)) / 2
-    assert count(Repack(1, (0,), ())) == 0
+    assert count(Repack(1, (0, 3), ())) == 2
