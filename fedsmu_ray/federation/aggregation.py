@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from fedsmu_ray.algorithms.base import State
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.numerics.parameters import as_tensor, is_finite
+from fedsmu_ray.numerics.parameters import as_tensor
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.accumulators import Node, PairwiseMean, node_count
 from fedsmu_ray.wire.base import Accumulator
@@ -184,18 +184,7 @@ class Aggregator:
         payloads: Mapping[str, NDArray[np.uint8]]
         payloads = message.payloads(self.uplink, messages, self.dim, self.round, clients)
         for name, rows in payloads.items():
-            decode = self._decoder(name)
+            decode = self.totals[name].decode
             values[name] = message.decode_field(name, decode, rows, self.round, clients)
             self.groups.largest.note(name, values[name], clients)
         return values
-
-    def _decoder(self, name: str) -> Callable[[NDArray[np.uint8]], Any]:
-        """The decoder of a field, which raises MessageError for values that are not finite."""
-
-        def decode(rows: NDArray[np.uint8]) -> Any:
-            values = self.totals[name].decode(rows)
-            if isinstance(values, Tensor) and not is_finite(values):
-                raise MessageError(message.NOT_FINITE)
-            return values
-
-        return decode

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fedsmu_ray.models.costs import Costs
-from fedsmu_ray.models.stack import Stack
+from fedsmu_ray.models.stack import Stack, has_hooked_parameters
 from fedsmu_ray.numerics import gpu
 from fedsmu_ray.numerics.isolation import generator_states, isolated
 from fedsmu_ray.numerics.parameters import Layout, call, flatten, gradient, load_into
@@ -56,8 +56,8 @@ def batched(module: nn.Module, inputs: Tensor, bfloat16: bool = False) -> Batche
     parameters, for control flow that depends on values, and for dropout and other draws, whose
     random numbers would depend on the group.
     """
-    hooked = any(p._backward_hooks for p in module.parameters())
-    if hooked or any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
+    recurrent = any(isinstance(layer, nn.RNNBase) for layer in module.modules())
+    if recurrent or has_hooked_parameters(module):
         return None
     on_cpu = inputs.device.type == "cpu"
     stack = None if bfloat16 else Stack.of(module)

@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsmu_ray.models.stack import ACTIVATIONS, does_more, gradient_of_logits, leaves
+from fedsmu_ray.models.stack import (
+    ACTIVATIONS,
+    does_more,
+    gradient_of_logits,
+    has_hooked_parameters,
+    leaves,
+)
 from fedsmu_ray.numerics.parameters import Layout
 
 _aten = torch.ops.aten
@@ -136,11 +142,12 @@ class ConvStack:
     @staticmethod
     def of(module: nn.Module) -> ConvStack | None:
         """The stack that a module is, or None if it is something else."""
-        if any(p._backward_hooks for p in module.parameters()):
+        if has_hooked_parameters(module):
             return None
         layout, layers, flat = Layout.of(module), list[_Layer](), False
+        places = dict(layout.slots)
         for name, child in leaves(module):
-            layer = _layer(child, name, dict(layout.slots), flat)
+            layer = _layer(child, name, places, flat)
             first = not layers or isinstance(layers[-1], (_Activation, _Flatten))
             if layer is None or (first and isinstance(layer, _Activation)):
                 return None

@@ -172,6 +172,11 @@ def leaves(layer: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
         yield from leaves(child, f"{name}{key}.")
 
 
+def has_hooked_parameters(module: nn.Module) -> bool:
+    """Whether hooks change gradients of parameters."""
+    return any(p._backward_hooks for p in module.parameters())
+
+
 def does_more(layer: nn.Module) -> bool:
     """Whether calling a layer does more than its class says."""
     hooks = (

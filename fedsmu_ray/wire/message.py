@@ -17,7 +17,7 @@ what the receiver's own configuration asks for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,14 +27,13 @@ from torch import Tensor
 
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.numerics.parameters import is_finite
-from fedsmu_ray.wire.base import Bytes, Codec, Fields
+from fedsmu_ray.wire.base import Bytes, Fields
 
 T = TypeVar("T")
 
 MAGIC, VERSION = b"FSMU", 2
 SERVER = 0xFFFFFFFF  # the `client` of a broadcast
 CHECK = slice(14, 18)  # the bytes of the checksum
-NOT_FINITE = "holds NaN or Inf"  # what a receiver says of a field that does
 
 _COMMON = [
     ("magic", "S4"),
@@ -94,38 +93,36 @@ def decode(
     Raises MessageError like `payloads`, for payloads that no encoder produces, and for NaN and Inf.
     """
     return {
-        name: decode_field(name, decoder(fields[name], dim), rows, round, clients)
+        name: decode_field(name, partial(fields[name].decode, dim=dim), rows, round, clients)
         for name, rows in payloads(fields, messages, dim, round, clients).items()
     }
-
-
-def decoder(codec: Codec, dim: int) -> Callable[[Bytes], Tensor]:
-    """The codec's `decode`, which also raises MessageError for NaN and Inf."""
-
-    def decode(rows: Bytes) -> Tensor:
-        values = codec.decode(rows, dim)
-        if not is_finite(values):
-            raise MessageError(NOT_FINITE)
-        return values
-
-    return decode
 
 
 def decode_field(
     name: str, decode: Callable[[Bytes], T], rows: Bytes, round: int, clients: Sequence[int]
 ) -> T:
-    """The decoded rows [C, size] of a field; raises MessageError with the sender of a bad row."""
+    """The decoded rows [C, size] of a field.
+
+    Raises MessageError with the sender of a row that `decode` refuses, or that holds NaN or Inf.
+    """
     try:
-        return decode(rows)
+        return _finite(decode(rows))
     except MessageError as error:
         for client, row in zip(clients, rows):
             try:
-                decode(row[None])
+                _finite(decode(row[None]))
             except MessageError as cause:
                 where = f"round {round}, {_describe_client(int(client))}, field '{name}'"
                 raise MessageError(f"{where}: {cause}") from None
         where = f"round {round}, {_describe_senders(clients)}, field '{name}'"
         raise MessageError(f"{where}: {error}") from None
+
+
+def _finite(values: T) -> T:
+    """The values, if none of them is NaN or Inf; bytes that are not decoded yet hold neither."""
+    if isinstance(values, Tensor) and not is_finite(values):
+        raise MessageError("holds NaN or Inf")
+    return values
 
 
 def payloads(
