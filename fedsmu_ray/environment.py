@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import pwd
 import re
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 # Ray and Tune read these when they are imported, so this package sets them when it is imported.
 RAY_DEFAULTS = {
@@ -167,6 +171,32 @@ def cache_folder() -> Path:
     """The folder of decoded images and temporary files of data: $FEDSMU_CACHE, else the user's."""
     own = os.environ.get("FEDSMU_CACHE")
     return Path(own).expanduser() if own else _user_cache() / "fedsmu_ray"
+
+
+def results_path(path: str | Path) -> Path:
+    """Where a result with this path is: a relative one is below $FEDSMU_RESULTS, if that is set.
+
+    Otherwise it is below the working directory; that of a Ray job is a temporary folder of Ray, so
+    ~/fedsmu_results takes its place.
+    """
+    own = os.environ.get("FEDSMU_RESULTS")
+    if own:
+        return Path(expand_path(own)).absolute() / path
+    here = Path.cwd()
+    if "runtime_resources" in here.parts and not Path(path).is_absolute():
+        return _results_of_job(here) / path
+    return Path(path)
+
+
+@cache
+def _results_of_job(working_directory: Path) -> Path:
+    folder = Path("~/fedsmu_results").expanduser()
+    log.warning(
+        "results are in %s: the working directory of a Ray job is temporary (FEDSMU_RESULTS names "
+        "another folder)",
+        folder,
+    )
+    return folder
 
 
 def has_mlflow_credentials() -> bool:

@@ -42,6 +42,24 @@ def test_defaults_are_set_and_the_users_values_are_kept(monkeypatch, set_default
     assert os.environ == mine
 
 
+def test_results_are_not_left_in_the_temporary_folder_of_a_ray_job(monkeypatch, tmp_path, caplog):
+    monkeypatch.delenv("FEDSMU_RESULTS", raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    assert environment.results_path("runs") == Path("runs")
+    job = tmp_path / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    job.mkdir(parents=True)
+    monkeypatch.chdir(job)
+    for _ in range(2):
+        assert environment.results_path("runs") == Path("/home/me/fedsmu_results/runs")
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "results are in /home/me/fedsmu_results"
+    ]
+    monkeypatch.setenv("FEDSMU_RESULTS", "~/mine")
+    assert environment.results_path("runs") == Path("/home/me/mine/runs")
+    assert environment.results_path("/data/runs") == Path("/data/runs")
+
+
 def test_cublas_gets_a_fixed_workspace(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     environment.set_deterministic_cublas()

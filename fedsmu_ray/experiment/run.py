@@ -23,6 +23,7 @@ from torch import nn
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.profile import Profile, write_trace
 from fedsmu_ray.display.progress import RunProgress
+from fedsmu_ray.environment import results_path
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
@@ -147,7 +148,7 @@ def _run(
 
 def _trace_file(given: str | Path, name: str) -> Path:
     """The file for the trace of a profiled run, in a folder that exists."""
-    file = Path(given)
+    file = results_path(given)
     if file.suffix != ".json":
         file = file / f"profile-{new_name(name)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

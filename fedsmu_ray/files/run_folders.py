@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsmu_ray.environment import expand_path
+from fedsmu_ray.environment import expand_path, results_path
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files.folders import private_folder, write
 from fedsmu_ray.files.locks import FOLDER_LOCK, folder_lock
@@ -57,7 +57,7 @@ def make_folder(kind: Kind, parent: str | Path, name: str, content: str) -> Iter
     anything starts, and gets its name by `begin`. A folder that gets nothing else is removed.
     Raises ConfigError if `parent` is not a folder that can be written, and OSError for a full disk.
     """
-    parent = Path(parent)
+    parent = results_path(parent)
     try:
         is_new = not parent.exists()
         folder = private_folder(parent / new_name(name))
@@ -97,7 +97,7 @@ def find_folder(kind: Kind, resume: str | Path, parent: str | Path = ".", name: 
     """
     if str(resume):
         return _given(kind, str(resume))
-    folders = _folders(kind, Path(parent))
+    folders = _folders(kind, results_path(parent))
     if name not in folders:
         others = f"; there are {', '.join(sorted(folders)[:10])}" if folders else ""
         raise ConfigError(
@@ -120,7 +120,8 @@ def _is(kind: Kind, folder: Path) -> bool:
 
 def _given(kind: Kind, given: str) -> Path:
     try:
-        folder = Path(expand_path(given))
+        path = Path(expand_path(given))
+        folder = path if path.exists() else results_path(path)
     except ValueError as error:
         raise ConfigError([f"--resume {given}: {error}"]) from None
     if not _is(kind, folder):

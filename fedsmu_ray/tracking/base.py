@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import unquote
 
+from fedsmu_ray.environment import results_path
+
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 _SQLITE = re.compile(
     r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?P<options>\?.*)?", re.DOTALL | re.IGNORECASE
@@ -119,11 +121,11 @@ class NoTracker:
 
 
 def database_file(uri: str) -> Path | None:
-    """The absolute path of the SQLite database that a URI stands for; None for another store."""
+    """The absolute path of the SQLite database of a URI (see `results_path`); None for others."""
     match = _SQLITE.fullmatch(uri)
     if match is None or ":memory:" in match["path"]:
         return None
-    return Path(unquote(match["path"])).absolute()
+    return results_path(unquote(match["path"])).absolute()
 
 
 def absolute_uri(uri: str) -> str:

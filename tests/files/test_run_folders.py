@@ -141,3 +141,15 @@ def test_a_new_parent_is_removed_with_the_folder_that_did_not_begin(tmp_path):
     with make_folder(RUN, new, "x", "name: x"), make_folder(RUN, new, "y", "name: y") as kept:
         begin(RUN, kept)
     assert [*new.iterdir()] == [kept]
+
+
+def test_folders_of_runs_are_made_and_found_below_the_folder_of_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDSMU_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with make_folder(RUN, "runs", "x", "name: x") as folder:
+        begin(RUN, folder)
+    assert folder.parent == tmp_path / "results" / "runs"
+    assert find_folder(RUN, "", "runs", "x") == folder
+    assert find_folder(RUN, f"runs/{folder.name}") == folder
+    assert not [*(tmp_path / "elsewhere").iterdir()]
