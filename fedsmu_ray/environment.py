@@ -102,13 +102,32 @@ def visible_gpus() -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
-def use_cluster_token(address: str | None) -> None:
-    """Authenticate with the token in ~/.ray/auth_token if a cluster is joined.
+def use_cluster_token(address: str | None) -> bool:
+    """Have Ray authenticate with the token, as in ~/.ray/auth_token, if a cluster is joined.
 
-    Must run before Ray is imported.
+    Must run before Ray is imported. Returns whether something has changed.
     """
-    if ray_address(address) and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "RAY_AUTH_MODE" in os.environ or not ray_address(address) or not ray_token_place():
+        return False
+    os.environ["RAY_AUTH_MODE"] = "token"
+    return True
+
+
+def ray_sends_token() -> bool:
+    """Whether Ray authenticates with a token."""
+    return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+
+
+def ray_token_place() -> str | None:
+    """Where Ray finds its token: the name of a variable, or a file; None if there is none."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "RAY_AUTH_TOKEN"
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(named or os.path.expanduser("~/.ray/auth_token"))
+    try:
+        return str(file) if file.read_bytes().strip() else None
+    except OSError:
+        return None
 
 
 def ray_address(address: str | None = None) -> str | None:

@@ -87,14 +87,30 @@ def test_the_address_of_a_cluster(monkeypatch, given):
 def test_the_token_is_used_where_a_cluster_is_joined_and_a_token_exists(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
-    environment.use_cluster_token("auto")
-    assert "RAY_AUTH_MODE" not in os.environ
+    assert not environment.use_cluster_token("auto")
+    assert "RAY_AUTH_MODE" not in os.environ and not environment.ray_sends_token()
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("token")
-    environment.use_cluster_token(None)
+    assert not environment.use_cluster_token(None)
     assert "RAY_AUTH_MODE" not in os.environ
-    environment.use_cluster_token("auto")
-    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert environment.use_cluster_token("auto")
+    assert os.environ["RAY_AUTH_MODE"] == "token" and environment.ray_sends_token()
+    assert not environment.use_cluster_token("auto")  # nothing has changed
+
+
+def test_the_token_is_searched_where_ray_does(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
+    assert environment.ray_token_place() is None
+    (tmp_path / ".ray").mkdir()
+    file = tmp_path / ".ray" / "auth_token"
+    file.write_text("\n")
+    assert environment.ray_token_place() is None  # Ray calls an empty one missing, too
+    file.write_text("token\n")
+    assert environment.ray_token_place() == str(file)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "missing")
+    assert environment.ray_token_place() is None
+    os.environ["RAY_AUTH_TOKEN"] = "token"
+    assert environment.ray_token_place() == "RAY_AUTH_TOKEN"
 
 
 def test_pending_trials_are_limited(monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
+from ray.exceptions import RayError
 
 from fedsmu_ray import environment, plugins
 from fedsmu_ray.config.schema import ComputeConfig, Config
@@ -60,7 +61,7 @@ def _connect(address: str | None) -> None:
             return
         try:
             ray.init(found, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
             raise ExecutionError(
                 f"{origin(address)}: cannot join a Ray cluster there ({error}); check the address, "
                 "that ~/.ray/auth_token is the cluster's, and that RAY_AUTH_MODE=token is set"
