@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test slow lint format ui clean
+.PHONY: run test slow cluster-test lint format ui clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m fedsmu_ray.tune
@@ -13,10 +13,14 @@ ui: $(VENV)/.installed
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --workers 1
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not cluster"
 
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+# A Ray cluster on three hosts made of namespaces; needs root, iproute2, openssh-server and rsync.
+cluster-test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
