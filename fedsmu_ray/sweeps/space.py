@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,11 +55,13 @@ class TrialSpec:
     index: int  # in the sweep, from 0
     params: Params
     config: Config
+    data_folder: Path  # as the sweep's own process sees it, which may have another environment
 
     @staticmethod
     def of(sweep: Config, index: int, params: Params) -> TrialSpec:
         """Trial `index` of a sweep; raises ConfigError if its configuration is not valid."""
-        return TrialSpec(index, deep_copy(params), trial_config(sweep, params))
+        config = trial_config(sweep, params)
+        return TrialSpec(index, deep_copy(params), config, config.data.folder().absolute())
 
     @staticmethod
     def from_tune(config: Mapping[str, Any]) -> TrialSpec:

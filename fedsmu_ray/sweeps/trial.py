@@ -19,6 +19,7 @@ from fedsmu_ray.errors import (
     ExperimentError,
     LocalDivergenceError,
 )
+from fedsmu_ray.executors.ray_data import load_on
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
@@ -69,17 +70,19 @@ class Trial(tune.Trainable):
         data: DataConfig,
         dataset: list[Any],
         folder: str,
+        node: str,
         profiled: bool = False,
     ) -> None:
         """Prepare the first trial of this process.
 
         data, dataset: the sweep's data set, and its reference in the object store (see
         `ray_cluster.store`), which is used if the trial has the same one. folder: of the sweep.
-        profiled: whether trials leave traces there.
+        node: the id of its node, which loads other data sets. profiled: whether trials leave traces
+        in the folder.
         """
         spec = TrialSpec.from_tune(config)
         self.data, (self.dataset,), self.folder = data, dataset, Path(folder)
-        self.profiled = profiled
+        self.node, self.profiled = node, profiled
         # Tune reuses this process only for trials with the same resources: one executor fits all.
         compute = spec.config.compute
         self.executor = backend(compute.executor).open_in_trial(compute)
@@ -87,9 +90,12 @@ class Trial(tune.Trainable):
 
     def _prepare(self, spec: TrialSpec) -> None:
         self.began, config = time.perf_counter(), spec.config
-        dataset = self.dataset if _has_same_data(config.data, self.data) else None
-        problem = Problem.of(config, ray.get(dataset) if dataset else None)
-        self.executor.load(replace(problem, profiled=self.profiled), dataset)
+        if _has_same_data(config.data, self.data):
+            dataset, stored = ray.get(self.dataset), self.dataset
+        else:
+            dataset, stored = load_on(self.node, config.data, spec.data_folder)
+        problem = Problem.of(config, dataset)
+        self.executor.load(replace(problem, profiled=self.profiled), stored)
         self.trace = trace_file(self.folder, spec.index) if self.profiled else None
         self.problem, self.progress = problem, Progress()
         folder = self.folder / f"checkpoint-{spec.index:03d}" if config.checkpoint.every else None

@@ -14,6 +14,7 @@ from fedsmu_ray import environment
 from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.display.formatting import dropped_note, percent, size
 from fedsmu_ray.display.progress import SweepProgress
+from fedsmu_ray.executors.ray_data import this_node
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.recorder import COMPLETED, DIVERGED, SweepRecorder
@@ -52,7 +53,12 @@ def run_trials(
             return
         path = str(recorder.folder.path.absolute())
         trainable = tune.with_parameters(
-            Trial, data=config.data, dataset=dataset, folder=path, profiled=profile
+            Trial,
+            data=config.data,
+            dataset=dataset,
+            folder=path,
+            node=this_node(),
+            profiled=profile,
         )
         environment.limit_pending_trials(
             PENDING_TRIALS_OPTUNA if searcher.study else PENDING_TRIALS

@@ -1,5 +1,6 @@
 """A trial as Tune drives it: step by step, then reset for the next one in the same process."""
 
+import gc
 import json
 import weakref
 
@@ -7,14 +8,17 @@ import pytest
 import ray
 import torch
 from ray import tune
+from ray._private.worker import global_worker
 from ray.tune.utils.util import flatten_dict
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import BrokenGPUError
-from fedsmu_ray.executors import ray_cluster
+from fedsmu_ray.executors import ray_cluster, ray_data
+from fedsmu_ray.executors.ray_data import load_on, this_node
 from fedsmu_ray.experiment.run import run
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.sweeps import trial as trials
 from fedsmu_ray.sweeps.folder import traces
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import REPORT, Trial, TrialFailure, TrialReport, report_of, resources
@@ -36,7 +40,7 @@ def make_trial(folder, spec, **more):
     """A trial in this process, with the parameters that the sweep passes."""
     stored = ray_cluster.store(Problem.of(CONFIG).dataset)
     trainable = tune.with_parameters(
-        Trial, data=CONFIG.data, dataset=stored, folder=str(folder), **more
+        Trial, data=CONFIG.data, dataset=stored, folder=str(folder), node=this_node(), **more
     )
     return trainable(config=spec.to_tune())
 
@@ -82,18 +86,43 @@ def test_the_data_of_a_trial_go_before_those_of_the_next_are_loaded(
     own = {"data.dataset": "synthetic", "compute.executor": executor}
     trial = make_trial(tmp_path, TrialSpec.of(CONFIG, 1, own))
     trial.train()
-    data, found, of = weakref.ref(trial.problem.dataset), [], Problem.of
+    data, found = weakref.ref(trial.problem.dataset), []
 
     def load(*arguments):
         found.append(data())
         if executor == "ray":
             (actor,) = trial.executor.clients.actors
             found.append(ray.get(actor.__ray_call__.remote(lambda own: vars(own).get("worker"))))
-        return of(*arguments)
+        return load_on(*arguments)
 
-    monkeypatch.setattr(Problem, "of", staticmethod(load))
+    monkeypatch.setattr(trials, "load_on", load)
     assert trial.reset(TrialSpec.of(CONFIG, 2, own).to_tune())
     assert found and found == [None] * len(found)
+    trial.stop()
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_data_from_another_node_are_released_when_the_trial_ends(
+    executor, ray_cluster, tmp_path, monkeypatch
+):
+    node, stored = this_node(), []
+
+    def load(home, data, folder):
+        loaded = load_on(node, data, folder)
+        stored.append(loaded[1].hex().encode())
+        return loaded
+
+    monkeypatch.setattr(ray_data, "this_node", lambda: "another")
+    monkeypatch.setattr(trials, "load_on", load)
+    own = {"data.dataset": "synthetic", "compute.executor": executor}
+    trial = make_trial(tmp_path, TrialSpec.of(CONFIG, 1, own))
+    trial.train()
+    references = global_worker.core_worker.get_all_reference_counts
+    assert (stored[0] in references()) or executor == "inline"
+    assert trial.reset(TrialSpec.of(CONFIG, 2, {"compute.executor": executor}).to_tune())
+    trial.train()
+    gc.collect()
+    assert len(stored) == 1 and stored[0] not in references()
     trial.stop()
 
 
