@@ -51,17 +51,6 @@ def set_mlflow_defaults() -> None:
     _set_defaults(MLFLOW_DEFAULTS)
 
 
-def of_mlflow_server(auth_config: Path, session_key: str) -> dict[str, str]:
-    """The environment of an MLflow server with basic authentication."""
-    return {
-        **os.environ,
-        "MLFLOW_AUTH_CONFIG_PATH": str(auth_config),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": session_key,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves ten processes
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-
-
 def double_mlflow_timeout(limit_s: int) -> bool:
     """Double the time that MLflow's client waits for a response.
 
@@ -153,6 +142,11 @@ def ray_address(address: str | None = None) -> str | None:
 def ray_uses_tls() -> bool:
     """Whether Ray's connections are encrypted."""
     return os.environ.get("RAY_USE_TLS", "0") not in ("", "0")
+
+
+def is_kuberay() -> bool:
+    """Whether this process is in a pod of KubeRay, whose autoscaler is in another container."""
+    return "RAY_USAGE_STATS_KUBERAY_IN_USE" in os.environ
 
 
 def limit_pending_trials(count: int) -> None:

@@ -6,14 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.plain_data import format_value
-from fedsmu_ray.config.schema import (
-    EXECUTORS,
-    ComputeConfig,
-    DataConfig,
-    FederationConfig,
-    TuneConfig,
-)
+from fedsmu_ray.config.schema import DataConfig, FederationConfig, TuneConfig
 
 
 def check(values: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,8 @@ from pydantic import Field
 
 from fedsmu_ray import environment
 from fedsmu_ray.algorithms.base import Method
+from fedsmu_ray.config.compute import ComputeConfig
+from fedsmu_ray.config.numbers import NonNegative, PositiveNumber
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath, StoreURI
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
 from fedsmu_ray.config.yaml_files import dump_yaml
@@ -25,22 +27,6 @@ from fedsmu_ray.files import secrets
 from fedsmu_ray.models.base import Model, Positive
 from fedsmu_ray.tracking.base import absolute_uri
 from fedsmu_ray.tracking.metrics import SWEEPABLE, Direction
-
-NonNegative = Annotated[float, Field(ge=0)]
-PositiveNumber = Annotated[float, Field(gt=0)]
-
-
-@dataclass(frozen=True)
-class ExecutorTraits:
-    """What an executor can do, for the checks of a configuration."""
-
-    stops_clients: bool  # whether it can end a client task that exceeds its time limit
-
-
-EXECUTORS = {
-    "inline": ExecutorTraits(stops_clients=False),
-    "ray": ExecutorTraits(stops_clients=True),
-}
 
 PROFILES: dict[str, dict[str, Any]] = {
     # What the code released by FedSMU's authors adds to the text of the paper: a decaying server
@@ -134,39 +120,6 @@ class FederationConfig:
     min_cohort: Annotated[
         Positive, Field(description="fewest participants of a round; with fewer the run ends")
     ] = 1
-
-
-@dataclass(frozen=True)
-class ComputeConfig:
-    """Where clients are trained."""
-
-    executor: Annotated[
-        str, Field(description="where client tasks run: in this process, or on Ray actors")
-    ] = "ray"
-    actors: Annotated[
-        Positive | None,
-        Field(
-            description="client actors; null: as many as fit the cluster (train), 1 per trial "
-            "(tune)"
-        ),
-    ] = None
-    cpus_per_actor: Annotated[PositiveNumber, Field(description="CPUs of a client actor")] = 1.0
-    gpus_per_actor: Annotated[
-        NonNegative,
-        Field(
-            description="GPUs of a client actor, a fraction or a whole number; 0 trains on the CPU"
-        ),
-    ] = 0.0
-    clients_per_task: Annotated[
-        Positive | None,
-        Field(
-            description="clients trained together in one task; null: chosen from model and device"
-        ),
-    ] = None
-    precision: Annotated[
-        Literal["float32", "tf32", "bfloat16"],
-        Field(description="precision of matrix products and convolutions in local training"),
-    ] = "float32"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from pydantic_core import ErrorDetails
 
 from fedsmu_ray import plugins
 from fedsmu_ray.algorithms import registry as algorithms
+from fedsmu_ray.config.compute import EXECUTORS
 from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
-from fedsmu_ray.config.schema import EXECUTORS, PROFILES
+from fedsmu_ray.config.schema import PROFILES
 from fedsmu_ray.datasets.registry import DATASETS
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.registry import MODELS

@@ -38,6 +38,9 @@ def print_run(summary: Mapping[str, Any]) -> None:
             soft_wrap=True,
         )
     console.print(f"model {summary['model_sha256']}", soft_wrap=True)
+    if len(nodes := summary["nodes"]) > 1:
+        counts = ", ".join(f"{node} {count}" for node, count in nodes.items())
+        console.print(f"clients trained by node: {counts}", soft_wrap=True)
     _print_store(console, summary)
 
 
@@ -60,6 +63,7 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     if outcome["failed"]:
         again = SWEEP.resume_command(outcome["folder"])
         console.print(f"to run what has failed once more: {again}", soft_wrap=True)
+    _print_nodes(console, outcome["trials"])
     if outcome["tracking_uri"]:
         console.print(
             f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run "
@@ -67,6 +71,17 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
             soft_wrap=True,
         )
     _print_store(console, outcome)
+
+
+def _print_nodes(console: Console, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Print which node has trained clients of which trials, if there were several."""
+    by_node: dict[str, list[int]] = {}
+    for trial in sorted(trials, key=lambda trial: trial["index"]):
+        for node in trial.get("nodes", ()):  # which earlier releases did not record
+            by_node.setdefault(node, []).append(trial["index"])
+    if len(by_node) > 1:
+        lines = (f"{node}: {', '.join(map(str, by_node[node]))}" for node in sorted(by_node))
+        console.print(f"trials by node: {'; '.join(lines)}", soft_wrap=True)
 
 
 def _trial_table(

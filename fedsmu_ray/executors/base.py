@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import Executor
 
@@ -13,10 +13,10 @@ from fedsmu_ray.federation.tasks import Executor
 class Backend(Protocol):
     """How an executor is opened: for a run of its own, or inside a trial of a sweep."""
 
-    def check(self, compute: ComputeConfig, address: str | None) -> None:
-        """Raise ExecutionError for resources that the cluster at `address` can never provide.
+    def check(self, compute: ComputeConfig) -> None:
+        """Raise ExecutionError for resources that the cluster can never provide.
 
-        The cluster is up when this is called.
+        The cluster has been joined when this is called.
         """
         ...
 

@@ -5,6 +5,8 @@ It is for debugging, tests, and machines without Ray. This process may have a GP
 
 from __future__ import annotations
 
+import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.errors import BrokenGPUError
 from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.federation.client import ClientWorker
@@ -66,11 +68,13 @@ class InlineExecutor:
             shared: Any = ray.get(dataset)
             problem = problem.with_dataset(shared)
         self.problem, self.spans = problem, Spans(problem.profiled)
+        self.trained_on = Counter[str]()
         self.server = Server(problem, self.spans)
         self.worker = ClientWorker(problem, self.spans)
 
     def unload(self) -> None:
-        del self.problem, self.server, self.worker
+        for name in ("problem", "server", "worker"):
+            self.__dict__.pop(name, None)  # an experiment that could not be loaded lacks some
 
     def open_round(self, round: int, uniformity: bool) -> Handle:
         return self.server.open_round(round, uniformity)
@@ -102,6 +106,7 @@ class InlineExecutor:
             _check_gpu(task, error)
             return task_failure(task, error)
         output.pass_on(task.position, task.clients, self.server)
+        self.trained_on[socket.gethostname()] += len(task.clients)
         return TrainResult(output.report, self._refs(task, output.states))
 
     def _evaluate(self, task: Evaluate, message: Handle) -> Score:
@@ -175,10 +180,10 @@ def _check_gpu(task: Task, error: BaseException) -> None:
 class InlineBackend:
     """Opens inline executors (see `executors.base.Backend`)."""
 
-    def check(self, compute: ComputeConfig, address: str | None) -> None:
-        from fedsmu_ray.executors import ray_cluster  # of a sweep; a run of its own needs none
+    def check(self, compute: ComputeConfig) -> None:
+        from fedsmu_ray.executors import ray_placement  # of a sweep; a run of its own needs none
 
-        ray_cluster.check_actors(replace(compute, actors=None), address)
+        ray_placement.check(replace(compute, actors=None))
 
     @contextmanager
     def open(self, problem: Problem, address: str | None) -> Iterator[tuple[Executor, str]]:

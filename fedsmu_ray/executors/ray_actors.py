@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.executors.ray_errors import reporting_broken_gpu
+from fedsmu_ray.executors.versions import versions
 from fedsmu_ray.federation.aggregation import Aggregator, Subtotal
 from fedsmu_ray.federation.client import ClientWorker, GroupOutput
 from fedsmu_ray.federation.problem import Problem
@@ -34,6 +38,9 @@ from fedsmu_ray.federation.tasks import (
     task_failure,
 )
 from fedsmu_ray.numerics import gpu
+
+PART_BYTES = 90_000  # of uploads: Ray keeps objects of up to 100 KB in its replies
+PARTED_BYTES = 2_000_000  # most uploads of a call that are not one object in the store
 
 
 class Row(NamedTuple):
@@ -117,13 +124,33 @@ class Returned:
     shard_clients: int | None  # states in a shard; None for stateless clients
 
 
+class Place(NamedTuple):
+    """Where an actor is, and its software."""
+
+    node: str  # id
+    host: str
+    pid: int
+    versions: dict[str, str]
+
+    @staticmethod
+    def here() -> Place:
+        """That of this process."""
+        node = ray.get_runtime_context().get_node_id()
+        return Place(node, socket.gethostname(), os.getpid(), versions())
+
+    def __str__(self) -> str:
+        return f"{self.host}, process {self.pid}"
+
+
 class ClientActor:
     """A process that trains client groups."""
 
     @reporting_broken_gpu
-    def load(self, problem: Problem, dataset: Dataset) -> None:
-        """Replace everything the actor knows by this experiment."""
+    def load(self, problem: Problem, dataset: Dataset) -> Place:
+        """Replace everything the actor knows by this experiment; returns where it is."""
+        self.place = Place.here()
         self.worker = ClientWorker(problem.with_dataset(dataset))
+        return self.place
 
     def unload(self) -> None:
         """Forget the experiment; `load` must follow."""
@@ -148,7 +175,7 @@ class ClientActor:
             except Exception as error:
                 if gpu.is_broken(error):
                     raise
-                results.append(task_failure(group.task, error))
+                results.append(task_failure(group.task, error, str(self.place)))
             else:
                 results.append(output.report)
                 states.append(output.states)
@@ -240,6 +267,11 @@ def _in_shards(states: list[Arrays], returned: Returned) -> list[Arrays | None]:
         states = [{name: np.concatenate([s[name] for s in states]) for name in states[0]}]
     found = in_shards(states[0], returned.shard_clients) if states else []
     return found + [None] * (returned.shards - len(found))
+
+
+def part_count(nbytes: int) -> int:
+    """In how many objects to return so many bytes of uploads."""
+    return -(-nbytes // PART_BYTES) if nbytes <= PARTED_BYTES else 1
 
 
 def in_parts(uploads: Uploads, count: int) -> list[Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 
 from ray.util import get_current_placement_group
 
-from fedsmu_ray.config.schema import ComputeConfig
-from fedsmu_ray.executors import ray_cluster
+from fedsmu_ray.config.compute import ComputeConfig
+from fedsmu_ray.executors import ray_cluster, ray_placement
 from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.executors.ray_executor import RayExecutor
 from fedsmu_ray.federation.problem import Problem
@@ -35,20 +36,22 @@ def warn_of_idle_gpus(groups: int, size: int, actors: int) -> None:
 class RayBackend:
     """Opens executors on Ray (see `executors.base.Backend`)."""
 
-    def check(self, compute: ComputeConfig, address: str | None) -> None:
-        ray_cluster.check_actors(compute, address)
+    def check(self, compute: ComputeConfig) -> None:
+        ray_placement.check(compute)
 
     @contextmanager
     def open(self, problem: Problem, address: str | None) -> Iterator[tuple[Executor, str]]:
         compute = problem.config.compute
         with ray_cluster.cluster(address, problem.config) as where:
             groups = -(-problem.config.federation.cohort // problem.group_size)
-            self.check(compute, address)
-            count = compute.actors or min(groups, ray_cluster.fitting_actors(compute))
+            may = ray_placement.check(compute)
+            room = ray_placement.fitting_actors(compute)
+            # Those that do not fit yet have the autoscaler start nodes.
+            most = room if may.most == inf else int(may.most)
+            count = compute.actors or max(1, min(groups, most))
             if compute.gpus_per_actor:
-                room = max(count, ray_cluster.fitting_actors(compute))
-                warn_of_idle_gpus(groups, problem.group_size, room)
-            executor = RayExecutor(compute, count)
+                warn_of_idle_gpus(groups, problem.group_size, max(count, room))
+            executor = RayExecutor(compute, count, most_actors=compute.actors or groups)
             try:
                 executor.load(problem)
                 del problem  # its copy of the data can be released

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -12,17 +13,26 @@ from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.errors import BrokenGPUError, ExecutionError
-from fedsmu_ray.executors import ray_actors
-from fedsmu_ray.executors.ray_cluster import free_resources
-from fedsmu_ray.executors.ray_errors import PROCESS_LOST, first_sentence
+from fedsmu_ray.executors import ray_actors, ray_nodes
+from fedsmu_ray.executors.base import actor_resources
+from fedsmu_ray.executors.ray_actors import Place
+from fedsmu_ray.executors.ray_errors import (
+    PROCESS_LOST,
+    creation_error,
+    first_sentence,
+    raised_there,
+)
+from fedsmu_ray.executors.ray_placement import fitting_actors
+from fedsmu_ray.executors.versions import differences, versions
 
 log = logging.getLogger(__name__)
+log.setLevel(logging.INFO)  # a cluster that has grown is told
 
-START_TIMEOUT_S = 300.0  # for the first client actor to be placed and to load the experiment
-JOIN_TIMEOUT_S = 20.0  # then for the others; those that take longer join later
-WARN_AFTER_S = 30.0  # if no client actor is ready
+GROW_EVERY_S = 5.0  # at most, for further room
+JOIN_TIMEOUT_S = 20.0  # after the first client actor, for the others; they may also join later
+WARN_EVERY_S = 30.0  # while no client actor is ready
 START_RETRIES = 3  # of a client actor that is lost while it loads the experiment
 
 
@@ -36,8 +46,9 @@ class ClientPool:
 
         placement: a trial's placement group, with bundle i for client actor i; None: anywhere.
         """
-        self.compute, self.placement = compute, placement
+        self.compute, self.placement, self.grown = compute, placement, time.monotonic()
         self.actors = [self._start(i) for i in range(count)]
+        self.places: dict[int, Place] = {}  # of the actors that have loaded the experiment
         self.loading: dict[Any, int] = {}  # reference that is ready when an actor is -> its index
         self.failed_starts: Counter[int] = Counter()
 
@@ -50,11 +61,24 @@ class ClientPool:
         self.failed_starts.clear()
         self.loading = {actor.load.remote(*stored): i for i, actor in enumerate(self.actors)}
 
+    def grow(self, most: int) -> None:
+        """Start further actors, up to `most`, if the cluster has got room for them."""
+        now, count = time.monotonic(), len(self.actors)
+        if count >= most or now - self.grown < GROW_EVERY_S:
+            return
+        self.grown = now
+        room = min(most, fitting_actors(self.compute))
+        if room > count:
+            log.info("the cluster has room for %d client actors now, %d more", room, room - count)
+        for index in range(count, room):
+            self.actors.append(self._start(index))
+            self.loading[self.actors[index].load.remote(*self.stored)] = index
+
     def unload(self) -> None:
         """Have all actors forget the experiment; `load` or `close` must follow."""
         for actor in self.actors:
             actor.unload.remote()
-        del self.stored
+        self.__dict__.pop("stored", None)
 
     def wait_until_loaded(self) -> None:
         """Wait for a first actor, then a little longer for the others.
@@ -71,7 +95,7 @@ class ClientPool:
                 "%d of %d client actors are not ready yet (free: %s); they join when they are",
                 len(self.loading),
                 len(self.actors),
-                free_resources(),
+                ray_nodes.free(),
             )
 
     def ready(self) -> list[int]:
@@ -80,27 +104,34 @@ class ClientPool:
         return [i for i in range(len(self.actors)) if i not in loading]
 
     def first_loaded(self) -> Any:
-        """Wait for one of the loading actors, with a warning if it takes long.
+        """Wait for one of the loading actors, with a line for every half minute.
 
-        Raises ExecutionError after START_TIMEOUT_S.
+        Raises ExecutionError after `compute.wait_s`.
         """
         refs = list(self.loading)
         if not refs:
             raise ExecutionError(
                 f"all {len(self.actors)} client actors are lost and could not be started again"
             )
-        loaded, _ = ray.wait(refs, timeout=WARN_AFTER_S)
-        if not loaded:
-            count = f"{len(refs)} client actor{'s' * (len(refs) > 1)}"
-            log.warning("still waiting for %s (free: %s)", count, free_resources())
-            loaded, _ = ray.wait(refs, timeout=START_TIMEOUT_S - WARN_AFTER_S)
-        if not loaded:
-            raise ExecutionError(
-                f"no client actor was ready after {START_TIMEOUT_S:.0f} s: the cluster has "
-                f"{free_resources()} free; lower compute.cpus_per_actor or compute.gpus_per_actor, "
-                "or free some"
+        needs, limit = ray_nodes.amount(actor_resources(self.compute)), self.compute.wait_s
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < limit:
+            loaded, _ = ray.wait(refs, timeout=min(WARN_EVERY_S, limit - waited))
+            if loaded:
+                return loaded[0]
+            log.warning(
+                "waiting for a client actor since %.0f s: it needs %s, and free are %s; gives up "
+                "after %g s (compute.wait_s)",
+                time.monotonic() - began,
+                needs,
+                ray_nodes.free(),
+                limit,
             )
-        return loaded[0]
+        raise ExecutionError(
+            f"no client actor is ready after {limit:g} s (compute.wait_s): each needs {needs}, and "
+            f"free are {ray_nodes.free()}; lower compute.cpus_per_actor or compute.gpus_per_actor, "
+            "free some, or raise compute.wait_s"
+        )
 
     def join(self, refs: Iterable[Any]) -> list[int]:
         """The actors that have loaded the experiment; those lost meanwhile are started again.
@@ -111,16 +142,23 @@ class ClientPool:
         for ref in refs:
             index = self.loading.pop(ref)
             try:
-                ray.get(ref)
+                self.places[index] = _checked(index, ray.get(ref))
                 self.failed_starts.pop(index, None)
                 joined.append(index)
             except RayTaskError as error:
                 if not isinstance(error.cause, BrokenGPUError):
-                    raise error.cause from None
+                    raise raised_there(f"client actor {index}", error) from None
                 self._start_again(index, error.cause)
             except PROCESS_LOST as error:
+                if why := creation_error(error):
+                    raise ExecutionError(f"client actor {index} cannot be made: {why}") from None
                 self._start_again(index, error)
         return joined
+
+    def describe(self, index: int) -> str:
+        """An actor, for a message."""
+        place = self.places.get(index)
+        return f"client actor {index}" + (f" ({place})" if place else "")
 
     def replace(self, index: int) -> None:
         """Start a new actor in place of one that is lost or hangs; it joins when it is ready."""
@@ -161,3 +199,14 @@ class ClientPool:
             .options(num_cpus=compute.cpus_per_actor, num_gpus=compute.gpus_per_actor, **options)
             .remote()
         )
+
+
+def _checked(index: int, place: Place) -> Place:
+    """Raise ExecutionError for an actor whose software is not that of this process."""
+    if differing := differences(versions(), place.versions):
+        raise ExecutionError(
+            f"client actor {index} on {place.host} has {', '.join(differing)}: the result would "
+            "depend on who trains which client; install the same versions on all nodes "
+            "(constraints.txt), and start Ray there again"
+        )
+    return place

@@ -14,11 +14,12 @@ from ray import cloudpickle
 from ray.exceptions import RayError
 
 from fedsmu_ray import environment, plugins
-from fedsmu_ray.config.schema import ComputeConfig, Config
+from fedsmu_ray.config.schema import Config
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.mapped import pages_released
 from fedsmu_ray.errors import ConfigError, ExecutionError
 from fedsmu_ray.executors.ray_address import cluster_address, origin
+from fedsmu_ray.executors.ray_nodes import amount, nodes, watched_nodes
 from fedsmu_ray.executors.ray_session import session_folder
 from fedsmu_ray.executors.ray_watch import watched
 from fedsmu_ray.processes import guard
@@ -43,7 +44,7 @@ def cluster(address: str | None = None, config: Config | None = None) -> Iterato
         _connect(address)
     try:
         ship_user_modules()
-        with watched():
+        with watched(), watched_nodes():
             yield _describe(environment.ray_address(address))
     finally:
         if owned:
@@ -91,11 +92,10 @@ def _own_signal_handlers() -> Iterator[None]:
 
 
 def _describe(joined: str | None) -> str:
-    resources = ray.cluster_resources()
-    amount = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
-    return (
-        f"Ray cluster {joined} ({amount})" if joined else f"a local Ray on this machine ({amount})"
-    )
+    has, count = amount(ray.cluster_resources()), len(nodes())
+    if joined:
+        return f"Ray cluster {joined} ({count} node{'s' * (count > 1)}, {has})"
+    return f"a local Ray on this machine ({has})"
 
 
 def _silence_process_losses() -> None:
@@ -146,43 +146,3 @@ def store(dataset: Dataset) -> list[Any]:
     """The data set in the object store: a reference in a list, which Ray passes on as it is."""
     with pages_released(dataset.train_x, dataset.test_x):
         return [ray.put(dataset)]
-
-
-def fitting_actors(compute: ComputeConfig) -> int:
-    """How many client actors fit the cluster; raises ExecutionError if none does."""
-    resources = ray.cluster_resources()
-    fitting = resources.get("CPU", 0) // compute.cpus_per_actor
-    share = compute.gpus_per_actor
-    if share:
-        gpus = resources.get("GPU", 0)
-        # A fraction must fit on one card: five of 0.4 do not fit on two.
-        fitting = min(fitting, gpus // share if share >= 1 else gpus * (1 // share))
-    if fitting < 1:
-        raise ExecutionError(
-            f"the cluster has {free_resources()} and one client actor needs "
-            f"{compute.cpus_per_actor:g} CPUs and {compute.gpus_per_actor:g} GPUs; lower "
-            "compute.cpus_per_actor or compute.gpus_per_actor"
-        )
-    return int(fitting)
-
-
-def check_actors(compute: ComputeConfig, address: str | None) -> None:
-    """Raise ExecutionError for more client actors than this machine can place.
-
-    A cluster that was joined may still grow, so nothing is refused there.
-    """
-    if environment.ray_address(address) is not None:
-        return
-    fitting = fitting_actors(compute)
-    if (compute.actors or 1) > fitting:
-        raise ExecutionError(
-            f"compute.actors = {compute.actors}: this machine has room for {fitting} with "
-            f"{compute.cpus_per_actor:g} CPUs and {compute.gpus_per_actor:g} GPUs each; lower "
-            "compute.actors or compute.cpus_per_actor (0.5 lets two share a core)"
-        )
-
-
-def free_resources() -> str:
-    """The free CPUs and GPUs of the cluster, for a message."""
-    resources = ray.available_resources()
-    return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"

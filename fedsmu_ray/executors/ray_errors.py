@@ -17,11 +17,19 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from fedsmu_ray.errors import BrokenGPUError, LostError
+from fedsmu_ray.errors import (
+    BrokenGPUError,
+    ConfigError,
+    ExecutionError,
+    ExperimentError,
+    LostError,
+)
 from fedsmu_ray.numerics import gpu
 
 # Exceptions that report the loss of a process, alone or with its node.
 PROCESS_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
+
+MAX_LENGTH = 500  # characters of an exception in a message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,6 +75,40 @@ def first_sentence(error: BaseException) -> str:
     """The kind of an exception and its first sentence; Ray's messages are colored paragraphs."""
     plain = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
     return re.split(r"\.\s|\n", f"{type(error).__name__}: {plain}", maxsplit=1)[0][:200]
+
+
+def place_of(error: RayTaskError) -> str:
+    """The node and process in which a call has raised, for a message."""
+    found = re.search(r"pid=(\d+), ip=([\w.:]+)", str(error))
+    if not found:
+        return "another process"
+    hosts = {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()}
+    return f"{hosts.get(found[2], found[2])}, process {found[1]}"
+
+
+def raised_there(what: str, error: RayTaskError) -> ExperimentError:
+    """What another process has raised while it did `what`, with its node and number."""
+    cause: BaseException = error.cause
+    if isinstance(cause, ConfigError):
+        return ConfigError(
+            [f"{problem} ({what} on {place_of(error)})" for problem in cause.problems]
+        )
+    if isinstance(cause, ExperimentError):
+        return ExecutionError(f"{what} on {place_of(error)}: {cause}")
+    text, where = " ".join(str(cause).split())[:MAX_LENGTH], raising_line(error)
+    line = f" ({where})" if where else ""
+    return ExecutionError(f"{what} on {place_of(error)}: {type(cause).__name__}: {text}{line}")
+
+
+def creation_error(error: BaseException) -> str | None:
+    """The last line of the exception for which an actor could not be made.
+
+    None if the actor was made, and was lost later.
+    """
+    if not getattr(error, "actor_init_failed", False):
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:MAX_LENGTH]
 
 
 def raising_line(error: RayTaskError) -> str:

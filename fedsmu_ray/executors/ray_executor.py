@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil, inf
@@ -21,18 +22,21 @@ from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 
-from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.errors import BrokenGPUError, ClientError, ExecutionError, LostError
 from fedsmu_ray.executors import ray_cluster
-from fedsmu_ray.executors.ray_actors import Answer, Returned, TrainOutcomes, without_references
+from fedsmu_ray.executors.ray_actors import (
+    Answer,
+    Returned,
+    TrainOutcomes,
+    part_count,
+    without_references,
+)
 from fedsmu_ray.executors.ray_calls import Call, TaskQueue, step_counter
 from fedsmu_ray.executors.ray_clients import ClientPool
-from fedsmu_ray.executors.ray_errors import (
-    PROCESS_LOST,
-    first_sentence,
-    get,
-    raising_line,
-)
+from fedsmu_ray.executors.ray_errors import PROCESS_LOST, first_sentence, get, raising_line
+from fedsmu_ray.executors.ray_homes import Homes
+from fedsmu_ray.executors.ray_nodes import nodes
 from fedsmu_ray.executors.ray_server import ServerHandle, ServerInActor, ServerInProcess
 from fedsmu_ray.federation.aggregation import adds_up_early, subtotal_bytes
 from fedsmu_ray.federation.problem import Problem
@@ -60,27 +64,30 @@ log = logging.getLogger(__name__)
 
 TASK_RETRIES = 3  # of one client task, after the loss of its actor
 IN_PROCESS_DIM = 1 << 20  # parameters of the largest model whose server is in this process
-PART_BYTES = 90_000  # of messages: Ray keeps objects of up to 100 KB in its replies
 OWN_SHARD_BYTES = 1 << 17  # of a state that shares no object if there are several nodes
-PARTED_BYTES = 2_000_000  # most messages of a call that are not one object in the store
 
 
 class RayExecutor:
     """The executor over Ray actors (see `federation.tasks.Executor`).
 
-    The actors outlive an experiment: `load` gives them the next one, so a sweep starts its
-    processes once per concurrent trial. Lost client actors are replaced; those that cannot be
-    placed yet join when they can.
+    The actors outlive an experiment: `load` gives them the next one. Lost client actors are
+    replaced; those that cannot be placed yet join when they can.
     """
 
     def __init__(
-        self, compute: ComputeConfig, actors: int, placement: PlacementGroup | None = None
+        self,
+        compute: ComputeConfig,
+        actors: int,
+        placement: PlacementGroup | None = None,
+        most_actors: int = 0,
     ) -> None:
         """Start `actors` client actors.
 
         placement: the placement group of a trial, with one bundle per client actor, in order.
+        most_actors: up to which there are more when the cluster has grown.
         """
         self.placement, self.threads = placement, torch.get_num_threads()
+        self.most_actors = most_actors
         self.server: ServerHandle = ServerInProcess()
         self.clients = ClientPool(compute, actors, placement)
 
@@ -93,13 +100,15 @@ class RayExecutor:
         self.spans = Spans(problem.profiled)
         self.message_bytes = length(problem.uplink, problem.dim)  # of one client
         self.adds_up_early, self.uniformity = adds_up_early(problem), False
+        self.trained_on = Counter[str]()
         self._load()
 
     def unload(self) -> None:
         self.server.close()
         self.server = ServerInProcess()
         self.clients.unload()
-        del self.problem, self.stored
+        for name in ("problem", "stored"):
+            self.__dict__.pop(name, None)  # an experiment that could not be loaded lacks some
 
     def recover(self) -> None:
         self.clients.restart()
@@ -107,21 +116,25 @@ class RayExecutor:
 
     def _load(self) -> None:
         timed = self.problem.config.federation.client_timeout_s is not None
-        self.queue = TaskQueue(step_counter(self.problem), timed, self.adds_up_early)
         self.arrived: list[list[Any]] = []  # parts of uploads
         # A state that moves to another node takes its neighbors along, so a large one has none.
-        moves = sum(node["Alive"] for node in ray.nodes()) > 1
+        moves = len(nodes()) > 1
         alone = moves and self.problem.state_bytes >= OWN_SHARD_BYTES
         self.shard_clients = 1 if alone else self.problem.shard_clients
+        here, rows = ray.get_runtime_context().get_node_id(), self.shard_clients or 0
+        self.homes = Homes(here, self.clients.places, rows * self.problem.state_bytes)
+        steps = step_counter(self.problem)
+        self.queue = TaskQueue(steps, timed, self.adds_up_early, self.homes)
         self.clients.load(self.stored)
         self.server.close()
         # The process of a trial is an actor already, with a node that can be lost.
-        here = self.placement is not None or self.problem.dim <= IN_PROCESS_DIM
-        self.server = ServerInProcess() if here else ServerInActor()
+        in_process = self.placement is not None or self.problem.dim <= IN_PROCESS_DIM
+        self.server = ServerInProcess() if in_process else ServerInActor()
         self.server.load(self.problem, self.stored, self.spans)
         self.clients.wait_until_loaded()
 
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        self.clients.grow(self.most_actors)
         self.queue.fill(tasks)
         calls: dict[Any, Call] = {}  # in flight, by `done`
         while self.queue or calls:
@@ -144,12 +157,11 @@ class RayExecutor:
         """Give tasks to all actors that can take some."""
         while True:
             ready, actors = self.clients.ready(), self.clients.actors
-            found = self.queue.next_actor(actors, ready, calls.values())
-            if found is None:
+            turn = self.queue.next_turn(actors, ready, calls.values())
+            if turn is None:
                 return
-            index, idle = found
-            call = self._submit(index, *self.queue.take(index, len(ready), idle), message)
-            calls[call.done] = replace(call, seconds=self.queue.seconds(index, call.tasks))
+            call = self._submit(turn.actor, *self.queue.take(turn, len(ready)), message)
+            calls[call.done] = replace(call, seconds=self.queue.seconds(turn.actor, call.tasks))
 
     @measured("collect")
     def _pass_on_uploads(self) -> None:
@@ -188,9 +200,8 @@ class RayExecutor:
         subtotal, nbytes = self.adds_up_early and not self.uniformity, clients * self.message_bytes
         if subtotal:
             nbytes = subtotal_bytes(self.problem, position, clients)
-        parts = -(-nbytes // PART_BYTES) if nbytes <= PARTED_BYTES else 1
         rows = self.shard_clients
-        return Returned(subtotal, parts, shard_count(clients, rows), rows)
+        return Returned(subtotal, part_count(nbytes), shard_count(clients, rows), rows)
 
     @measured("wait")
     def _wait(self, calls: dict[Any, Call]) -> list[Any]:
@@ -206,17 +217,14 @@ class RayExecutor:
         return ready or [ref for ref, c in calls.items() if c.deadline <= time.monotonic()]
 
     def _retry(self, call: Call, error: BaseException) -> list[TaskFailure]:
-        """Queue the tasks of a call again after the loss of its actor.
-
-        They fail after TASK_RETRIES losses.
-        """
+        """Queue the tasks of a call again after the loss of its actor, TASK_RETRIES times."""
         self._replace_actor(call)
         cause = first_sentence(error)
         if call.losses >= TASK_RETRIES:
             why = f"its actor was lost {call.losses + 1} times ({cause})"
             return [_failure(task, why) for task in call.tasks]
         for task in call.tasks:
-            lost = f"{describe_task(task)}: client actor {call.index} was lost ({cause})"
+            lost = f"{describe_task(task)}: {self.clients.describe(call.index)} was lost ({cause})"
             log.warning("%s; retry %d of %d on another actor", lost, call.losses + 1, TASK_RETRIES)
         self.queue.put_back(call.tasks, call.losses + 1)
         return []
@@ -250,6 +258,7 @@ class RayExecutor:
         if isinstance(task, Train):
             return self._train_results(call, answer.value)
         if isinstance(task, (ApplyFeedback, Repack)):
+            self.homes.made(task.clients, call.index)
             return [state_refs(task, call.shards, self.shard_clients)]
         return [answer.value]
 
@@ -281,6 +290,8 @@ class RayExecutor:
             if isinstance(outcome, TaskFailure):
                 results.append(outcome)
                 continue
+            self.homes.made(task.clients, call.index)
+            self.trained_on[self.clients.places[call.index].host] += len(task.clients)
             states = state_refs(task, call.shards, self.shard_clients, first)
             results.append(TrainResult(outcome, states))
             first += len(task.clients)

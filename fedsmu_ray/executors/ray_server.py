@@ -54,7 +54,7 @@ class ServerInActor:
 
     def __init__(self) -> None:
         node = ray.get_runtime_context().get_node_id()
-        here = NodeAffinitySchedulingStrategy(node, soft=True)
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
         remote: Any = ray.remote(ServerActor)
         self.actor = remote.options(num_cpus=0, scheduling_strategy=here).remote()
         self.received: list[Any] = []

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import CheckpointError, ConfigError
-from fedsmu_ray.experiment.versions import differences, versions
+from fedsmu_ray.executors.versions import differences, versions
 from fedsmu_ray.federation.cohort import drop_out, sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
@@ -36,6 +36,7 @@ MAY_DIFFER = (
     "federation.client_retries",
     "compute.executor",
     "compute.actors",
+    "compute.wait_s",
     "checkpoint.every",
     "checkpoint.folder",
 )

@@ -27,7 +27,7 @@ from fedsmu_ray.environment import results_path
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
-from fedsmu_ray.experiment.summary import DATA_DIGEST, new_run, summarize
+from fedsmu_ray.experiment.summary import DATA_DIGEST, NODES, in_words, new_run, summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
@@ -212,7 +212,7 @@ def _train(
         if record.test_accuracy is not None:
             tracker.log(run_id, tracked(record), record.round)
     seconds = time.perf_counter() - began
-    summary = summarize(problem, progress, executor.sha256(), seconds)
-    tags = {"model_sha256": summary["model_sha256"]}
+    summary = summarize(problem, progress, executor.sha256(), seconds, executor.trained_on)
+    tags = {"model_sha256": summary["model_sha256"], NODES: in_words(summary["nodes"])}
     tracker.finish(run_id, "FINISHED", final_metrics(summary), tags)
     return history, summary

@@ -13,6 +13,7 @@ from fedsmu_ray.tracking.base import NewRun
 from fedsmu_ray.tracking.metrics import METRICS
 
 DATA_DIGEST = "fedsmu.data_digest"  # tag of a run with `Dataset.digest`
+NODES = "fedsmu.nodes"  # tag of a run with the nodes that have trained its clients
 
 
 def new_run(
@@ -29,12 +30,16 @@ def new_run(
 
 
 def summarize(
-    problem: Problem, progress: Progress, sha256: str | None, seconds: float
+    problem: Problem,
+    progress: Progress,
+    sha256: str | None,
+    seconds: float,
+    trained_on: Mapping[str, int],
 ) -> dict[str, Any]:
     """The figures that runs are compared by.
 
     Accuracies are 0 to 1, bytes are totals over rounds and clients. sha256: of the final model, if
-    it is known. seconds: wall time of the experiment.
+    it is known. seconds: wall time of the experiment. trained_on: clients by node.
     """
     config, last, best = problem.config, progress.last, progress.best
     return {
@@ -52,4 +57,10 @@ def summarize(
         "dim": problem.dim,
         "model_sha256": sha256,
         "seconds": round(seconds, 3),
+        "nodes": dict(sorted(trained_on.items())),
     }
+
+
+def in_words(trained_on: Mapping[str, int]) -> str:
+    """How many clients each node has trained, for a line or a tag."""
+    return ", ".join(f"{node} {count}" for node, count in trained_on.items())

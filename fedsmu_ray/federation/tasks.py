@@ -217,6 +217,11 @@ class Executor(Protocol):
         """Replace what a LostError says was lost; `restore_state` or round 1 must follow."""
         ...
 
+    @property
+    def trained_on(self) -> Mapping[str, int]:
+        """How many clients were trained since `load`, by the name of the node that did."""
+        ...
+
     def close(self) -> None:
         """Release all resources."""
         ...
@@ -283,17 +288,20 @@ def describe_task(task: Task) -> str:
     return f"round {task.round}, client{'s' * (len(task.clients) > 1)} {few}{more}"
 
 
-def task_failure(task: Task, error: BaseException) -> TaskFailure:
-    """The result of a task that raised, made where it ran."""
+def task_failure(task: Task, error: BaseException, place: str = "") -> TaskFailure:
+    """The result of a task that raised, made where it ran.
+
+    place: what names the process, unless it is that of the command.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return TaskFailure(client_error(task, error, where))
+    return TaskFailure(client_error(task, error, f"{where} on {place}" if place else where))
 
 
 def client_error(task: Task, error: BaseException, where: str) -> ExperimentError:
     """An exception of client code as an error that names the clients.
 
-    where: the file:line that raised.
+    where: the file:line that raised, and its process.
     """
     if isinstance(error, ExperimentError):
         return error

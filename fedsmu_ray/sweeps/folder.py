@@ -88,9 +88,11 @@ def _check_same(config: Config, folder: Path) -> None:
 def _trials_of(config: Config) -> dict[str, Any]:
     """The settings that decide which trials a sweep has and how they are compared."""
     tune = secrets.cut(asdict(config.tune))
-    others = ("storage", "concurrent")  # where and how many at once
-    decisive = {f"tune.{key}": value for key, value in tune.items() if key not in others}
-    return {**config.flat(), **decisive, "tune.mode": config.tune.direction}
+    decisive = {f"tune.{key}": value for key, value in tune.items()}
+    decisive |= {**config.flat(), "tune.mode": config.tune.direction}
+    # Where, how many at once, and how patiently.
+    others = ("tune.storage", "tune.concurrent", "compute.wait_s")
+    return {key: value for key, value in decisive.items() if key not in others}
 
 
 class SweepFolder:

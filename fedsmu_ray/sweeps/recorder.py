@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsmu_ray.config.schema import Config
-from fedsmu_ray.experiment.summary import DATA_DIGEST, new_run
+from fedsmu_ray.experiment.summary import DATA_DIGEST, NODES, in_words, new_run
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.space import TrialSpec
@@ -63,7 +63,7 @@ class SweepRecorder:
         is_whole = summary["rounds"] == self.config.federation.rounds or summary["model_sha256"]
         score = metrics[self.config.tune.metric]
         status = DIVERGED if not is_finite(score) else COMPLETED if is_whole else STOPPED
-        tags = {"fedsmu.status": status}
+        tags = {"fedsmu.status": status, NODES: in_words(summary["nodes"])}
         if summary["model_sha256"]:
             tags["model_sha256"] = summary["model_sha256"]
         run_id = self.folder.run_ids[spec.index]

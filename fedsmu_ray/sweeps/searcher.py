@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.search import Searcher
 
 from fedsmu_ray.config.schema import Config, TuneConfig
+from fedsmu_ray.sweeps.failures import TrialFailure
 from fedsmu_ray.sweeps.folder import SweepFolder
 from fedsmu_ray.sweeps.space import (
     INTERVALS,
@@ -20,7 +21,7 @@ from fedsmu_ray.sweeps.space import (
     list_params,
     parse_space,
 )
-from fedsmu_ray.sweeps.trial import REPORT, TrialFailure
+from fedsmu_ray.sweeps.trial import REPORT
 from fedsmu_ray.tracking.metrics import is_finite
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.plain_data import apply_overrides, deep_copy, flatten_keys
 from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.config.validation import parse
@@ -106,6 +107,16 @@ def check(config: Config) -> None:
             problems.update(dict.fromkeys(f"trial {params}: {p}" for p in error.problems))
     if problems:
         raise ConfigError(list(problems)[:MAX_PROBLEMS])
+
+
+def computes(config: Config) -> list[ComputeConfig]:
+    """The different `compute` sections of the trials that `check` has parsed."""
+    own = (
+        {k: v for k, v in split_keys(p).items() if k.startswith("compute.")}
+        for p in _candidates(config)
+    )
+    different = {repr(sorted(params.items())): params for params in own}
+    return [trial_config(config, params).compute for params in different.values()]
 
 
 def _candidates(config: Config) -> list[Params]:

@@ -58,7 +58,8 @@ def sweep(
             )
             importing = background.submit(_import_tuner)
             with ray_cluster.cluster(address, config) as where:
-                backend(config.compute.executor).check(config.compute, address)
+                for compute in space.computes(config):
+                    backend(compute.executor).check(compute)
                 stored = ray_cluster.store(dataset)
                 del dataset  # one copy on this node is enough
                 run_trials, tracker = importing.result(), opening.result()

@@ -10,21 +10,18 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 
 from fedsmu_ray.config.schema import DataConfig
 from fedsmu_ray.display.profile import write_trace
-from fedsmu_ray.errors import (
-    BrokenGPUError,
-    DivergenceError,
-    ExperimentError,
-    LocalDivergenceError,
-)
+from fedsmu_ray.errors import BrokenGPUError
 from fedsmu_ray.executors.ray_data import load_on
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
+from fedsmu_ray.sweeps.failures import RETRIED, TrialFailure
 from fedsmu_ray.sweeps.folder import trace_file
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.tracking.metrics import tracked
@@ -40,14 +37,6 @@ class TrialReport:
     round: int
     metrics: Mapping[str, float]  # as they are tracked
     summary: Mapping[str, Any]  # of the rounds so far, see `experiment.summary`
-
-
-@dataclass(frozen=True)
-class TrialFailure:
-    """Report of a trial that failed with an ExperimentError; its process can run the next one."""
-
-    error: str
-    diverged: bool  # whether it would end alike if it were run again
 
 
 def report_of(result: Mapping[str, Any]) -> TrialReport | TrialFailure:
@@ -89,7 +78,20 @@ class Trial(tune.Trainable):
         self._prepare(spec)
 
     def _prepare(self, spec: TrialSpec) -> None:
-        self.began, config = time.perf_counter(), spec.config
+        """Load a trial; what that raises is the trial's failure, not this process's."""
+        self.began = time.perf_counter()
+        self.failure: TrialFailure | None = None
+        self.trace: Path | None = None
+        self.rounds = _no_rounds()
+        try:
+            self._load(spec)
+        except RETRIED:
+            raise  # Tune ends this process, and starts the trial again in a new one
+        except Exception as error:
+            self.failure = TrialFailure.of(error)
+
+    def _load(self, spec: TrialSpec) -> None:
+        config = spec.config
         if _has_same_data(config.data, self.data):
             dataset, stored = ray.get(self.dataset), self.dataset
         else:
@@ -109,22 +111,24 @@ class Trial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run to the next evaluated round; returns the result for Tune."""
+        if self.failure:
+            return {DONE: True, REPORT: self.failure}
         last = self.problem.config.federation.rounds
         try:
             record = next(r for r in self.rounds if r.test_accuracy is not None)
             # Except for the last record, the server is already one round further.
             sha256 = self.executor.sha256() if record.round == last else None
-        except BrokenGPUError:
-            raise  # Tune ends this process, and starts the trial again in a new one
-        except ExperimentError as error:
+        except (BrokenGPUError, RayError):
+            raise
+        except Exception as error:
+            failure = TrialFailure.of(error)
             self._end()
-            diverged = isinstance(error, (DivergenceError, LocalDivergenceError))
-            failure = TrialFailure(f"{type(error).__name__}: {error}", diverged)
             return {DONE: True, REPORT: failure}
         if record.round == last:
             self._end()
         seconds = time.perf_counter() - self.began
-        summary = summarize(self.problem, self.progress, sha256, seconds)
+        trained_on = self.executor.trained_on
+        summary = summarize(self.problem, self.progress, sha256, seconds, trained_on)
         report = TrialReport(record.round, tracked(record), summary)
         return {**report.metrics, ROUND: record.round, DONE: record.round == last, REPORT: report}
 
@@ -133,7 +137,7 @@ class Trial(tune.Trainable):
         self._end()
         # A trial may have data of its own, which would else be in memory beside those of the next.
         self.executor.unload()
-        del self.problem
+        self.__dict__.pop("problem", None)  # which one that could not be loaded does not have
         self._prepare(TrialSpec.from_tune(new_config))
         return True
 
@@ -148,6 +152,10 @@ class Trial(tune.Trainable):
         trace, self.trace = self.trace, None
         if trace:
             write_trace(self.executor.spans.spans, trace)
+
+
+def _no_rounds() -> Generator[Record, None, None]:
+    yield from ()
 
 
 def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:

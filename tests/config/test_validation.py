@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from fedsmu_ray.config.compute import EXECUTORS
 from fedsmu_ray.config.loading import load_config
-from fedsmu_ray.config.schema import EXECUTORS
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.sweeps import space

@@ -15,6 +15,7 @@ SUMMARY = {
     "dropped": 0,
     "model_sha256": "ab" * 32,
     "seconds": 1.25,
+    "nodes": {"h1": 50},
     "tracking_uri": None,
     "not_in_mlflow": None,
 }
@@ -155,3 +156,20 @@ def test_commands_to_paste_are_quoted_for_a_shell(capsys):
     out = capsys.readouterr().out
     assert "mlflow ui --backend-store-uri 'sqlite:////my data (1)/mlflow.db'\n" in out
     assert "once more: python -m fedsmu_ray.tune --resume 'my runs/small-1'\n" in out
+
+
+def test_the_nodes_that_have_trained_are_shown_where_there_are_several(capsys):
+    print_run({**SUMMARY, "nodes": {"h1": 30, "h2": 20}})
+    assert "clients trained by node: h1 30, h2 20\n" in capsys.readouterr().out
+    print_run(SUMMARY)
+    assert "by node" not in capsys.readouterr().out
+
+
+def test_the_nodes_of_trials_are_shown_where_there_are_several(capsys):
+    nodes = ({"h2": 5}, {"h1": 5}, {"h1": 2, "h2": 3})
+    trials = [{**trial(i, 0.5), "nodes": each} for i, each in enumerate(nodes)]
+    old = {k: v for k, v in trial(3, 0.4).items() if k != "nodes"}  # of an earlier release
+    print_sweep(outcome(trials=[*reversed(trials), old]))
+    assert "trials by node: h1: 1, 2; h2: 0, 2\n" in capsys.readouterr().out
+    print_sweep(outcome(trials=trials[:1]))
+    assert "by node" not in capsys.readouterr().out

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsmu_ray.config.schema import ComputeConfig
+from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ClientError, ExecutionError
 from fedsmu_ray.executors.inline import InlineBackend
@@ -58,6 +58,6 @@ def test_a_broken_gpu_ends_the_run(call, monkeypatch):
 
 
 def test_a_trial_of_a_sweep_has_to_fit_the_cluster(ray_cluster):
-    InlineBackend().check(ComputeConfig(actors=1000), None)  # it has no actors
-    with pytest.raises(ExecutionError, match="needs 1 CPUs and 1 GPUs; lower"):
-        InlineBackend().check(ComputeConfig(gpus_per_actor=1.0), None)
+    InlineBackend().check(ComputeConfig(actors=1000))  # it has no actors
+    with pytest.raises(ExecutionError, match="needs 1 CPU, 1 GPU on one node"):
+        InlineBackend().check(ComputeConfig(gpus_per_actor=1.0))

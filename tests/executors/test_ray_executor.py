@@ -63,11 +63,11 @@ def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
 def test_same_bits_wherever_the_server_is_and_with_messages_in_parts(
     algorithm, in_process, executor, monkeypatch
 ):
-    from fedsmu_ray.executors import ray_executor, ray_server
+    from fedsmu_ray.executors import ray_actors, ray_executor, ray_server
 
     problem = problem_of(algorithm, compute={"clients_per_task": 1, "cpus_per_actor": 0.1})
     monkeypatch.setattr(ray_executor, "IN_PROCESS_DIM", problem.dim - (not in_process))
-    monkeypatch.setattr(ray_executor, "PART_BYTES", 100)
+    monkeypatch.setattr(ray_actors, "PART_BYTES", 100)
     one_call(monkeypatch)
     monkeypatch.setattr(ray_server, "INLINE_BYTES", 100)
     executor.load(problem)
@@ -108,15 +108,13 @@ def test_states_of_groups_in_one_call_share_a_shard(executor, monkeypatch):
 @pytest.mark.parametrize("name", ["fedsmu", "dlion"])
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_large_states_share_no_shard_where_they_move(name, nodes, executor, monkeypatch):
-    import ray
-
     from fedsmu_ray.executors import ray_executor
 
     problem = problem_of({"name": name}, federation={"rounds": 6, "cohort": 7})
     monkeypatch.setattr(states, "MOST_ROWS", 1.0)
     monkeypatch.setattr(states, "IGNORED_SHARDS", 0)
     monkeypatch.setattr(ray_executor, "OWN_SHARD_BYTES", 1)
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * nodes + [{"Alive": False}])
+    monkeypatch.setattr(ray_executor, "nodes", lambda: [object()] * nodes)
     executor.load(problem)
     progress = Progress()
     list(rounds(problem, executor, progress))
@@ -188,7 +186,7 @@ def test_tasks_of_a_lost_actor_are_retried_without_changing_the_result(ray_clust
                     while True:
                         ray.get(actor.__ray_call__.remote(lambda self: None))
         assert executor.sha256() == inline(problem)[1] and len(history) == 4
-        assert "client actor 0 was lost (" in caplog.text
+        assert re.search(r"client actor 0 \(\S+, process \d+\) was lost \(", caplog.text)
         assert "; retry 1 of 3 on another actor" in caplog.text
     finally:
         executor.close()

@@ -1,6 +1,7 @@
 """Runs from their configuration to their result: tracking, output, and how they end."""
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_a_run_is_tracked(recording):
     assert logs == [("log", "the-id", tracked(r), r.round) for r in evaluated]
     sha256 = result.summary["model_sha256"]
     final = final_metrics(result.summary)
-    assert finish == ("finish", "the-id", "FINISHED", final, {"model_sha256": sha256})
+    tags = {"model_sha256": sha256, "fedsmu.nodes": f"{socket.gethostname()} 25"}
+    assert finish == ("finish", "the-id", "FINISHED", final, tags)
     assert result.summary["run_id"] == "the-id"
 
 
@@ -143,7 +145,7 @@ def test_an_interrupted_run_is_killed_and_resumed(recording, tmp_path, capsys):
     )
     # A resumed run sends all rounds again; trackers ignore those they have.
     assert [call[3] for call in recording.calls[1:-1]] == [2, 4, 5]
-    varying = ("seconds", "run_id")
+    varying = ("seconds", "run_id", "nodes")  # which has what was trained after the resumption
     assert {k: v for k, v in result.summary.items() if k not in varying} == {
         k: v for k, v in undisturbed.items() if k not in varying
     }

@@ -32,7 +32,7 @@ def summary(**changes):
     progress = Progress(
         evaluated=[record(2, 0.5), record(4, 0.75), record(6, 0.75), record(8, 0.7, dropped=3)]
     )
-    given = {"sha256": "ab", "seconds": 1.23456, **changes}
+    given = {"sha256": "ab", "seconds": 1.23456, "trained_on": {"h2": 3, "h1": 37}, **changes}
     return summarize(SimpleNamespace(config=CONFIG, dim=1000), progress, **given)
 
 
@@ -54,6 +54,7 @@ def test_the_figures_of_a_summary():
         "dim": 1000,
         "model_sha256": "ab",
         "seconds": 1.235,
+        "nodes": {"h1": 37, "h2": 3},
     }
     assert (
         isinstance(summary()["uplink_bytes"], int) and summary(sha256=None)["model_sha256"] is None

@@ -22,6 +22,7 @@ SUMMARY = {
     "downlink_bytes": 20,
     "dropped": 0,
     "model_sha256": "ab",
+    "nodes": {"h1": 4, "h2": 2},
     "seconds": 1.5,
 }
 METRICS = {"test/accuracy": 0.5, "test/loss": 1.0}
@@ -86,8 +87,12 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
     ids = recorder.folder.run_ids
     status, metrics, tags = finished[ids[0]]
     assert status == "FINISHED" and metrics["final/test_accuracy"] == 0.5
-    assert tags == {"fedsmu.status": "completed", "model_sha256": "ab"}
-    assert finished[ids[1]][2] == {"fedsmu.status": "stopped"}
+    assert tags == {
+        "fedsmu.status": "completed",
+        "fedsmu.nodes": "h1 4, h2 2",
+        "model_sha256": "ab",
+    }
+    assert finished[ids[1]][2] == {"fedsmu.status": "stopped", "fedsmu.nodes": "h1 4, h2 2"}
     assert finished[ids[2]] == (
         "FAILED",
         None,

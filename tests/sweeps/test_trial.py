@@ -2,6 +2,9 @@
 
 import gc
 import json
+import os
+import re
+import socket
 import weakref
 
 import pytest
@@ -19,9 +22,10 @@ from fedsmu_ray.experiment.run import run
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.sweeps import trial as trials
+from fedsmu_ray.sweeps.failures import TrialFailure
 from fedsmu_ray.sweeps.folder import traces
 from fedsmu_ray.sweeps.space import TrialSpec
-from fedsmu_ray.sweeps.trial import REPORT, Trial, TrialFailure, TrialReport, report_of, resources
+from fedsmu_ray.sweeps.trial import REPORT, Trial, TrialReport, report_of, resources
 from fedsmu_ray.tracking.metrics import METRICS
 
 CONFIG = parse(
@@ -51,7 +55,7 @@ def undisturbed(params):
 
 def unmeasured(summary):
     """A summary without its time, and without what only the summary of a single run has."""
-    others = ("seconds", "run_id", "tracking_uri", "not_in_mlflow")
+    others = ("nodes", "seconds", "run_id", "tracking_uri", "not_in_mlflow")
     return {key: value for key, value in summary.items() if key not in others}
 
 
@@ -215,3 +219,45 @@ def test_tune_does_not_flatten_a_report():
     """Tune flattens mappings in results and would treat every number in them as a metric."""
     result = {REPORT: TrialReport(2, {"test/loss": 1.0}, {"rounds": 2})}
     assert flatten_dict(result) == result
+
+
+@pytest.mark.parametrize(
+    "break_it, error",
+    [
+        ({"data.dataset": "npz", "data.root": "nowhere.npz"}, "ConfigError: .*nowhere.npz"),
+        (ZeroDivisionError("in the engine"), "ZeroDivisionError: in the engine"),
+    ],
+    ids=str,
+)
+def test_what_preparing_a_trial_raises_is_its_failure(
+    ray_cluster, tmp_path, monkeypatch, break_it, error
+):
+    """Told with host and process and not tried again; the process runs the next trial."""
+    good = TrialSpec.of(CONFIG, 0, {})
+    spec = TrialSpec.of(CONFIG, 1, {} if isinstance(break_it, Exception) else break_it)
+    with monkeypatch.context() as patched:
+        if isinstance(break_it, Exception):
+
+            def load(*arguments):
+                raise break_it
+
+            patched.setattr("fedsmu_ray.executors.inline.InlineExecutor.load", load)
+        trial = make_trial(tmp_path, spec)
+        result = trial.train()
+    failure = report_of(result)
+    assert result["done"] and isinstance(failure, TrialFailure) and not failure.diverged
+    place = rf"\(on {re.escape(socket.gethostname())}, process {os.getpid()}\)"
+    assert re.fullmatch(rf"{error}.* {place}", failure.error, re.DOTALL), failure.error
+    assert bool(failure.traceback) == isinstance(break_it, Exception)
+    assert trial.reset_config(good.to_tune())
+    assert report_of(trial.train()).round == 2
+    trial.cleanup()
+
+
+def test_what_may_not_happen_in_another_process_ends_this_one(ray_cluster, tmp_path, monkeypatch):
+    def load(*arguments):
+        raise ray.exceptions.ObjectLostError("ab" * 28, None, "")
+
+    monkeypatch.setattr("fedsmu_ray.executors.inline.InlineExecutor.load", load)
+    with pytest.raises(ray.exceptions.ObjectLostError):
+        make_trial(tmp_path, TrialSpec.of(CONFIG, 0, {}))

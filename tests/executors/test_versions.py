@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from fedsmu_ray import plugins
-from fedsmu_ray.experiment.versions import differences, versions
+from fedsmu_ray.executors.versions import differences, versions
 
 
 def test_versions(tmp_path, monkeypatch):
