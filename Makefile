@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test slow cluster-test lint format ui clean
+.PHONY: run test slow cluster-test lint format ui clean constraints
 
 run: $(VENV)/.installed
 	$(BIN)/python -m fedsmu_ray.tune
@@ -30,6 +30,9 @@ lint: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+constraints: $(VENV)/.installed-test
+	$(BIN)/python clusters/constraints.py > constraints.txt.new && mv constraints.txt.new constraints.txt
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
