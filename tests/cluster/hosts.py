@@ -84,7 +84,9 @@ class Hosts:
         files = subprocess.run(listed, capture_output=True, check=True).stdout
         tar = ["tar", "-C", CHECKOUT, "--ignore-failed-read", "--null", "-T", "-", "-c"]
         packed = subprocess.run(tar, input=files, capture_output=True, check=True).stdout
-        unpack = [SCRIPT, "on", self.folder, name, "tar", "-x", "--one-top-level=fedsmu_ray"]
+        # Not tar's --one-top-level, which drops the package's folder, as it has the same name.
+        into = "mkdir -p fedsmu_ray && tar -x -C fedsmu_ray"
+        unpack = [SCRIPT, "on", self.folder, name, "sh", "-c", into]
         subprocess.run(unpack, input=packed, check=True)
 
     def link(self, name: str, state: str) -> None:
