@@ -55,8 +55,9 @@ def _train(options: argparse.Namespace) -> int:
 
     file, overrides = cli.split(options.arguments)
     if options.resume and not file:
-        file = str(find_folder(RUN, options.resume) / RUN.file)
-    config = load_config(file, overrides)
+        config = load_config(find_folder(RUN, options.resume) / RUN.file, overrides)
+    else:
+        config = load_config(file, overrides)
     result = run(
         config, options.address, options.resume, not options.quiet, profile=options.profile
     )

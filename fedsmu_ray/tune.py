@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from fedsmu_ray import cli, environment
 
@@ -38,12 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.loading import load_config
+    from fedsmu_ray.files.remote import place
     from fedsmu_ray.files.run_folders import SWEEP, find_folder
 
     file, overrides = cli.split(options.arguments)
     if options.resume and not file:
-        file = str(find_folder(SWEEP, options.resume) / SWEEP.file)
-    config = load_config(file, overrides)
+        config = load_config(find_folder(SWEEP, options.resume) / SWEEP.file, overrides)
+    else:
+        config = load_config(file, overrides)
 
     # Importing these takes seconds, so a wrong configuration is reported before.
     from fedsmu_ray.display.profile import print_trials
@@ -54,7 +55,7 @@ def _tune(options: argparse.Namespace) -> int:
     outcome = sweep(config, options.address, options.resume, not options.quiet, options.profile)
     print_sweep(outcome)
     if options.profile:
-        print_trials(traces(Path(outcome["folder"])))
+        print_trials(traces(place(outcome["folder"])))
     if options.json:
         cli.print_json(outcome)
     return 0 if outcome["best"] and not outcome["failed"] else 1

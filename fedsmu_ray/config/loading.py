@@ -10,12 +10,13 @@ from fedsmu_ray.config.plain_data import apply_overrides
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.config.yaml_files import parse_overrides, read_yaml
+from fedsmu_ray.files.remote import Place
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def load_config(
-    path: str | Path | None = None, overrides: Mapping[str, Any] | Sequence[str] = ()
+    path: str | Place | None = None, overrides: Mapping[str, Any] | Sequence[str] = ()
 ) -> Config:
     """Read a configuration file, apply overrides, and check the result.
 

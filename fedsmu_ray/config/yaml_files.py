@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,6 +13,7 @@ from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
 from fedsmu_ray.config.yaml_scalars import BOOL, FLOAT, INT, REFUSED, TEXT, refusal, tag_of
 from fedsmu_ray.environment import expand_path
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.files.remote import Place, RemotePath
 from fedsmu_ray.files.secrets import is_secret_name
 
 MAX_FILE_BYTES = 200_000
@@ -21,15 +21,18 @@ _EXAMPLE = "expected key=value, as in local.lr=0.1"
 _COMMENT = re.compile(r"(^|\s)#")
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Place) -> dict[str, Any]:
     """The nested mapping of a YAML file.
 
     Raises ConfigError if it cannot be read or holds something else.
     """
     shown = str(path)[:MAX_VALUE_LENGTH] or "FILE ''"
     try:
-        with open(expand_path(str(path)), "rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+        if isinstance(path, RemotePath):
+            raw = path.read_bytes()
+        else:
+            with open(expand_path(str(path)), "rb") as file:
+                raw = file.read(MAX_FILE_BYTES + 1)
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         number = 1 + raw[: error.start].count(b"\n")

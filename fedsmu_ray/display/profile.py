@@ -15,6 +15,7 @@ from rich.table import Table
 from fedsmu_ray.display.formatting import stdout
 from fedsmu_ray.federation.spans import HERE, Span
 from fedsmu_ray.files.folders import write
+from fedsmu_ray.files.remote import Place
 from fedsmu_ray.files.valid_json import to_json
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ def _by_phase(spans: Sequence[Span], rounds: Sequence[Span]) -> dict[str, np.nda
     return dict(seconds)
 
 
-def write_trace(spans: Sequence[Span], file: Path) -> Profile:
+def write_trace(spans: Sequence[Span], file: Place) -> Profile:
     """Write the trace of a run, private to its owner; returns the profile.
 
     A file that cannot be written costs a warning.
@@ -203,7 +204,7 @@ def print_profile(profile: Profile, file: Path) -> None:
     )
 
 
-def print_trials(traces: Sequence[Path], limit: int = 12) -> None:
+def print_trials(traces: Sequence[Place], limit: int = 12) -> None:
     """Print where the time of a round went in the slowest trials of a sweep.
 
     traces: the files of the trials, which are named after them, in one folder.

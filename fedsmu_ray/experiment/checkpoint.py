@@ -1,23 +1,32 @@
 """Checkpoints of an experiment: a folder of array files and one manifest that names them.
 
-    checkpoint.json                 round, progress, and of every array file SHA-256 and clients
-    server-<round>.safetensors      the server state
-    states-<round>-<k>.safetensors  a shard of client states, as it came from a client task
+    checkpoint.json                       round, progress, SHA-256 and clients of the array files
+    server-<round>-<tag>.safetensors      the server state
+    states-<round>-<k>-<tag>.safetensors  a shard of client states, as it came from a client task
+
+The tag tells who wrote a file from others (checkpoints of earlier releases have none).
 
 A checkpoint exists once its manifest has been renamed into place, and the files of the one before
 are removed only after that: a crash or a full disk leaves the previous checkpoint as it was. Shards
 that the manifest already names are not written again, so a checkpoint costs what has changed since
 the last one. There are no pickles; loading a checkpoint runs no code.
+
+Two processes may write one checkpoint: one whose node was cut off and believed dead, and the one
+that has resumed its run. The first stops before its next manifest (`check_owner`), and the names of
+their files differ, so it has damaged nothing. Behind a URI nothing excludes that it looked just
+before the other began. There a checkpoint therefore has only files of the process that wrote its
+manifest, and no process removes those of another one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -29,10 +38,14 @@ from safetensors.numpy import load, save
 from fedsmu_ray.errors import CheckpointError
 from fedsmu_ray.federation.tasks import Arrays, Handle, StateRef
 from fedsmu_ray.files.folders import PART, write
+from fedsmu_ray.files.locks import check_owner
+from fedsmu_ray.files.remote import Place, RemotePath
+
+log = logging.getLogger(__name__)
 
 VERSION = 2
 MANIFEST = "checkpoint.json"
-_ARRAY_FILE = re.compile(r"(server-[0-9]+|states-[0-9]+-[0-9]+)\.safetensors")
+_ARRAY_FILE = re.compile(r"(server-[0-9]+|states-[0-9]+-[0-9]+)(-[0-9a-f]{8})?\.safetensors")
 
 # The name of a file is a name in the checkpoint's folder, never a path.
 _FileName = Annotated[str, Field(strict=True, pattern=rf"^{_ARRAY_FILE.pattern}$")]
@@ -88,7 +101,7 @@ class Loaded:
 
     progress: dict[str, Any]  # what `save` was given
     server: dict[str, NDArray[Any]]
-    server_file: Path
+    server_file: Place
     clients: frozenset[int]  # whose states are in the shards
     shards: Callable[[], Iterator[SavedShard]]  # reads one at a time: all may exceed memory
 
@@ -97,8 +110,13 @@ class Loaded:
 class Checkpoint:
     """The checkpoint of one run, in `folder`."""
 
-    folder: Path
+    folder: Place
     _files: dict[Handle, ArrayFile] = field(default_factory=dict, init=False)  # of the manifest
+    _own: set[str] = field(default_factory=set, init=False)  # behind a URI: files written here
+
+    def __post_init__(self) -> None:
+        self._is_remote = isinstance(self.folder, RemotePath)
+        self._tag = _new_tag()
 
     def save(
         self,
@@ -112,25 +130,35 @@ class Checkpoint:
 
         states: where each client's state is. get_shard: arrays of a shard, called only for shards
         that are not in the previous checkpoint. Raises OSError, and keeps the previous checkpoint,
-        if that fails.
+        if that fails, and LockedError if another process has taken over the run.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         new: list[str] = []  # files written for this checkpoint
         try:
             shards = self._write_shards(round, states, get_shard, new)
-            server_file = self._write_arrays(f"server-{round}.safetensors", server, new)
+            server_file = self._write_arrays(f"server-{round}", server, new)
+            check_owner(self.folder)
+            if self._is_remote:  # the manifest may be there although its response is lost
+                self._own.update(new)
+                new.clear()
             self._write_manifest(progress, server_file, shards, states)
         except BaseException:
             for name in new:
                 (self.folder / name).unlink(missing_ok=True)
             raise
         self._files = shards
-        keep = {server_file.file, *(shard.file for shard in shards.values())}
-        for path in self.array_files():
-            if path.name not in keep:
-                path.unlink()
+        self._remove_all_but({server_file.file, *(shard.file for shard in shards.values())})
 
-    def array_files(self) -> list[Path]:
+    def _remove_all_but(self, keep: set[str]) -> None:
+        names = self._own if self._is_remote else {path.name for path in self.array_files()}
+        for name in names - keep:
+            try:
+                (self.folder / name).unlink(missing_ok=True)
+                self._own.discard(name)
+            except OSError as error:
+                log.warning("a file of an earlier checkpoint cannot be removed (%s)", error)
+
+    def array_files(self) -> list[Place]:
         """The array files in the folder, of any checkpoint, and those of an interrupted write."""
         names = ((path, path.name.removesuffix(PART)) for path in self.folder.iterdir())
         return [path for path, name in names if _ARRAY_FILE.fullmatch(name)]
@@ -155,7 +183,8 @@ class Checkpoint:
 
     def adopt(self, handle: Handle, file: ArrayFile) -> None:
         """Note that the shard with this handle is in `file`, so that `save` does not write it."""
-        self._files[handle] = file
+        if not self._is_remote:  # there the process that wrote the file may remove it
+            self._files[handle] = file
 
     def _write_shards(
         self,
@@ -173,15 +202,20 @@ class Checkpoint:
             if shard in self._files:
                 files[shard] = self._files[shard]
             else:
-                name = f"states-{round}-{len(new)}.safetensors"
+                name = f"states-{round}-{len(new)}"
                 files[shard] = self._write_arrays(name, get_shard(shard), new)
         return files
 
     def _write_arrays(self, name: str, arrays: Arrays, new: list[str]) -> ArrayFile:
         raw = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
-        new.append(name)
-        write(self.folder / name, raw)
-        return ArrayFile(name, _sha256(raw))
+        file = f"{name}{self._tag}.safetensors"
+        new.append(file)
+        path = self.folder / file
+        if isinstance(path, RemotePath):
+            path.write_bytes(raw)  # nobody reads it before a manifest names it
+        else:
+            write(path, raw)
+        return ArrayFile(file, _sha256(raw))
 
     def _write_manifest(
         self,
@@ -230,7 +264,11 @@ class Checkpoint:
             raise CheckpointError(f"{path}: not an array file ({str(error)[:200]})") from None
 
 
-def _read_manifest(path: Path) -> _Manifest:
+def _new_tag() -> str:
+    return f"-{uuid.uuid4().hex[:8]}"
+
+
+def _read_manifest(path: Place) -> _Manifest:
     """The manifest in a file; raises CheckpointError for anything else in it."""
     try:
         signed = json.loads(_read_bytes(path))
@@ -258,7 +296,7 @@ def describe_problem(error: ValidationError, prefix: str = "") -> str:
     return f"not a checkpoint manifest ({field}{value}: {first['msg'][:200]})"
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Place) -> bytes:
     """The contents of a regular file; reading anything else might never end."""
     try:
         if path.exists() and not path.is_file():

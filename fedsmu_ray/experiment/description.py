@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
@@ -21,6 +20,7 @@ from fedsmu_ray.executors.versions import differences, versions
 from fedsmu_ray.federation.cohort import drop_out, sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
+from fedsmu_ray.files.remote import Place
 from fedsmu_ray.files.run_folders import RUN, Kind
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class Origin:
 class Resumption:
     """A checkpoint of the run in `folder`, and the experiment that is to be resumed from it."""
 
-    folder: Path
+    folder: Place
     saved: Description
     problem: Problem
 
@@ -307,7 +307,7 @@ class Resumption:
 
 
 def data_changed(
-    kind: Kind, folder: Path, config: Config, since: str, now: str, before: str
+    kind: Kind, folder: Place, config: Config, since: str, now: str, before: str
 ) -> ConfigError:
     """The refusal to resume what is in `folder` with other data; now, before: its digests."""
     return ConfigError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.rounds import rounds
 from fedsmu_ray.federation.tasks import Arrays, Executor, StateRef
 from fedsmu_ray.files.locks import folder_lock
+from fedsmu_ray.files.remote import Place
 from fedsmu_ray.files.run_folders import RUN, find_folder, make_folder
 from fedsmu_ray.tracking.base import RoundCursor
 
@@ -30,7 +30,7 @@ MAX_RESTARTS = 3  # in a row, without a new round between them
 
 
 @contextmanager
-def new_folder(config: Config) -> Iterator[Path | None]:
+def new_folder(config: Config) -> Iterator[Place | None]:
     """A new, private folder for a run, locked until the run has ended; None without checkpoints.
 
     It is removed again if the run does not `begin`.
@@ -44,7 +44,7 @@ def new_folder(config: Config) -> Iterator[Path | None]:
 
 
 @contextmanager
-def old_folder(config: Config, resume: str | Path) -> Iterator[Path]:
+def old_folder(config: Config, resume: str | Place) -> Iterator[Place]:
     """The folder of an interrupted run, locked until the run has ended.
 
     resume: the folder, or "" for the latest one of this name in checkpoint.folder. Raises
@@ -57,7 +57,7 @@ def old_folder(config: Config, resume: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def trial_folder(folder: Path | None) -> Iterator[None]:
+def trial_folder(folder: Place | None) -> Iterator[None]:
     """Make or find the folder of a trial's checkpoints, and lock it until the trial has ended.
 
     Waits for the process of a trial that Tune has started again: it may still be ending. folder:
@@ -72,7 +72,7 @@ def trial_folder(folder: Path | None) -> Iterator[None]:
 
 
 def resumable(
-    problem: Problem, executor: Executor, progress: Progress, folder: Path | None
+    problem: Problem, executor: Executor, progress: Progress, folder: Place | None
 ) -> Iterator[Record]:
     """The rounds of an experiment, from the checkpoint in `folder` if there is one.
 
@@ -112,7 +112,7 @@ def resumable(
             )
 
 
-def check_resume(problem: Problem, folder: Path) -> None:
+def check_resume(problem: Problem, folder: Place) -> None:
     """Check that an experiment can continue from the checkpoint in `folder`, if there is one.
 
     Raises ConfigError for a checkpoint of another experiment or other data, and CheckpointError for
@@ -135,7 +135,7 @@ def _from_checkpoint(
     problem: Problem,
     executor: Executor,
     progress: Progress,
-    folder: Path | None,
+    folder: Place | None,
     origin: Origin | None,
 ) -> Iterator[Record]:
     """`resumable` up to the first LostError."""
@@ -206,7 +206,7 @@ def _checked(problem: Problem, checkpoint: Checkpoint, loaded: Loaded) -> Resump
 
 
 def _check_state(
-    path: Path, whose: str, arrays: Arrays, state: Mapping[str, Tensor], axes: int = 0
+    path: Place, whose: str, arrays: Arrays, state: Mapping[str, Tensor], axes: int = 0
 ) -> None:
     """Raise CheckpointError for arrays that are not this method's state of this model.
 

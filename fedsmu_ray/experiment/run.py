@@ -32,6 +32,7 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.files.folders import write
+from fedsmu_ray.files.remote import Place, local_place
 from fedsmu_ray.files.run_folders import RUN, begin, new_name
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import isolated
@@ -65,7 +66,7 @@ class Result:
 def run(
     config: Config,
     address: str | None = None,
-    resume: str | Path | None = None,
+    resume: str | Place | None = None,
     display: bool = False,
     profile: str | Path | None = None,
 ) -> Result:
@@ -103,7 +104,7 @@ def run(
 def _run(
     config: Config,
     opened: AbstractContextManager[tuple[Executor, str]],
-    folder: Path | None,
+    folder: Place | None,
     display: bool,
     began: float,
     trace: Path | None,
@@ -118,7 +119,7 @@ def _run(
             open_tracker,
             config.tracking.uri,
             config.tracking.experiment,
-            folder or config.checkpoint.folder,
+            local_place(folder or config.checkpoint.folder),
         )
         with (
             opened as (executor, where),
@@ -155,7 +156,7 @@ def _trace_file(given: str | Path, name: str) -> Path:
     return file
 
 
-def _start(tracker: Tracker, problem: Problem, folder: Path | None) -> str:
+def _start(tracker: Tracker, problem: Problem, folder: Place | None) -> str:
     """Start the tracked run, or resume the one that the folder names; returns its id.
 
     "" without tracking; the folder then keeps the id of a run that was tracked before.
@@ -176,7 +177,7 @@ def _start(tracker: Tracker, problem: Problem, folder: Path | None) -> str:
     return tracker.resume(before, run) if before else tracker.start(run)
 
 
-def _note(folder: Path, tracker: Tracker, run_id: str) -> None:
+def _note(folder: Place, tracker: Tracker, run_id: str) -> None:
     """Write into its folder which run has begun; nothing can refuse it any more."""
     try:
         if run_id not in ("", _tracked_run(folder)):
@@ -187,7 +188,7 @@ def _note(folder: Path, tracker: Tracker, run_id: str) -> None:
         raise
 
 
-def _tracked_run(folder: Path | None) -> str:
+def _tracked_run(folder: Place | None) -> str:
     """The id of the tracked run that a folder names; "" if it names none."""
     try:
         text = (folder / RUN_ID_FILE).read_text(encoding="utf-8") if folder else ""
@@ -198,7 +199,7 @@ def _tracked_run(folder: Path | None) -> str:
 
 def _train(
     executor: Executor,
-    folder: Path | None,
+    folder: Place | None,
     tracker: Tracker,
     run_id: str,
     shown: RunProgress,

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from fedsmu_ray.environment import expand_path, results_path
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files.folders import private_folder, write
 from fedsmu_ray.files.locks import FOLDER_LOCK, folder_lock
+from fedsmu_ray.files.remote import Place, RemotePath, is_uri, place
 
 _NOT_WRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -35,7 +36,7 @@ class Kind:
     file: str  # that every folder of this kind has, and no other
     key: str  # of the configuration: where such folders are made
 
-    def resume_command(self, folder: str | Path) -> str:
+    def resume_command(self, folder: str | Place) -> str:
         """The command that resumes what is in a folder, for a shell."""
         return f"python -m fedsmu_ray.{self.command} --resume {shlex.quote(str(folder))}"
 
@@ -50,54 +51,74 @@ def new_name(name: str) -> str:
 
 
 @contextmanager
-def make_folder(kind: Kind, parent: str | Path, name: str, content: str) -> Iterator[Path]:
-    """A new, private folder in `parent`, locked until what runs in it has ended.
+def make_folder(kind: Kind, parent: str | Place, name: str, content: str) -> Iterator[Place]:
+    """A new, private folder in `parent`, a path or a URI, locked until what runs in it has ended.
 
     content: of the file of its kind. It is written at once, so that a full disk is noticed before
     anything starts, and gets its name by `begin`. A folder that gets nothing else is removed.
     Raises ConfigError if `parent` is not a folder that can be written, and OSError for a full disk.
     """
-    parent = results_path(parent)
-    try:
-        is_new = not parent.exists()
-        folder = private_folder(parent / new_name(name))
-    except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
-            raise
-        problem = f"{kind.key} = {parent}: no folder can be made there ({error.strerror})"
-        raise ConfigError([f"{problem}; choose another"]) from None
-    with folder_lock(folder, f"the {kind.what} in {folder}"):
-        prepared = folder / _prepared(kind)
+    with ExitStack() as held:
         try:
-            write(prepared, content)
+            parent = place(parent)
+            is_new = isinstance(parent, Path) and not parent.exists()
+            folder = private_folder(parent / new_name(name))
+            held.enter_context(folder_lock(folder, f"the {kind.what} in {folder}"))
+        except OSError as error:
+            raise _not_writable(kind, parent, error) from None
+        try:
+            write(folder / _prepared(kind), content)
             yield folder
         finally:
-            if {entry.name for entry in folder.iterdir()} <= {FOLDER_LOCK, prepared.name}:
-                shutil.rmtree(folder)
-                if is_new:
-                    with suppress(OSError):  # it has other folders by now
-                        parent.rmdir()
+            _remove_unused(kind, folder)
+            if is_new and isinstance(parent, Path):
+                with suppress(OSError):  # it has folders by now
+                    parent.rmdir()
 
 
-def begin(kind: Kind, folder: Path) -> None:
+def _not_writable(kind: Kind, parent: str | Place, error: OSError) -> Exception:
+    """What to raise if no folder can be made in `parent`: the error itself for a full disk."""
+    problem = f"{kind.key} = {parent}: no folder can be made there ({error.strerror})"
+    if is_uri(str(parent)):
+        cure = "correct it, or see to it that this host may write there; a path is possible, too"
+        return ConfigError([f"{problem}; {cure}"])
+    return ConfigError([f"{problem}; choose another"]) if error.errno in _NOT_WRITABLE else error
+
+
+def _remove_unused(kind: Kind, folder: Place) -> None:
+    """Remove a folder in which nothing began."""
+    if {entry.name for entry in folder.iterdir()} <= {FOLDER_LOCK, _prepared(kind)}:
+        if isinstance(folder, RemotePath):
+            folder.remove_tree()
+        else:
+            shutil.rmtree(folder)
+
+
+def begin(kind: Kind, folder: Place) -> None:
     """Note that what runs in a folder can no longer be refused: `find_folder` finds it from now."""
     prepared = folder / _prepared(kind)
     if prepared.exists():  # not if it is resumed
-        prepared.rename(folder / kind.file)
+        write(folder / kind.file, prepared.read_bytes())
+        prepared.unlink()
 
 
 def _prepared(kind: Kind) -> str:
     return f"{kind.file}.new"
 
 
-def find_folder(kind: Kind, resume: str | Path, parent: str | Path = ".", name: str = "") -> Path:
+def find_folder(
+    kind: Kind, resume: str | Place, parent: str | Place = ".", name: str = ""
+) -> Place:
     """The folder that `--resume` means: `resume`, or for "" the latest in `parent` of this name.
 
     Raises ConfigError, which says what is there instead, if it is not of this kind.
     """
     if str(resume):
         return _given(kind, str(resume))
-    folders = _folders(kind, results_path(parent))
+    try:
+        folders = _folders(kind, place(parent))
+    except OSError as error:
+        raise ConfigError([f"--resume: {parent}: cannot be read ({error.strerror})"]) from None
     if name not in folders:
         others = f"; there are {', '.join(sorted(folders)[:10])}" if folders else ""
         raise ConfigError(
@@ -106,30 +127,37 @@ def find_folder(kind: Kind, resume: str | Path, parent: str | Path = ".", name: 
     return folders[name]
 
 
-def _folders(kind: Kind, parent: Path) -> dict[str, Path]:
+def _folders(kind: Kind, parent: Place) -> dict[str, Place]:
     """The latest folder of this kind in `parent` for every name."""
-    paths = parent.iterdir() if parent.is_dir() else []
+    paths: list[Place] = list(parent.iterdir()) if parent.is_dir() else []
     found = [(made, p) for p in paths if (made := _SUFFIX.search(p.name)) and _is(kind, p)]
     found.sort(key=lambda each: (each[0][1], int(each[0][2]), int(each[0][3] or 1)))
     return {path.name[: made.start()]: path for made, path in found}
 
 
-def _is(kind: Kind, folder: Path) -> bool:
+def _is(kind: Kind, folder: Place) -> bool:
     return (folder / kind.file).is_file()
 
 
-def _given(kind: Kind, given: str) -> Path:
+def _given(kind: Kind, given: str) -> Place:
     try:
-        path = Path(expand_path(given))
-        folder = path if path.exists() else results_path(path)
+        folder = place(given) if is_uri(given) else _given_path(given)
+        if _is(kind, folder):
+            return folder
+        problem = _explain(kind, folder)
     except ValueError as error:
-        raise ConfigError([f"--resume {given}: {error}"]) from None
-    if not _is(kind, folder):
-        raise ConfigError([f"--resume {given}: {_explain(kind, folder)}"])
-    return folder
+        problem = str(error)
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    raise ConfigError([f"--resume {given}: {problem}"])
 
 
-def _explain(kind: Kind, folder: Path) -> str:
+def _given_path(given: str) -> Path:
+    path = Path(expand_path(given))
+    return path if path.exists() else results_path(path)
+
+
+def _explain(kind: Kind, folder: Place) -> str:
     """Why a path is not a folder of this kind, and what was probably meant."""
     expected = f"not the folder of a {kind.what} (no {kind.file} in it)"
     if not folder.exists():
@@ -139,10 +167,10 @@ def _explain(kind: Kind, folder: Path) -> str:
     if folder.is_file():
         meant = f", {folder.parent}" if _is(kind, folder.parent) else ""
         return f"a file; give the folder of a {kind.what}{meant}"
-    for place in (folder, folder.parent, folder.parent.parent):  # checkpoints of a trial are inside
+    for near in (folder, folder.parent, folder.parent.parent):  # checkpoints of a trial are inside
         for each in (SWEEP, RUN):
-            if _is(each, place) and (place == folder or _SUFFIX.search(place.name)):
-                return f"{expected}; it belongs to a {each.what}: {each.resume_command(place)}"
+            if _is(each, near) and (near == folder or _SUFFIX.search(near.name)):
+                return f"{expected}; it belongs to a {each.what}: {each.resume_command(near)}"
     if inner := _folders(kind, folder):
         return f"{expected}; give one of those that it holds, such as {list(inner.values())[-1]}"
     return expected

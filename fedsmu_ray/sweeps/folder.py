@@ -5,8 +5,10 @@
     ray/            files of Ray Tune
     profile/        the traces of a profiled sweep, one file per trial
     .lock           held by the process of the sweep
+    checkpoint-003/ the checkpoints of a trial
 
-A sweep is resumed from the first two, however it ended; nothing is unpickled.
+A sweep is resumed from the first two and the checkpoints, however it ended; nothing is unpickled.
+Behind a URI (`tune.storage=s3://...`) it has all of this but `ray/`, which stays on this host.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,7 +28,9 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.experiment.description import data_changed
 from fedsmu_ray.files import secrets
-from fedsmu_ray.files.locks import folder_lock
+from fedsmu_ray.files.folders import write
+from fedsmu_ray.files.locks import check_owner, folder_lock
+from fedsmu_ray.files.remote import Place, RemotePath, local_place
 from fedsmu_ray.files.run_folders import SWEEP, find_folder, make_folder
 from fedsmu_ray.files.valid_json import to_json, without_nan
 from fedsmu_ray.sweeps.space import Params
@@ -36,20 +41,38 @@ FAILED = "failed"
 log = logging.getLogger(__name__)
 
 
-def trace_file(folder: Path, index: int) -> Path:
+def trace_file(folder: Place, index: int) -> Place:
     """The trace of a trial, in the folder of the sweep."""
     return folder / "profile" / f"trial-{index:03d}.json"
 
 
-def traces(folder: Path) -> list[Path]:
+def traces(folder: Place) -> list[Place]:
     """The traces of the trials that have ended, by index."""
-    return sorted(
-        (folder / "profile").glob("trial-*.json"), key=lambda file: (len(file.name), file)
-    )
+    profile = folder / "profile"
+    files: list[Place] = list(profile.iterdir()) if profile.exists() else []
+    named = [file for file in files if re.fullmatch(r"trial-\d+\.json", file.name)]
+    return sorted(named, key=lambda file: (len(file.name), file.name))
+
+
+def tune_folder(folder: Place) -> Path:
+    """An absolute path on this host for the files of Tune: the folder of the sweep, if it can be.
+
+    A sweep behind a URI has another one, of the same name.
+    """
+    if isinstance(folder, Path):
+        return folder.absolute()
+    local = (local_place(folder) / folder.name).absolute()
+    local.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return local
+
+
+def trial_checkpoints(folder: Place, index: int) -> Place:
+    """The folder of a trial's checkpoints, in the folder of the sweep."""
+    return folder / f"checkpoint-{index:03d}"
 
 
 @contextmanager
-def new_folder(config: Config) -> Iterator[Path]:
+def new_folder(config: Config) -> Iterator[Place]:
     """A new, private folder for a sweep, locked until the sweep has ended.
 
     It is removed again if the sweep does not `begin`.
@@ -60,7 +83,7 @@ def new_folder(config: Config) -> Iterator[Path]:
 
 
 @contextmanager
-def old_folder(config: Config, resume: str) -> Iterator[Path]:
+def old_folder(config: Config, resume: str) -> Iterator[Place]:
     """The folder of an interrupted sweep, locked until the sweep has ended.
 
     resume: a folder, or "" for the latest one of this name. Raises ConfigError if there is none, or
@@ -73,7 +96,7 @@ def old_folder(config: Config, resume: str) -> Iterator[Path]:
         yield folder
 
 
-def _check_same(config: Config, folder: Path) -> None:
+def _check_same(config: Config, folder: Place) -> None:
     """Raise ConfigError if the sweep in the folder has another configuration."""
     old, new = _trials_of(load_config(folder / SWEEP.file)), _trials_of(config)
     if changed := sorted(key for key in old | new if old.get(key) != new.get(key)):
@@ -101,7 +124,7 @@ class SweepFolder:
     Every change of state is appended to trials.jsonl at once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Read what is recorded in an existing folder."""
         self.path = path
         self.data = ""  # digest of the data; "" in a new sweep, or one of an earlier release
@@ -181,11 +204,15 @@ class SweepFolder:
     def append(self, event: Mapping[str, Any]) -> None:
         """Append an event to trials.jsonl. A full disk does not stop the sweep, only its record."""
         file = self.path / "trials.jsonl"
+        line = ("\n" if self.needs_newline else "") + to_json(event) + "\n"
         try:
-            with open(file, "a", encoding="utf-8") as stream:
-                stream.write(("\n" if self.needs_newline else "") + to_json(event) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+            if isinstance(file, RemotePath):
+                self._append_remote(file, line)
+            else:
+                with open(file, "a", encoding="utf-8") as stream:
+                    stream.write(line)
+                    stream.flush()
+                    os.fsync(stream.fileno())
             self.needs_newline = False
         except OSError as error:
             self.needs_newline = True  # a part of the line may have been written
@@ -194,6 +221,12 @@ class SweepFolder:
                 file,
                 error,
             )
+
+    def _append_remote(self, file: RemotePath, line: str) -> None:
+        """Write the file anew: an object store appends nothing."""
+        check_owner(self.path)
+        before = file.read_text() if file.exists() else ""
+        write(file, before + line)
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.files.remote import local_place
 from fedsmu_ray.files.run_folders import SWEEP, begin
 from fedsmu_ray.processes import guard
 from fedsmu_ray.sweeps import space
@@ -54,7 +55,10 @@ def sweep(
         with ThreadPoolExecutor() as background:
             tracking = config.tracking
             opening = background.submit(
-                open_tracker, tracking.uri, tracking.experiment, config.tune.storage
+                open_tracker,
+                tracking.uri,
+                tracking.experiment,
+                local_place(config.tune.storage),
             )
             importing = background.submit(_import_tuner)
             with ray_cluster.cluster(address, config) as where:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,8 +20,9 @@ from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
+from fedsmu_ray.files.remote import Place, place
 from fedsmu_ray.sweeps.failures import RETRIED, TrialFailure
-from fedsmu_ray.sweeps.folder import trace_file
+from fedsmu_ray.sweeps.folder import trace_file, trial_checkpoints
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.tracking.metrics import tracked
 
@@ -70,7 +70,7 @@ class Trial(tune.Trainable):
         in the folder.
         """
         spec = TrialSpec.from_tune(config)
-        self.data, (self.dataset,), self.folder = data, dataset, Path(folder)
+        self.data, (self.dataset,), self.folder = data, dataset, place(folder)
         self.node, self.profiled = node, profiled
         # Tune reuses this process only for trials with the same resources: one executor fits all.
         compute = spec.config.compute
@@ -81,7 +81,7 @@ class Trial(tune.Trainable):
         """Load a trial; what that raises is the trial's failure, not this process's."""
         self.began = time.perf_counter()
         self.failure: TrialFailure | None = None
-        self.trace: Path | None = None
+        self.trace: Place | None = None
         self.rounds = _no_rounds()
         try:
             self._load(spec)
@@ -100,10 +100,10 @@ class Trial(tune.Trainable):
         self.executor.load(replace(problem, profiled=self.profiled), stored)
         self.trace = trace_file(self.folder, spec.index) if self.profiled else None
         self.problem, self.progress = problem, Progress()
-        folder = self.folder / f"checkpoint-{spec.index:03d}" if config.checkpoint.every else None
+        folder = trial_checkpoints(self.folder, spec.index) if config.checkpoint.every else None
         self.rounds = self._rounds(folder)
 
-    def _rounds(self, folder: Path | None) -> Generator[Record, None, None]:
+    def _rounds(self, folder: Place | None) -> Generator[Record, None, None]:
         with trial_folder(folder):
             if folder:
                 check_resume(self.problem, folder)

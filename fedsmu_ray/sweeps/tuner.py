@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -13,6 +14,7 @@ from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.display.progress import SweepProgress
 from fedsmu_ray.executors.ray_data import this_node
 from fedsmu_ray.sweeps.events import TRIAL_RETRIES, TrialEvents
+from fedsmu_ray.sweeps.folder import tune_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.searcher import TrialSearcher, trial_searcher
 from fedsmu_ray.sweeps.space import TrialSpec
@@ -45,12 +47,13 @@ def run_trials(
     with SweepProgress(config.name, total, done, rounds, where, display) as progress:
         if not searcher.remaining:
             return
-        path = str(recorder.folder.path.absolute())
+        folder, path = recorder.folder.path, tune_folder(recorder.folder.path)
+        shared = str(path if isinstance(folder, Path) else folder)  # what the trials write
         trainable = tune.with_parameters(
             Trial,
             data=config.data,
             dataset=dataset,
-            folder=path,
+            folder=shared,
             node=this_node(),
             profiled=profile,
         )
@@ -62,7 +65,7 @@ def run_trials(
             tune_config=_tune_config(config.tune, searcher, _scheduler(config.tune, rounds)),
             run_config=tune.RunConfig(
                 name="ray",
-                storage_path=path,
+                storage_path=str(path),
                 callbacks=[TrialEvents(recorder, progress, config.compute.wait_s)],
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedsmu_ray.environment import results_path
 from fedsmu_ray.tracking.base import NoTracker, Tracker
 
 
@@ -19,4 +18,4 @@ def open_tracker(uri: str | None, experiment: str, folder: str | Path = ".") -> 
         return NoTracker()
     from fedsmu_ray.tracking.mlflow import MLflowTracker
 
-    return MLflowTracker(uri, experiment, results_path(folder))
+    return MLflowTracker(uri, experiment, folder)

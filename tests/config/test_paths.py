@@ -22,6 +22,8 @@ def places(monkeypatch, tmp_path):
         ("checkpoint.folder", "$SCRATCH/runs", "/scratch/me/runs"),
         ("checkpoint.folder", "runs", "runs"),
         ("tune.storage", "~/runs/", "/home/me/runs"),
+        ("tune.storage", "file:///data/my%20runs", "/data/my runs"),
+        ("tune.storage", "s3://bucket/~/$x?region=eu-west-1", "s3://bucket/~/$x?region=eu-west-1"),
         ("data.root", "~/data", "/home/me/data"),
         ("data.root", "/data/x.npz", "/data/x.npz"),
         ("tracking.uri", "sqlite:///~/x/mlflow.db", "sqlite:////home/me/x/mlflow.db"),
@@ -66,7 +68,6 @@ def test_a_file_may_be_given_below_the_home_directory(tmp_path, monkeypatch):
     [
         ("", "must be a folder"),
         ("  ", "must be a folder"),
-        ("s3://bucket/x", "not a URL"),
         ("$NOT_SET_HERE/x", "the environment variable NOT_SET_HERE is not set"),
         ("~nobody-here", "the home directory cannot be determined"),
         ("a" * 5000 + "/$NOT_SET_HERE", "the environment variable NOT_SET_HERE is not set"),
@@ -89,3 +90,16 @@ def test_a_file_is_no_folder(tmp_path, key):
 
 def test_a_name_that_no_file_system_takes_is_refused_where_it_is_used():
     assert load_config(overrides={"tune.storage": "a" * 5000}).tune.storage == "a" * 5000
+
+
+def test_data_are_on_a_mounted_file_system():
+    with pytest.raises(ConfigError, match="data.root = 's3://b/x': must be a folder of a mounted"):
+        load_config(overrides={"data.root": "s3://b/x"})
+
+
+@pytest.mark.parametrize("key", ["checkpoint.folder", "tune.storage"])
+def test_a_password_in_the_uri_of_a_folder_is_refused_and_not_told(key):
+    for uri in ("s3://me:hush@bucket/x", "s3://bucket/x?secret_key=hush", "file://host/x"):
+        with pytest.raises(ConfigError, match=f"{key} = .*(AWS_ACCESS_KEY_ID|file:///)") as caught:
+            load_config(overrides={key: uri})
+        assert "hush" not in str(caught.value)

@@ -98,7 +98,7 @@ def test_where_the_tracker_is_opened(monkeypatch, tmp_path):
     run(config_of(tracking=tracking, checkpoint={"folder": str(tmp_path)}))
     run(config_of(tracking=tracking, checkpoint={"folder": str(tmp_path), "every": 2}))
     (folder,) = tmp_path.iterdir()
-    assert opened == [("sqlite:///x.db", "e", str(tmp_path)), ("sqlite:///x.db", "e", folder)]
+    assert opened == [("sqlite:///x.db", "e", tmp_path), ("sqlite:///x.db", "e", folder)]
 
 
 def test_a_run_that_is_refused_leaves_no_folder(recording, tmp_path, monkeypatch):

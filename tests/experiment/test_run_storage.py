@@ -1,0 +1,77 @@
+"""Runs whose checkpoints are behind a URI."""
+
+import logging
+
+import pytest
+
+from fedsmu_ray import train
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.experiment.run import run
+from fedsmu_ray.files.remote import RemotePath, place
+from fedsmu_ray.files.run_folders import RUN, find_folder
+from tests.helpers.storages import s3, storage
+
+__all__ = ["s3", "storage"]
+
+PLAIN = {
+    "name": "small run",
+    "data": {"clients": 20},
+    "model": {"hidden": [24]},
+    "local": {"epochs": 1, "batch_size": 20},
+    "federation": {"rounds": 6, "cohort": 5, "eval_every": 2},
+    "tracking": {"uri": None},
+    "compute": {"executor": "inline", "clients_per_task": 2},
+}
+
+
+def stored(uri, **federation):
+    sections = {"checkpoint": {"every": 2, "folder": uri}}
+    return parse({**PLAIN, "federation": {**PLAIN["federation"], **federation}, **sections})
+
+
+def test_a_run_is_resumed_from_anywhere(storage, tmp_path, monkeypatch, capsys):
+    first = run(stored(storage, rounds=4)).summary
+    monkeypatch.setenv("FEDSMU_RESULTS", str(tmp_path / "another-host"))
+    folder = find_folder(RUN, "", storage, "small run")
+    whole = run(parse(PLAIN)).summary
+    assert first["model_sha256"] != whole["model_sha256"]
+    assert train.main(["--resume", str(folder), "federation.rounds=6", "--json", "--quiet"]) == 0
+    assert f'"model_sha256": "{whole["model_sha256"]}"' in capsys.readouterr().out
+    assert run(stored(storage), resume="").summary["model_sha256"] == whole["model_sha256"]
+    assert not (tmp_path / "another-host").exists()
+
+
+def test_a_file_uri_is_a_path_with_its_locks(tmp_path):
+    run(stored((tmp_path / "runs").as_uri()))
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / ".lock").read_text() == "" and (folder / "config.yaml").exists()
+
+
+def test_storage_that_cannot_be_written_ends_a_run_before_it_starts(s3):
+    uri = s3.uri("x").replace("bucket", "no-such-bucket")
+    for wrong in (uri, "nosuch://x/y"):
+        told = f"checkpoint.folder = {wrong.partition('?')[0]}.* no folder can be made there .*may"
+        with pytest.raises(ConfigError, match=told):
+            run(stored(wrong))
+        with pytest.raises(ConfigError, match=f"--resume {wrong.partition('?')[0]}"):
+            run(stored(wrong), resume=wrong)
+
+
+def test_storage_that_is_lost_costs_checkpoints_and_not_the_run(storage, caplog, monkeypatch):
+    write_bytes, servers = RemotePath.write_bytes, []
+
+    def lost(self, raw):
+        servers.extend([self.name] * self.name.startswith("server-"))
+        if len(servers) == 2:
+            raise OSError(5, "no connection", str(self))
+        write_bytes(self, raw)
+
+    monkeypatch.setattr(RemotePath, "write_bytes", lost)
+    with caplog.at_level(logging.WARNING):
+        summary = run(stored(storage)).summary
+    assert summary["model_sha256"] == run(parse(PLAIN)).summary["model_sha256"]
+    (record,) = caplog.records
+    assert "cannot be written ([Errno 5] no connection: " in record.getMessage()
+    (folder,) = place(storage).iterdir()
+    assert sum(path.name.startswith("server-") for path in folder.iterdir()) == 1
