@@ -132,7 +132,7 @@ class CheckpointConfig:
     folder: Annotated[
         FolderPath,
         Field(
-            description="folder for the runs of `train`; the trials of a sweep are in tune.storage"
+            description="path or URI for runs of `train`; the trials of a sweep are in tune.storage"
         ),
     ] = "fedsmu_runs"
 
@@ -181,7 +181,7 @@ class TuneConfig:
     ] = None
     storage: Annotated[
         FolderPath,
-        Field(description="folder of sweeps, for --resume; on a cluster shared by all nodes"),
+        Field(description="path or URI for sweeps, for --resume; on a cluster seen by all nodes"),
     ] = "fedsmu_runs"
     space: Annotated[
         Mapping[str, Any],

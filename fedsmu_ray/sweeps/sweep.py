@@ -53,13 +53,8 @@ def sweep(
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are displayed already
         # Opening MLflow, importing Tune and starting Ray take seconds each, so all happen at once.
         with ThreadPoolExecutor() as background:
-            tracking = config.tracking
-            opening = background.submit(
-                open_tracker,
-                tracking.uri,
-                tracking.experiment,
-                local_place(config.tune.storage),
-            )
+            tracking, local = config.tracking, local_place(config.tune.storage)
+            opening = background.submit(open_tracker, tracking.uri, tracking.experiment, local)
             importing = background.submit(_import_tuner)
             with ray_cluster.cluster(address, config) as where:
                 for compute in space.computes(config):
