@@ -38,6 +38,7 @@ class MLflowTracker:
 
     def __init__(self, uri: str, experiment: str, folder: str | Path = ".") -> None:
         self.writer = MLflowWriter(uri, experiment, self._store_id)
+        self.writer.end_stale_runs()
         self.uri, self.folder = self.writer.uri, Path(folder)
         self.missing: str | None = None
         self.next_flush = 0.0  # time.monotonic() seconds

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsmu_ray.files.secrets import cut
+from fedsmu_ray.processes import identity
 from fedsmu_ray.tracking.base import NewRun, RoundCursor
 from fedsmu_ray.tracking.mlflow_names import (
     MAX_NAME,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PROCESS = "fedsmu.process"  # tag: who writes a run
 ROUNDS_PER_BATCH = 100  # MLflow accepts 1000 metrics in one batch
 
 
@@ -49,6 +51,28 @@ class MLflowWriter:
             "metrics": self._write_metrics,
             "end": self._end,
         }
+
+    def end_stale_runs(self) -> None:
+        """Mark the runs of this experiment as KILLED whose process on this host is gone.
+
+        It was killed, or its host was rebooted, before it could end them.
+        """
+        here = identity.this_process()
+        if here is None:
+            return
+        query = f"attributes.status = 'RUNNING' and tags.`{PROCESS}` LIKE '%\"{here.host}\"%'"
+        try:
+            for run in self.client.search_runs([self.experiment_id], query):
+                writer = identity.parse(run.data.tags[PROCESS])
+                if writer and identity.is_gone(writer):
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+                    log.info("run %s: its process %d is gone", run.info.run_id, writer.pid)
+        except Exception as error:  # each kind of store has its own exceptions
+            log.warning(
+                "MLflow at %s: runs of processes that were killed may stay RUNNING (%s)",
+                self.uri,
+                self.describe(error),
+            )
 
     def describe(self, error: Exception) -> str:
         """An error of the client in one line, without secrets."""
@@ -190,6 +214,7 @@ class MLflowWriter:
             run.writes[1:1] = creation(NewRun(**values))
             return
         run.run_id = found.info.run_id
+        self._write_tags(run, _process_tag())  # before it is RUNNING: the old process is gone
         self.client.update_run(run.run_id, status="RUNNING")
         if values["parent"]:  # which may be another one than before
             self._write_tags(run, {"mlflow.parentRunId": values["parent"]})
@@ -235,6 +260,16 @@ class MLflowWriter:
 def creation(run: NewRun) -> list[Write]:
     """The writes that create a run."""
     parent = {"mlflow.parentRunId": run.parent} if run.parent else {}
-    values = {"name": run.name, "start_time": now(), "tags": {**run.tags, **parent}}
+    values = {
+        "name": run.name,
+        "start_time": now(),
+        "tags": {**run.tags, **_process_tag(), **parent},
+    }
     files = [Write(name, text, is_file=True) for name, text in run.files.items()]
     return [Write("create", values), Write("params", dict(run.params)), *files]
+
+
+def _process_tag() -> dict[str, str]:
+    """The tag of a run that this process writes."""
+    here = identity.this_process()
+    return {PROCESS: here.text()} if here else {}
