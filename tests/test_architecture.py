@@ -147,7 +147,7 @@ def test_tests_mirror_the_tree():
     beside it.
     """
     tests = Path(__file__).parent
-    about_the_whole = {"architecture", "benchmarks", "commands", "cluster_yaml", "docs"}
+    about_the_whole = {"architecture", "benchmarks", "commands", "cluster_yaml", "docs", "slurm"}
     for path in tests.rglob("test_*.py"):
         tree = tests if path.parent.name == "helpers" else PACKAGE
         subject, folder = path.stem.removeprefix("test_"), tree / path.parent.relative_to(tests)

@@ -22,6 +22,7 @@ from fedsmu_ray.executors.ray_address import cluster_address, origin
 from fedsmu_ray.executors.ray_nodes import amount, nodes, watched_nodes
 from fedsmu_ray.executors.ray_session import session_folder
 from fedsmu_ray.executors.ray_watch import watched
+from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.processes import guard
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def cluster(address: str | None = None, config: Config | None = None) -> Iterato
 
 def _connect(address: str | None) -> None:
     _silence_process_losses()
+    _cut_secrets_of_the_command()
     found = cluster_address(address)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with _own_signal_handlers():
@@ -111,6 +113,15 @@ def _silence_process_losses() -> None:
             log.debug("ray: %s", " ".join(data["lines"]))
 
         worker.print_to_stdstream = log_lines
+
+
+def _cut_secrets_of_the_command() -> None:
+    """Keep passwords out of the command line that Ray notes for whoever looks at its jobs."""
+    from ray._private import utils
+
+    if hasattr(utils, "get_entrypoint_name"):
+        noted = utils.get_entrypoint_name
+        utils.get_entrypoint_name = lambda: cut_text(noted())
 
 
 def ship_user_modules() -> None:

@@ -32,6 +32,24 @@ def test_a_cluster_that_is_gone_is_not_joined(tmp_path):
         note.write_text(before) if before else note.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
+def test_a_password_on_the_command_line_is_not_in_the_metadata_of_the_job(tmp_path):
+    """Nor in a log of Ray."""
+    code = (
+        "import ray\nfrom fedsmu_ray.executors.ray_cluster import cluster\n"
+        "with cluster():\n"
+        "    print(*(job['Entrypoint'] for job in ray._private.state.jobs()))\n"
+        "    print(ray._private.worker.global_worker.node.get_session_dir_path())"
+    )
+    uri = "tracking.uri=http://me:s3cr3t-Pa55@127.0.0.1"
+    done = subprocess.run(
+        [sys.executable, "-c", code, uri], capture_output=True, text=True, timeout=600, cwd=tmp_path
+    )
+    assert done.stdout.count(uri.replace("s3cr3t-Pa55", "***")) == 1, done
+    files = [path for path in Path(done.stdout.split()[-1]).rglob("*") if path.is_file()]
+    assert len(files) > 5 and not [path for path in files if b"s3cr3t-Pa55" in path.read_bytes()]
+
+
 @pytest.mark.parametrize(
     "section, name", [("model", "import:with_a_lock:Model"), ("algorithm", "import:with_a_lock:M")]
 )
