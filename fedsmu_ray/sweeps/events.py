@@ -79,6 +79,7 @@ class TrialEvents(tune.Callback):
         self.recorder, self.progress = recorder, progress
         self.wait = Wait(wait_s)
         self.running: set[int] = set()  # trials, by index
+        self.has_apart = False  # whether a host that does not see the folder of the sweep trains
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks to restore them, which is not used here
@@ -111,6 +112,15 @@ class TrialEvents(tune.Callback):
         spec, report = TrialSpec.from_tune(trial.config), report_of(result)
         if isinstance(report, TrialFailure):
             return
+        if report.apart and not self.has_apart:
+            self.has_apart = True
+            log.warning(
+                "%s writes its checkpoints on %s, which does not see the folder of the sweep: a "
+                "trial that moves to another node begins again at round 1; set tune.storage to a "
+                "folder that all nodes see (NFS), or a URI such as s3://BUCKET/PREFIX",
+                spec.name,
+                report.apart,
+            )
         self.recorder.log(spec, report.round, report.metrics)
         self.progress.update(spec.name, report.round, report.metrics["test/accuracy"])
 
@@ -137,6 +147,8 @@ class TrialEvents(tune.Callback):
         self.running.discard(spec.index)
         every = spec.config.checkpoint.every
         again = "its last checkpoint" if every else "round 1 (checkpoint.every is not set)"
+        if every and self.has_apart:
+            again += ", or from round 1 on a node that does not see it"
         self.progress.print_line(
             f"{spec.name}: {cut_text(cause(trial))}; starts again from {again}, "
             f"{trial.run_metadata.num_failures} of at most {TRIAL_RETRIES} times"

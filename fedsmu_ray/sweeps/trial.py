@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.files.remote import Place, place
+from fedsmu_ray.files.run_folders import SWEEP
 from fedsmu_ray.sweeps.failures import RETRIED, TrialFailure
 from fedsmu_ray.sweeps.folder import trace_file, trial_checkpoints
 from fedsmu_ray.sweeps.space import TrialSpec
@@ -37,6 +39,7 @@ class TrialReport:
     round: int
     metrics: Mapping[str, float]  # as they are tracked
     summary: Mapping[str, Any]  # of the rounds so far, see `experiment.summary`
+    apart: str = ""  # this host, if its checkpoints are not in the folder that the sweep sees
 
 
 def report_of(result: Mapping[str, Any]) -> TrialReport | TrialFailure:
@@ -101,6 +104,8 @@ class Trial(tune.Trainable):
         self.trace = trace_file(self.folder, spec.index) if self.profiled else None
         self.problem, self.progress = problem, Progress()
         folder = trial_checkpoints(self.folder, spec.index) if config.checkpoint.every else None
+        is_apart = folder and not (self.folder / SWEEP.file).exists()
+        self.apart = socket.gethostname() if is_apart else ""
         self.rounds = self._rounds(folder)
 
     def _rounds(self, folder: Place | None) -> Generator[Record, None, None]:
@@ -129,7 +134,7 @@ class Trial(tune.Trainable):
         seconds = time.perf_counter() - self.began
         trained_on = self.executor.trained_on
         summary = summarize(self.problem, self.progress, sha256, seconds, trained_on)
-        report = TrialReport(record.round, tracked(record), summary)
+        report = TrialReport(record.round, tracked(record), summary, self.apart)
         return {**report.metrics, ROUND: record.round, DONE: record.round == last, REPORT: report}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -156,6 +156,24 @@ def test_a_trial_that_starts_again_is_told_with_the_reason(tmp_path):
     ]
 
 
+def test_checkpoints_that_other_nodes_do_not_see_are_told_once(caplog, tmp_path):
+    handler, _, displayed = events()
+    spec = TrialSpec.of(CONFIG, 4, {"checkpoint.every": 1})
+    (tmp_path / "error.txt").write_text(LOST_NODE)
+    fields = {"error_file": str(tmp_path / "error.txt"), "pickled_error_file": None}
+    counted = SimpleNamespace(num_failures=1)
+    trial = SimpleNamespace(config=spec.to_tune(), **fields, run_metadata=counted)
+    for round in (1, 2):
+        report = TrialReport(round, {"test/accuracy": 0.5}, SUMMARY, apart="gpu-1")
+        handler.on_trial_result(0, [], trial, {REPORT: report})
+    (record,) = caplog.records
+    assert "on gpu-1, which does not see the folder of the sweep: a trial that moves" in (
+        record.getMessage()
+    )
+    handler.on_trial_recover(0, [], trial)
+    assert "its last checkpoint, or from round 1 on a node that does not" in displayed[-1][1]
+
+
 def test_the_traceback_of_an_unforeseen_exception_is_kept(tmp_path):
     try:
         raise ZeroDivisionError("token=s3cr3t of http://me:s3cr3t@h")

@@ -188,12 +188,14 @@ def test_a_process_that_cannot_use_its_gpu_ends(ray_cluster, tmp_path, monkeypat
 def test_a_trial_continues_from_its_checkpoint(ray_cluster, tmp_path):
     spec = TrialSpec.of(CONFIG, 7, {"checkpoint.every": 1})
     trial = make_trial(tmp_path, spec)
-    trial.train()
+    assert report_of(trial.train()).apart == socket.gethostname()  # there is no sweep.yaml
     assert (tmp_path / "checkpoint-007" / "checkpoint.json").exists()
     trial.stop()
+    (tmp_path / "sweep.yaml").touch()
     again = make_trial(tmp_path, spec)  # as after its process was lost
     reports = [report_of(again.train()) for _ in range(2)]
     assert [r.round for r in reports] == [2, 4]  # evaluated rounds are reported once more
+    assert [r.apart for r in reports] == ["", ""]
     assert reports[1].summary["model_sha256"] == undisturbed({})["model_sha256"]
     again.stop()
 
