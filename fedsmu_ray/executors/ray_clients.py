@@ -24,7 +24,7 @@ from fedsmu_ray.executors.ray_errors import (
     first_sentence,
     raised_there,
 )
-from fedsmu_ray.executors.ray_placement import fitting_actors
+from fedsmu_ray.executors.ray_placement import fitting_actors, growth
 from fedsmu_ray.executors.versions import differences, versions
 
 log = logging.getLogger(__name__)
@@ -120,11 +120,12 @@ class ClientPool:
             if loaded:
                 return loaded[0]
             log.warning(
-                "waiting for a client actor since %.0f s: it needs %s, and free are %s; gives up "
+                "waiting for a client actor since %.0f s: it needs %s, and free are %s%s; gives up "
                 "after %g s (compute.wait_s)",
                 time.monotonic() - began,
                 needs,
                 ray_nodes.free(),
+                growth(self.compute).in_words(),
                 limit,
             )
         raise ExecutionError(

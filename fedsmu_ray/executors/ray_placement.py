@@ -46,20 +46,24 @@ class Growth:
     """What the cluster's autoscaler may add to the nodes of now."""
 
     most: float  # client actors on all nodes that there can be; infinite if that is not known
-    what: str = ""  # the nodes it may add, for a message; "" if it adds none
+    what: str = ""  # the nodes it may have, for a message; "" if it adds none
+
+    def in_words(self) -> str:
+        """The end of a sentence about the nodes that are there."""
+        return f"; the autoscaler may have {self.what}" if self.what else ""
 
 
 def growth(compute: ComputeConfig) -> Growth:
     """What the autoscaler may bring for client actors of these resources."""
     now, found = fitting_actors(compute), nodes()
     if environment.is_kuberay():
-        return Growth(math.inf, "what the RayCluster of KubeRay allows")
+        return Growth(math.inf, "what its RayCluster on Kubernetes allows")
     gcs = ray.get_runtime_context().gcs_address
     file = _autoscaler_file(gcs)
     if file is None:
         # The autoscaler is a process of the head, and cannot be seen from another node.
         is_head = _own_node(found).is_head
-        return Growth(now) if is_head else Growth(math.inf, "what the head's autoscaler may add")
+        return Growth(now) if is_head else Growth(math.inf, "what is known on the head only")
     return _promised(yaml.safe_load(file.read_text(encoding="utf-8")), compute, now, len(found))
 
 
@@ -75,15 +79,15 @@ def _promised(config: Mapping[str, Any], compute: ComputeConfig, now: int, alive
     if any("CPU" not in types[name].get("resources", {}) for _, _, name in kinds):
         # Hosts of one's own: what they have is known once they have joined.
         missing = workers + 1 - alive
-        return Growth(math.inf, f"{missing} more of its hosts") if missing > 0 else Growth(now)
+        return Growth(math.inf, f"{missing} more hosts") if missing > 0 else Growth(now)
     most = actors_on(types[head].get("resources", {}), compute) if head in types else 0
     for each, count, _ in sorted(kinds, reverse=True):
         most += each * min(count, left)
         left -= min(count, left)
     what = ", ".join(
-        f"{count} {name} ({amount(types[name]['resources'])})" for _, count, name in kinds
+        f"{count} of type {name} ({amount(types[name]['resources'])})" for _, count, name in kinds
     )
-    return Growth(max(now, most), f"at most {workers} workers, of {what}")
+    return Growth(max(now, most), f"at most {workers} workers: {what}")
 
 
 def _autoscaler_file(gcs_address: str) -> Path | None:
@@ -124,9 +128,7 @@ def check(compute: ComputeConfig, count: int | None = None) -> Growth:
     if may.most >= wanted:
         return may
     needs, found = amount(actor_resources(compute)), nodes()
-    has = listed(found)
-    if may.what:
-        has += f"; its autoscaler may have {may.what}"
+    has = listed(found) + may.in_words()
     lower = "compute.cpus_per_actor" + " or compute.gpus_per_actor" * bool(compute.gpus_per_actor)
     if may.most < 1:
         raise ExecutionError(

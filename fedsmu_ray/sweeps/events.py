@@ -16,7 +16,7 @@ from fedsmu_ray.display.progress import SweepProgress
 from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.executors import ray_nodes
 from fedsmu_ray.executors.base import actor_resources
-from fedsmu_ray.executors.ray_placement import has_placed
+from fedsmu_ray.executors.ray_placement import growth, has_placed
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.failures import TrialFailure, cause, cut_secrets
@@ -57,7 +57,8 @@ class Wait:
         self.next_line_s = min(self.next_line_s + WAIT_LINE_S, self.limit_s)
         one, count = ray_nodes.amount(actor_resources(compute)), compute.actors or 1
         needs = f"{count} times {one}" if count > 1 else one
-        state = f"a trial needs {needs}, and free are {ray_nodes.free()}"
+        more = growth(compute).in_words()
+        state = f"a trial needs {needs}, and free are {ray_nodes.free()}{more}"
         if waited >= self.limit_s:
             raise ExecutionError(
                 f"no trial could start for {self.limit_s:g} s (compute.wait_s): {state}; free "

@@ -9,6 +9,7 @@ import pytest
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import DivergenceError, ExecutionError
 from fedsmu_ray.executors import ray_nodes
+from fedsmu_ray.executors.ray_placement import Growth
 from fedsmu_ray.sweeps import events as handling
 from fedsmu_ray.sweeps.failures import TrialFailure
 from fedsmu_ray.sweeps.space import TrialSpec
@@ -202,14 +203,15 @@ def test_what_no_trial_can_start_for_is_told_and_ends_the_sweep(monkeypatch, cap
     monkeypatch.setattr(handling.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(ray_nodes, "free", lambda: "h1 (0 CPUs)")
     monkeypatch.setattr(handling, "has_placed", lambda: False)
+    monkeypatch.setattr(handling, "growth", lambda compute: Growth(4, "at most 4 workers"))
     progress = Calls()
     handler = handling.TrialEvents(Calls(), progress, wait_s=70.0)
     trial, spec = tune_trial(0, status="PENDING", PENDING="PENDING")
     for now[0] in range(60):
         handler.on_step_begin(0, [trial])
     assert [record.getMessage() for record in caplog.records] == [
-        "no trial runs since 30 s: a trial needs 1 CPU, and free are h1 (0 CPUs); gives up after "
-        "70 s (compute.wait_s)"
+        "no trial runs since 30 s: a trial needs 1 CPU, and free are h1 (0 CPUs); the autoscaler "
+        "may have at most 4 workers; gives up after 70 s (compute.wait_s)"
     ]
     handler.on_trial_start(0, [], trial)
     now[0] = 1000.0
