@@ -124,8 +124,8 @@ class Returned:
     shard_clients: int | None  # states in a shard; None for stateless clients
 
 
-class Place(NamedTuple):
-    """Where an actor is, and its software."""
+class ProcessInfo(NamedTuple):
+    """The process of an actor: where it is, and its software."""
 
     node: str  # id
     host: str
@@ -133,10 +133,10 @@ class Place(NamedTuple):
     versions: dict[str, str]
 
     @staticmethod
-    def here() -> Place:
+    def here() -> ProcessInfo:
         """That of this process."""
         node = ray.get_runtime_context().get_node_id()
-        return Place(node, socket.gethostname(), os.getpid(), versions())
+        return ProcessInfo(node, socket.gethostname(), os.getpid(), versions())
 
     def __str__(self) -> str:
         return f"{self.host}, process {self.pid}"
@@ -146,11 +146,11 @@ class ClientActor:
     """A process that trains client groups."""
 
     @reporting_broken_gpu
-    def load(self, problem: Problem, dataset: Dataset) -> Place:
+    def load(self, problem: Problem, dataset: Dataset) -> ProcessInfo:
         """Replace everything the actor knows by this experiment; returns where it is."""
-        self.place = Place.here()
+        self.process = ProcessInfo.here()
         self.worker = ClientWorker(problem.with_dataset(dataset))
-        return self.place
+        return self.process
 
     def unload(self) -> None:
         """Forget the experiment; `load` must follow."""
@@ -175,7 +175,7 @@ class ClientActor:
             except Exception as error:
                 if gpu.is_broken(error):
                     raise
-                results.append(task_failure(group.task, error, str(self.place)))
+                results.append(task_failure(group.task, error, str(self.process)))
             else:
                 results.append(output.report)
                 states.append(output.states)

@@ -17,7 +17,7 @@ from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.errors import BrokenGPUError, ExecutionError
 from fedsmu_ray.executors import ray_actors, ray_nodes
 from fedsmu_ray.executors.base import actor_resources
-from fedsmu_ray.executors.ray_actors import Place
+from fedsmu_ray.executors.ray_actors import ProcessInfo
 from fedsmu_ray.executors.ray_errors import (
     PROCESS_LOST,
     creation_error,
@@ -25,7 +25,7 @@ from fedsmu_ray.executors.ray_errors import (
     raised_there,
 )
 from fedsmu_ray.executors.ray_placement import fitting_actors, growth
-from fedsmu_ray.executors.versions import differences, versions
+from fedsmu_ray.executors.versions import check_versions, versions
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)  # a cluster that has grown is told
@@ -48,7 +48,7 @@ class ClientPool:
         """
         self.compute, self.placement, self.grown = compute, placement, time.monotonic()
         self.actors = [self._start(i) for i in range(count)]
-        self.places: dict[int, Place] = {}  # of the actors that have loaded the experiment
+        self.processes: dict[int, ProcessInfo] = {}  # of the actors that have loaded the experiment
         self.loading: dict[Any, int] = {}  # reference that is ready when an actor is -> its index
         self.failed_starts: Counter[int] = Counter()
 
@@ -143,7 +143,9 @@ class ClientPool:
         for ref in refs:
             index = self.loading.pop(ref)
             try:
-                self.places[index] = _checked(index, ray.get(ref))
+                process: ProcessInfo = ray.get(ref)
+                check_versions(versions(), process.versions, f"client actor {index} ({process})")
+                self.processes[index] = process
                 self.failed_starts.pop(index, None)
                 joined.append(index)
             except RayTaskError as error:
@@ -158,8 +160,8 @@ class ClientPool:
 
     def describe(self, index: int) -> str:
         """An actor, for a message."""
-        place = self.places.get(index)
-        return f"client actor {index}" + (f" ({place})" if place else "")
+        process = self.processes.get(index)
+        return f"client actor {index}" + (f" ({process})" if process else "")
 
     def replace(self, index: int) -> None:
         """Start a new actor in place of one that is lost or hangs; it joins when it is ready."""
@@ -200,14 +202,3 @@ class ClientPool:
             .options(num_cpus=compute.cpus_per_actor, num_gpus=compute.gpus_per_actor, **options)
             .remote()
         )
-
-
-def _checked(index: int, place: Place) -> Place:
-    """Raise ExecutionError for an actor whose software is not that of this process."""
-    if differing := differences(versions(), place.versions):
-        raise ExecutionError(
-            f"client actor {index} on {place.host} has {', '.join(differing)}: the result would "
-            "depend on who trains which client; install the same versions on all nodes "
-            "(constraints.txt), and start Ray there again"
-        )
-    return place

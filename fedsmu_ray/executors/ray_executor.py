@@ -122,7 +122,7 @@ class RayExecutor:
         alone = moves and self.problem.state_bytes >= OWN_SHARD_BYTES
         self.shard_clients = 1 if alone else self.problem.shard_clients
         here, rows = ray.get_runtime_context().get_node_id(), self.shard_clients or 0
-        self.homes = Homes(here, self.clients.places, rows * self.problem.state_bytes)
+        self.homes = Homes(here, self.clients.processes, rows * self.problem.state_bytes)
         steps = step_counter(self.problem)
         self.queue = TaskQueue(steps, timed, self.adds_up_early, self.homes)
         self.clients.load(self.stored)
@@ -291,7 +291,7 @@ class RayExecutor:
                 results.append(outcome)
                 continue
             self.homes.made(task.clients, call.index)
-            self.trained_on[self.clients.places[call.index].host] += len(task.clients)
+            self.trained_on[self.clients.processes[call.index].host] += len(task.clients)
             states = state_refs(task, call.shards, self.shard_clients, first)
             results.append(TrainResult(outcome, states))
             first += len(task.clients)

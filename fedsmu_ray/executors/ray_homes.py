@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from fedsmu_ray.executors.ray_actors import Place
+from fedsmu_ray.executors.ray_actors import ProcessInfo
 from fedsmu_ray.federation.tasks import Evaluate, Task
 
 ANYWHERE = ""  # the home of a task without states
@@ -15,12 +15,12 @@ NETWORK_BYTES_PER_S = 1.25e8  # between two nodes: 1 Gbit/s
 class Homes:
     """The nodes of client actors, and of the states that they have made."""
 
-    def __init__(self, here: str, places: Mapping[int, Place], shard_bytes: int) -> None:
-        """here: the node of this process, where restored states are. places: of client actors.
+    def __init__(self, here: str, processes: Mapping[int, ProcessInfo], shard_bytes: int) -> None:
+        """here: the node of this process, where restored states are. processes: of client actors.
 
         shard_bytes: size of a shard of states.
         """
-        self.here, self.places, self.shard_bytes = here, places, shard_bytes
+        self.here, self.processes, self.shard_bytes = here, processes, shard_bytes
         self.clients: dict[int, str] = {}  # whose states were made by a task
 
     def made(self, clients: Iterable[int], index: int) -> None:
@@ -29,12 +29,12 @@ class Homes:
 
     def actor(self, index: int) -> str:
         """The node of an actor."""
-        place = self.places.get(index)
-        return place.node if place else ANYWHERE
+        process = self.processes.get(index)
+        return process.node if process else ANYWHERE
 
     def tasks(self, tasks: Iterable[Task]) -> list[str]:
         """For each task, the node that has most of the states it needs."""
-        if len({place.node for place in self.places.values()}) < 2:
+        if len({process.node for process in self.processes.values()}) < 2:
             return [ANYWHERE for _ in tasks]
         return [self._task(task) for task in tasks]
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from fedsmu_ray import plugins
+from fedsmu_ray.errors import ExecutionError
 
+COMPUTING = ("fedsmu_ray", "torch", "numpy")  # what rounds a result
 DIGITS = 12  # of a digest, enough to tell two versions of a file apart
 _PACKAGE = Path(__file__).parent.parent
 
@@ -47,6 +49,20 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name, version in before.items()
         if now.get(name, version) != version
     ]
+
+
+def check_versions(expected: Mapping[str, str], found: Mapping[str, str], who: str) -> None:
+    """Raise ExecutionError if a process has other software than the driver.
+
+    who: names the process and its host. Ray compares its own version and Python's; the user's
+    modules are sent along.
+    """
+    if differing := differences({name: expected[name] for name in COMPUTING}, found):
+        raise ExecutionError(
+            f"{who} has {', '.join(differing)}: the result would depend on who trains which "
+            "client; install the same versions on all nodes (constraints.txt), and start Ray there "
+            "again"
+        )
 
 
 @cache

@@ -17,6 +17,7 @@ from fedsmu_ray.display.profile import write_trace
 from fedsmu_ray.errors import BrokenGPUError
 from fedsmu_ray.executors.ray_data import load_on
 from fedsmu_ray.executors.registry import backend
+from fedsmu_ray.executors.versions import check_versions, versions
 from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
@@ -63,18 +64,19 @@ class Trial(tune.Trainable):
         dataset: list[Any],
         folder: str,
         node: str,
+        software: dict[str, str],
         profiled: bool = False,
     ) -> None:
         """Prepare the first trial of this process.
 
         data, dataset: the sweep's data set, and its reference in the object store (see
         `ray_cluster.store`), which is used if the trial has the same one. folder: of the sweep.
-        node: the id of its node, which loads other data sets. profiled: whether trials leave traces
-        in the folder.
+        node: the id of its node, which loads other data sets. software: its `versions`. profiled:
+        whether trials leave traces in the folder.
         """
         spec = TrialSpec.from_tune(config)
         self.data, (self.dataset,), self.folder = data, dataset, place(folder)
-        self.node, self.profiled = node, profiled
+        self.node, self.software, self.profiled = node, software, profiled
         # Tune reuses this process only for trials with the same resources: one executor fits all.
         compute = spec.config.compute
         self.executor = backend(compute.executor).open_in_trial(compute)
@@ -94,6 +96,7 @@ class Trial(tune.Trainable):
             self.failure = TrialFailure.of(error)
 
     def _load(self, spec: TrialSpec) -> None:
+        check_versions(self.software, versions(), "the trial's process")
         config = spec.config
         if _has_same_data(config.data, self.data):
             dataset, stored = ray.get(self.dataset), self.dataset

@@ -13,6 +13,7 @@ from fedsmu_ray import environment
 from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.display.progress import SweepProgress
 from fedsmu_ray.executors.ray_data import this_node
+from fedsmu_ray.executors.versions import versions
 from fedsmu_ray.sweeps.events import TRIAL_RETRIES, TrialEvents
 from fedsmu_ray.sweeps.folder import tune_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
@@ -55,6 +56,7 @@ def run_trials(
             dataset=dataset,
             folder=shared,
             node=this_node(),
+            software=versions(),
             profiled=profile,
         )
         environment.limit_pending_trials(

@@ -86,7 +86,7 @@ def grown(cluster: Cluster) -> list[int]:
     executor.load(problem)
     counts, added = [], None
     for _ in rounds(problem, executor, Progress()):
-        counts.append(len({place.node for place in executor.clients.places.values()}))
+        counts.append(len({place.node for place in executor.clients.processes.values()}))
         if added is None and counts[-1] > 1:  # the nodes of now
             added = cluster.add_node(num_cpus=2)
         if counts[-1] > 3:

@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from fedsmu_ray.executors import ray_calls
-from fedsmu_ray.executors.ray_actors import Place
+from fedsmu_ray.executors.ray_actors import ProcessInfo
 from fedsmu_ray.executors.ray_calls import (
     CALL_S,
     LEAD_S,
@@ -180,8 +180,8 @@ STATE = int(NETWORK_BYTES_PER_S / 10)  # bytes that take a tenth of a second to 
 
 def at(*nodes):
     """The homes of clients 0, 1, ... on these nodes, with actor 0 on node a and 1 on node b."""
-    places = {i: Place(node, f"host-{node}", i, {}) for i, node in enumerate("ab")}
-    homes = Homes("a", places, STATE)
+    processes = {i: ProcessInfo(node, f"host-{node}", i, {}) for i, node in enumerate("ab")}
+    homes = Homes("a", processes, STATE)
     for client, node in enumerate(nodes):
         homes.made([client], "ab".index(node))
     return homes

@@ -5,9 +5,11 @@ import re
 import sys
 
 import numpy as np
+import pytest
 
 from fedsmu_ray import plugins
-from fedsmu_ray.executors.versions import differences, versions
+from fedsmu_ray.errors import ExecutionError
+from fedsmu_ray.executors.versions import check_versions, differences, versions
 
 
 def test_versions(tmp_path, monkeypatch):
@@ -34,3 +36,10 @@ def test_only_what_both_have_differs():
     assert differences(before, {"torch": "2.12.0", "numpy": "2.0.0", "other": "code 2"}) == [
         "torch 2.12.0 instead of 2.11.0"
     ]
+
+
+def test_other_software_is_refused_and_a_module_that_was_edited_is_not():
+    expected = {**versions(), "mine": "code 1"}
+    check_versions(expected, {**expected, "mine": "code 2", "python": "3.12.99"}, "h2")
+    with pytest.raises(ExecutionError, match="^h2 has numpy 1.0 instead of .*constraints.txt"):
+        check_versions(expected, {**expected, "numpy": "1.0"}, "h2")

@@ -18,6 +18,7 @@ from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import BrokenGPUError
 from fedsmu_ray.executors import ray_cluster, ray_data
 from fedsmu_ray.executors.ray_data import load_on, this_node
+from fedsmu_ray.executors.versions import versions
 from fedsmu_ray.experiment.run import run
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
@@ -44,7 +45,12 @@ def make_trial(folder, spec, **more):
     """A trial in this process, with the parameters that the sweep passes."""
     stored = ray_cluster.store(Problem.of(CONFIG).dataset)
     trainable = tune.with_parameters(
-        Trial, data=CONFIG.data, dataset=stored, folder=str(folder), node=this_node(), **more
+        Trial,
+        data=CONFIG.data,
+        dataset=stored,
+        folder=str(folder),
+        node=this_node(),
+        **{"software": versions(), **more},
     )
     return trainable(config=spec.to_tune())
 
@@ -263,3 +269,11 @@ def test_what_may_not_happen_in_another_process_ends_this_one(ray_cluster, tmp_p
     monkeypatch.setattr("fedsmu_ray.executors.inline.InlineExecutor.load", load)
     with pytest.raises(ray.exceptions.ObjectLostError):
         make_trial(tmp_path, TrialSpec.of(CONFIG, 0, {}))
+
+
+def test_a_trial_on_a_node_with_other_software_fails_by_name(ray_cluster, tmp_path):
+    other = {**versions(), "torch": "2.11.0+other"}
+    trial = make_trial(tmp_path, TrialSpec.of(CONFIG, 0, {}), software=other)
+    error = report_of(trial.train()).error
+    expected = f"torch {torch.__version__} instead of 2.11.0+other: the result would depend"
+    assert expected in error and f"(on {socket.gethostname()}, process " in error
