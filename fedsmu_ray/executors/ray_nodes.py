@@ -96,7 +96,7 @@ def watched_nodes() -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(POLL_S)  # it waits for longer where the GCS server is gone
 
 
 def _tell_changes(known: Mapping[str, Node]) -> dict[str, Node]:
