@@ -77,3 +77,7 @@ class CheckpointError(ExperimentError, RuntimeError):
 
 class LockedError(ExperimentError, RuntimeError):
     """What is to be written is in use by another process; names the process and its host."""
+
+
+class TakenOverError(LockedError):
+    """Another process goes on with the run of this one, which was believed dead."""

@@ -130,7 +130,7 @@ class Checkpoint:
 
         states: where each client's state is. get_shard: arrays of a shard, called only for shards
         that are not in the previous checkpoint. Raises OSError, and keeps the previous checkpoint,
-        if that fails, and LockedError if another process has taken over the run.
+        if that fails, and TakenOverError if another process has the run now.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         new: list[str] = []  # files written for this checkpoint

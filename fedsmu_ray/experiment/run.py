@@ -24,6 +24,7 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.profile import Profile, write_trace
 from fedsmu_ray.display.progress import RunProgress
 from fedsmu_ray.environment import results_path
+from fedsmu_ray.errors import TakenOverError
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
@@ -134,6 +135,8 @@ def _run(
             guard.note_resume_command(resume_command)
             try:
                 history, summary = _train(executor, folder, tracker, run_id, shown, began)
+            except TakenOverError:
+                raise  # the tracked run belongs to the other process, too
             except BaseException as error:
                 is_interrupt = isinstance(error, KeyboardInterrupt)
                 tracker.finish(run_id, "KILLED" if is_interrupt else "FAILED")

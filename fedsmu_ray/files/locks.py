@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from fedsmu_ray.errors import LockedError
+from fedsmu_ray.errors import LockedError, TakenOverError
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.remote import Place, RemotePath
 
@@ -66,14 +66,14 @@ def file_lock(path: Path, what: str, timeout_s: float) -> Iterator[None]:
 
 
 def check_owner(folder: Place) -> None:
-    """Raise LockedError if another process has taken over a folder that this one writes."""
+    """Raise TakenOverError if another process has taken over a folder that this one writes."""
     try:
         text = (folder / FOLDER_LOCK).read_text(encoding="utf-8")
     except FileNotFoundError:
         return
     owner = _parse(text)
     if owner.get("process", _PROCESS) != _PROCESS:
-        raise LockedError(
+        raise TakenOverError(
             f"{folder} was taken over by {_told(owner)}, which goes on with what is there; this "
             "process ends"
         )

@@ -182,10 +182,17 @@ def local_place(given: str | Path | RemotePath, name: str = "fedsmu_runs") -> Pa
 
 def _open(uri: str) -> tuple[Any, str]:
     """The file system of pyarrow that a URI names, and the path in it."""
-    from pyarrow import fs
+    from pyarrow import ArrowInvalid, fs
 
-    if uri.partition("://")[0] in _OF_ARROW:
-        opened: tuple[Any, str] = fs.FileSystem.from_uri(uri)
+    scheme = uri.partition("://")[0]
+    if scheme in _OF_ARROW:
+        # One request for an object of a few megabytes instead of three.
+        option = ("&" if "?" in uri else "?") + "allow_delayed_open=true" if scheme == "s3" else ""
+        opened: tuple[Any, str]
+        try:
+            opened = fs.FileSystem.from_uri(uri + option)
+        except ArrowInvalid:  # an earlier pyarrow does not know the option
+            opened = fs.FileSystem.from_uri(uri)
         return opened
     from fsspec.core import url_to_fs
 

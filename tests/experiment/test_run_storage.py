@@ -1,15 +1,20 @@
 """Runs whose checkpoints are behind a URI."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from fedsmu_ray import train
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.errors import ConfigError, TakenOverError
+from fedsmu_ray.experiment import checkpoint
+from fedsmu_ray.experiment import run as module
 from fedsmu_ray.experiment.run import run
+from fedsmu_ray.files import locks
 from fedsmu_ray.files.remote import RemotePath, place
 from fedsmu_ray.files.run_folders import RUN, find_folder
+from fedsmu_ray.tracking.base import NoTracker
 from tests.helpers.storages import s3, storage
 
 __all__ = ["s3", "storage"]
@@ -75,3 +80,36 @@ def test_storage_that_is_lost_costs_checkpoints_and_not_the_run(storage, caplog,
     assert "cannot be written ([Errno 5] no connection: " in record.getMessage()
     (folder,) = place(storage).iterdir()
     assert sum(path.name.startswith("server-") for path in folder.iterdir()) == 1
+
+
+def test_a_run_that_was_taken_over_does_not_end_the_tracked_run(tmp_path, monkeypatch):
+    """Another process claims the folder, behind a URI or on NFS, before the second checkpoint."""
+    saves, ended = [], []
+    look = locks.check_owner
+
+    def claim(folder):
+        saves.append(folder)
+        if len(saves) == 2:
+            monkeypatch.setattr(locks, "_PROCESS", "another")
+            (folder / ".lock").write_text(locks._record())
+            monkeypatch.setattr(locks, "_PROCESS", "this one")
+        look(folder)
+
+    class Tracker(NoTracker):
+        uri = "recording:"
+
+        def finish(self, run_id, status="FINISHED", metrics=None, tags=None):
+            ended.append(status)
+
+    monkeypatch.setattr(module, "open_tracker", lambda *given: Tracker())
+    monkeypatch.setattr(locks, "_PROCESS", "this one")
+    monkeypatch.setattr(checkpoint, "check_owner", claim)
+    config = stored(str(tmp_path / "runs"))
+    with pytest.raises(TakenOverError, match="was taken over by process .* goes on"):
+        run(replace(config, tracking=replace(config.tracking, uri="recording:")))
+    assert not ended
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert len([*folder.glob("server-*")]) == 1  # of the first checkpoint
+    monkeypatch.setattr(checkpoint, "check_owner", look)
+    resumed = run(stored(str(tmp_path / "runs")), resume=folder).summary
+    assert resumed["model_sha256"] == run(parse(PLAIN)).summary["model_sha256"]
