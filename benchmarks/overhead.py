@@ -69,7 +69,7 @@ class Idle(ray_actors.ClientActor):
 
     def load(self, problem, dataset):
         GroupSolver.sgd = untrained
-        super().load(problem, dataset)
+        return super().load(problem, dataset)
 
 
 def milliseconds(problem: Problem, executor) -> list[float]:
