@@ -63,7 +63,8 @@ def add_resume(made: argparse.ArgumentParser, what: str, key: str) -> None:
         nargs="?",
         const="",
         metavar="DIR",
-        help=f"resume {what}; DIR: its folder (default: the latest of the recipe's name in {key})",
+        help=f"resume {what}; DIR: its folder, or URI of it (default: the latest of the recipe's "
+        f"name in {key})",
     )
 
 

@@ -242,7 +242,7 @@ def test_what_a_user_can_fix_is_one_message_and_exit_code_2(
 def test_actors_that_never_fit_are_refused_at_once(folder):
     overrides = ["compute.actors=500", "compute.cpus_per_actor=1"]
     _, err = command(folder, "train", "small.yaml", *overrides, code=1)
-    assert "compute.actors = 500: this machine has room for" in err and "Traceback" not in err
+    assert "compute.actors = 500: the cluster has room for" in err and "Traceback" not in err
 
 
 def test_a_mistake_ends_the_process_with_code_2(folder):

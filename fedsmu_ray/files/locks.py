@@ -56,7 +56,9 @@ def file_lock(path: Path, what: str, timeout_s: float) -> Iterator[None]:
     Waits up to `timeout_s` seconds for another owner, then raises LockedError, which names the
     owner. On a file system without locks a warning is logged, and the caller goes on.
     """
-    with open(path, "a+", encoding="utf-8") as file:  # does not truncate what the owner wrote
+    with open(
+        path, "a+", encoding="utf-8", errors="replace"
+    ) as file:  # does not truncate what the owner wrote
         _acquire(file, path, what, timeout_s)
         _write(file, _record())
         try:
@@ -68,7 +70,7 @@ def file_lock(path: Path, what: str, timeout_s: float) -> Iterator[None]:
 def check_owner(folder: Place) -> None:
     """Raise TakenOverError if another process has taken over a folder that this one writes."""
     try:
-        text = (folder / FOLDER_LOCK).read_text(encoding="utf-8")
+        text = (folder / FOLDER_LOCK).read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return
     owner = _parse(text)

@@ -1,5 +1,6 @@
 """Locks: exclusive, named in messages, and gone with their process however it ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,8 +8,8 @@ import sys
 
 import pytest
 
-from fedsmu_ray.errors import LockedError
-from fedsmu_ray.files.locks import file_lock, folder_lock
+from fedsmu_ray.errors import LockedError, TakenOverError
+from fedsmu_ray.files.locks import check_owner, file_lock, folder_lock
 
 HOLD = """
 import sys
@@ -70,3 +71,24 @@ def test_a_garbled_lock_file_does_not_matter(tmp_path):
     (tmp_path / ".lock").write_text('{"pid": 1, "since": "x"}')
     with folder_lock(tmp_path, "it"):
         pass
+
+
+def test_a_lock_file_with_anything_in_it_does_not_matter(tmp_path):
+    for raw in (b"\xff\xfe", b"[]", b"{", b'{"process": 3}'):
+        (tmp_path / ".lock").write_bytes(raw)
+        with folder_lock(tmp_path, "it"):
+            check_owner(tmp_path)
+        with folder_lock(tmp_path, "it"):
+            (tmp_path / ".lock").write_bytes(raw)
+            with pytest.raises(LockedError), folder_lock(tmp_path, "it"):
+                pass
+
+
+def test_who_has_lost_a_folder_learns_it_and_to_whom(tmp_path):
+    check_owner(tmp_path)
+    with folder_lock(tmp_path, "it"):
+        check_owner(tmp_path)
+        record = {"pid": 7, "host": "gpu-1", "since": 0, "process": "another"}
+        (tmp_path / ".lock").write_text(json.dumps(record))
+        with pytest.raises(TakenOverError, match="was taken over by process 7 on gpu-1"):
+            check_owner(tmp_path)
