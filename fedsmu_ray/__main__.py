@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def script() -> None:
     """Run the command as all of this process."""
+    sys.path.insert(0, "")  # as `python -m` does: modules of `import:` are in the working directory
     cli.run(main)
 
 

@@ -223,6 +223,11 @@ def results_path(path: str | Path) -> Path:
     return Path(path)
 
 
+def cluster_results() -> Path:
+    """The folder of all results on the head of a cluster: $FEDSMU_RESULTS or ~/fedsmu_results."""
+    return Path(expand_path(os.environ.get("FEDSMU_RESULTS") or "~/fedsmu_results")).absolute()
+
+
 @cache
 def _results_of_job(working_directory: Path) -> Path:
     folder = Path("~/fedsmu_results").expanduser()

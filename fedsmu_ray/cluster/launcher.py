@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from fedsmu_ray import environment
 from fedsmu_ray.errors import ConfigError, ExecutionError
 
@@ -51,7 +53,18 @@ class Cluster:
         return self._ray("exec", self.file, "ray status").returncode == 0
 
     def bring_up(self) -> None:
-        """Start the cluster, or update a running one without restarting Ray on it."""
+        """Start the cluster, or update a running one without restarting Ray on it.
+
+        Raises ConfigError if the file sends this folder along as the package, and it is not there.
+        """
+        mounts = yaml.safe_load(Path(self.file).read_text(encoding="utf-8")).get("file_mounts")
+        if "." in (mounts or {}).values() and not Path("fedsmu_ray/__init__.py").is_file():
+            raise ConfigError(
+                [
+                    f"{self.file}: file_mounts sends the folder you are in to the nodes as the "
+                    "checkout of fedsmu_ray; write the full path of the checkout in place of '.'"
+                ]
+            )
         if self.is_up():
             print(f"joining the cluster of {self.file}; Ray is not restarted", flush=True)
             self._checked("up", "--yes", "--no-restart", self.file)

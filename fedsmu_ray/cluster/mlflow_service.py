@@ -77,7 +77,7 @@ def stop() -> None:
 
 
 def _folder() -> Path:
-    folder = environment.results_path(Path("~/fedsmu_results").expanduser())
+    folder = environment.cluster_results()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

@@ -3,6 +3,8 @@
 import base64
 import socket
 import stat
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -18,6 +20,14 @@ def port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def start(port):
+    """Start it as a command does, which ends and leaves it running."""
+    code = f"from fedsmu_ray.cluster import mlflow_service; print(mlflow_service.start({port}))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    return done.stdout
 
 
 def status(port, password=None):
@@ -36,9 +46,9 @@ def status(port, password=None):
 def test_one_server_lets_in_who_knows_the_password_and_can_be_ended(port, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDSMU_RESULTS", str(tmp_path / "results"))
     try:
-        first = mlflow_service.start(port)
+        first = start(port)
         pid = (tmp_path / "results/mlflow-server.pid").read_text()
-        assert mlflow_service.start(port) == first
+        assert start(port) == first
         assert (tmp_path / "results/mlflow-server.pid").read_text() == pid
         assert f"127.0.0.1:{port}" in first
         file = tmp_path / "results/mlflow-password"
