@@ -84,7 +84,8 @@ class Cluster:
         self._checked("rsync-down", self.file, f"{source}/", f"{target}/")
 
     def take_down(self) -> None:
-        """End Ray on all nodes and, in a cloud, the nodes."""
+        """End MLflow's server, Ray on all nodes and, in a cloud, the nodes."""
+        self._ray("exec", self.file, "python -m fedsmu_ray.cluster mlflow --stop")
         self._checked("down", "--yes", self.file)
 
     @contextlib.contextmanager
