@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedsmu_ray import cli
+from fedsmu_ray import cli, environment
 
 if TYPE_CHECKING:
     from fedsmu_ray.cluster.launcher import Cluster
@@ -27,6 +27,7 @@ Run experiments on the Ray cluster that CLUSTER.yaml, a file of `ray up`, descri
   ui CLUSTER.yaml                           MLflow of the cluster in a browser of this machine
   down CLUSTER.yaml                         end MLflow and Ray on all nodes, and nodes of a cloud
   mlflow                                    on the head: start MLflow's server unless it runs
+  stop-workers                              on the head: end Ray on the others when it ends there
 
 examples:
   fedsmu cluster run clusters/local.yaml tune_configs/quickstart.yaml
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"fedsmu cluster {command}")
+    if command == "stop-workers":
+        return parser
     if command == "mlflow":
         parser.add_argument("--stop", action="store_true", help="end it instead")
         return parser
@@ -113,8 +116,11 @@ def _fetch_results(cluster: Cluster, job: str) -> None:
     from fedsmu_ray.cluster import jobs
 
     owner = jobs.results_owner(cluster, job)
-    target = Path("fedsmu_results") / owner
-    cluster.fetch(jobs.results_of(owner), target)
+    source, target = jobs.results_of(owner), Path("fedsmu_results") / owner
+    if cluster.on_head(f"test -d {source} && echo yes || echo no") == "no":
+        print("no results: the job ended before it had any", flush=True)
+        return
+    cluster.fetch(source, target)
     print(f"results: {target}/", flush=True)
 
 
@@ -162,6 +168,14 @@ def _mlflow(options: argparse.Namespace) -> int:
     return 0
 
 
+def _stop_workers(options: argparse.Namespace) -> int:
+    from fedsmu_ray.cluster import workers
+
+    environment.use_cluster_token("auto")
+    workers.stop_after_head()
+    return 0
+
+
 def _cluster(options: argparse.Namespace) -> Cluster:
     from fedsmu_ray.cluster.launcher import Cluster
 
@@ -183,6 +197,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ui": _ui,
     "down": _down,
     "mlflow": _mlflow,
+    "stop-workers": _stop_workers,
 }
 
 

@@ -198,10 +198,10 @@ def _info(client: Any, job: str) -> Any:
 
 
 def _client(port: int) -> Any:
-    logging.getLogger("ray").setLevel(logging.WARNING)  # what is uploaded and when
     from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
+    logging.disable(logging.INFO)  # what is uploaded, and when: loggers with levels of their own
     try:
         return JobSubmissionClient(f"http://127.0.0.1:{port}")
     except RayError as error:  # its message says what is wrong with the token

@@ -85,7 +85,8 @@ class Cluster:
 
     def take_down(self) -> None:
         """End MLflow's server, Ray on all nodes and, in a cloud, the nodes."""
-        self._ray("exec", self.file, "python -m fedsmu_ray.cluster mlflow --stop")
+        for command in ("mlflow --stop", "stop-workers"):
+            self._ray("exec", self.file, f"python -m fedsmu_ray.cluster {command}")
         self._checked("down", "--yes", self.file)
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import traceback
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from fedsmu_ray.files.secrets import cut_text
 RETRIED = (BrokenGPUError, LostError, RayError)
 _RAISED = re.compile(r"^[\w.]*?(\w+(?:Error|Exception|Interrupt|Exit|Warning)): ", re.MULTILINE)
 _MADE = "raised in its creation task"  # Ray, of an actor whose class or setup has raised
-_DIED = ("ActorDiedError", "ActorUnavailableError", "actor died", "The actor is dead")
+_DIED = ("ActorDiedError", "actor died", "The actor is dead", " is unavailable: ")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def cause(trial: TuneTrial) -> str:
     text = _text(trial).split("Failure # ")[-1]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if _MADE not in text and any(word in text for word in _DIED):
-        return f"the trial's process was lost{_how(lines)}"
+        return f"the trial's process was lost{_how(lines, _host(trial, text))}"
     raised = list(_RAISED.finditer(text))
     if not raised:
         return f"unknown cause; see {trial.error_file}"
@@ -73,13 +73,18 @@ def cause(trial: TuneTrial) -> str:
     return f"its process could not be made{_where(text)}: {said}" if _MADE in text else said
 
 
-def _how(lines: Iterable[str]) -> str:
-    """What Ray says of the end of a process: its node, and the reason."""
-    lines = list(lines)
-    reason = next((line for line in lines if line.startswith("The actor is dead because ")), "")
-    reason = reason.removeprefix("The actor is dead because ").split(". ")[0]
-    node = next((line for line in lines if re.fullmatch(r"ip: [\d.:a-f]+", line)), "")
-    said = [part for part in (node.replace("ip: ", "on "), reason[:200]) if part]
+def _host(trial: TuneTrial, text: str) -> str:
+    """Where the lost process was: by its last result, or by what Ray says; "" if neither tells."""
+    found = re.search(r"^\s*ip: ([\d.:a-f]+)$", text, re.MULTILINE)
+    result = trial.last_result or {}
+    return str(result.get("hostname") or (found[1] if found else ""))
+
+
+def _how(lines: Sequence[str], node: str) -> str:
+    """Where a process was, and what Ray says of its end."""
+    reason = r"The actor is dead because (.*?)(?:\. |\.?$)"
+    found = re.search(reason, "\n".join(lines), re.MULTILINE)
+    said = [f"on {node}"] * bool(node) + ([found[1][:200]] if found else [])
     return f" ({': '.join(said)})" if said else ""
 
 

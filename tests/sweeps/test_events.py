@@ -41,7 +41,8 @@ class Calls:
 
 def tune_trial(index, **fields):
     spec = TrialSpec.of(CONFIG, index, {"local.lr": 0.1})
-    return SimpleNamespace(config=spec.to_tune(), **fields), spec
+    given = {"last_result": {"hostname": "h2"}, **fields}
+    return SimpleNamespace(config=spec.to_tune(), **given), spec
 
 
 def events(status="completed"):
@@ -96,7 +97,8 @@ ray::x() (pid=77, ip=10.77.0.3)
   File "x.py", line 1, in f
 ModuleNotFoundError: No module named 'fedsmu_ray'
 """
-WHY_LOST = "the trial's process was lost (on 10.77.0.2: its node has died)"
+LOST = "the trial's process was lost"
+WHY_LOST = f"{LOST} (on h2: its node has died)"
 WHY_NOT_MADE = (
     "its process could not be made on 10.77.0.3, process 77: ModuleNotFoundError: No module named "
     "'fedsmu_ray'"
@@ -111,7 +113,8 @@ WHY_NOT_MADE = (
             "fedsmu_ray.errors.ConfigError: the configuration\n  has a problem\n",
             "ConfigError: the configuration has a problem",
         ),
-        ("ray.exceptions.ActorDiedError: The actor died.", "the trial's process was lost"),
+        ("ray.exceptions.ActorDiedError: The actor died.", f"{LOST} (on h2)"),
+        ("The actor 6d9c is unavailable: RpcError: Socket closed.", f"{LOST} (on h2)"),
         (LOST_NODE, WHY_LOST),
         (NOT_MADE, WHY_NOT_MADE),
         (f"Failure # 1 (at x)\n{NOT_MADE}Failure # 2 (at y)\n{LOST_NODE}", WHY_LOST),
@@ -151,7 +154,7 @@ def test_a_trial_that_starts_again_is_told_with_the_reason(tmp_path):
     assert recorded == [] and displayed == [
         (
             "print_line",
-            "004 lr=0.1: the trial's process was lost (on 10.77.0.2: its node has died); starts "
+            "004 lr=0.1: the trial's process was lost (on h2: its node has died); starts "
             "again from round 1 (checkpoint.every is not set), 1 of at most 2 times",
         )
     ]
@@ -161,7 +164,11 @@ def test_checkpoints_that_other_nodes_do_not_see_are_told_once(caplog, tmp_path)
     handler, _, displayed = events()
     spec = TrialSpec.of(CONFIG, 4, {"checkpoint.every": 1})
     (tmp_path / "error.txt").write_text(LOST_NODE)
-    fields = {"error_file": str(tmp_path / "error.txt"), "pickled_error_file": None}
+    fields = {
+        "error_file": str(tmp_path / "error.txt"),
+        "pickled_error_file": None,
+        "last_result": {},
+    }
     counted = SimpleNamespace(num_failures=1)
     trial = SimpleNamespace(config=spec.to_tune(), **fields, run_metadata=counted)
     for round in (1, 2):
