@@ -9,6 +9,8 @@ from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import Executor
 
+UNITS = 10_000  # Ray counts resources in these fractions
+
 
 class Backend(Protocol):
     """How an executor is opened: for a run of its own, or inside a trial of a sweep."""
@@ -42,6 +44,18 @@ class Backend(Protocol):
 
 
 def actor_resources(compute: ComputeConfig) -> dict[str, float]:
-    """Resources of one client actor, in Ray's terms."""
-    gpus = {"GPU": compute.gpus_per_actor} if compute.gpus_per_actor else {}
+    """Resources of one client actor, in Ray's terms.
+
+    Of a card, as much is reserved as leaves nothing that no other actor can use: a half for a share
+    of 0.4. Ray chooses a node by the sum over its cards, and an actor that it sends to a node with
+    0.2 free on each of two cards waits there for ever.
+    """
+    gpus = {"GPU": _reserved(compute.gpus_per_actor)} if compute.gpus_per_actor else {}
     return {"CPU": compute.cpus_per_actor, **gpus}
+
+
+def _reserved(share: float) -> float:
+    if share >= 1:
+        return share
+    on_a_card = UNITS // max(1, round(share * UNITS))
+    return (UNITS // on_a_card) / UNITS

@@ -192,13 +192,13 @@ class ClientPool:
         )
 
     def _start(self, index: int) -> Any:
-        compute, options = self.compute, {}
+        needs, options = actor_resources(self.compute), {}
         if self.placement is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                 self.placement, placement_group_bundle_index=index
             )
         return (
             ray.remote(ray_actors.ClientActor)
-            .options(num_cpus=compute.cpus_per_actor, num_gpus=compute.gpus_per_actor, **options)
+            .options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), **options)
             .remote()
         )

@@ -14,16 +14,14 @@ import yaml
 from fedsmu_ray import environment
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.errors import ExecutionError
-from fedsmu_ray.executors.base import actor_resources
+from fedsmu_ray.executors.base import UNITS, actor_resources
 from fedsmu_ray.executors.ray_nodes import Node, amount, listed, nodes
-
-UNITS = 10_000  # Ray counts resources in these fractions
 
 
 def actors_on(resources: Mapping[str, float], compute: ComputeConfig) -> int:
     """How many client actors fit a node that has these resources and is otherwise empty."""
     fitting = _units(resources.get("CPU", 0)) // _units(compute.cpus_per_actor)
-    share = _units(compute.gpus_per_actor)
+    share = max(1, _units(compute.gpus_per_actor)) if compute.gpus_per_actor else 0
     if share:
         cards = int(resources.get("GPU", 0))
         # A fraction is on one card: five of 0.4 do not fit on two.

@@ -278,7 +278,7 @@ def test_a_client_that_raises_does_not_affect_the_others_of_its_call(
     assert results[0] == results[1] and results[0][0][-1][1] == 2
     assert (100.0, 4) in calls and max(n for fill, n in calls if not fill) == 1
     assert re.search(
-        r"round 2, client \d+: OSError: no more data \(.*test_ray_executor.py:\d+\); client \d+ is "
-        r"dropped from round 2",
+        r"round 2, client \d+: OSError: no more data \(.*test_ray_executor.py:\d+ on \S+, "
+        r"process \d+\); client \d+ is dropped from round 2",
         caplog.text,
     )

@@ -38,7 +38,7 @@ def test_what_can_never_fit_is_refused_with_the_numbers(found):
     three, nine, ten, _ = found["refusals"]
     assert three.startswith("one client actor needs 1 CPU, 3 GPUs on one node, and none has that: ")
     assert "(4 CPUs, 2 GPUs)" in three and "(1 CPU)" in three
-    assert nine.startswith("compute.actors = 9: the cluster has room for 8 with 1 CPU, 0.4 GPUs")
+    assert nine.startswith("compute.actors = 9: the cluster has room for 8 with 1 CPU, 0.5 GPUs")
     assert ten.startswith("compute.actors = 10: the cluster has room for 9 with 1 CPU each, on ")
 
 

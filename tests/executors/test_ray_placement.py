@@ -8,6 +8,7 @@ import pytest
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.executors import ray_placement
+from fedsmu_ray.executors.base import actor_resources
 from fedsmu_ray.executors.ray_nodes import HEAD, Node
 from fedsmu_ray.executors.ray_placement import Growth, actors_on, check
 
@@ -117,3 +118,13 @@ def test_nodes_of_one_host_have_names_of_their_own(ray_cluster):
     assert ray_placement.growth(ComputeConfig()) == Growth(
         ray_placement.fitting_actors(ComputeConfig())
     )
+
+
+@pytest.mark.parametrize(
+    "share, reserved", [(0.4, 0.5), (0.25, 0.25), (0.3, 0.3333), (0.34, 0.5), (0.6, 1), (2, 2)]
+)
+def test_a_share_reserves_what_nobody_else_could_use(share, reserved):
+    """Ray would send a third actor of 0.4 to a node that has 0.2 free on each of two cards."""
+    needs = actor_resources(ComputeConfig(gpus_per_actor=share))
+    assert needs == {"CPU": 1.0, "GPU": pytest.approx(reserved, abs=1e-9)}
+    assert actor_resources(ComputeConfig()) == {"CPU": 1.0}
