@@ -116,13 +116,13 @@ def _own_node(found: list[Node]) -> Node:
     return next(node for node in found if node.id == own)
 
 
-def check(compute: ComputeConfig, count: int | None = None) -> Growth:
+def check(compute: ComputeConfig) -> Growth:
     """Raise ExecutionError, with the numbers, for what the cluster can never place.
 
-    count: client actors that have to fit at the same time; default: compute.actors, or one. Returns
-    what the autoscaler may still bring.
+    `compute.actors`, or one, have to fit at the same time. Returns what the autoscaler may still
+    bring.
     """
-    may, wanted = growth(compute), count or compute.actors or 1
+    may, wanted = growth(compute), compute.actors or 1
     if may.most >= wanted:
         return may
     needs, found = amount(actor_resources(compute)), nodes()

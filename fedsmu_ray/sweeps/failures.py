@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +62,8 @@ def cut_secrets(trial: TuneTrial) -> None:
 def cause(trial: TuneTrial) -> str:
     """Why a trial failed, in one line: the last exception that Tune kept."""
     text = _text(trial).split("Failure # ")[-1]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if _MADE not in text and any(word in text for word in _DIED):
-        return f"the trial's process was lost{_how(lines, _host(trial, text))}"
+        return f"the trial's process was lost{_how(text, _host(trial, text))}"
     raised = list(_RAISED.finditer(text))
     if not raised:
         return f"unknown cause; see {trial.error_file}"
@@ -80,10 +78,10 @@ def _host(trial: TuneTrial, text: str) -> str:
     return str(result.get("hostname") or (found[1] if found else ""))
 
 
-def _how(lines: Sequence[str], node: str) -> str:
+def _how(text: str, node: str) -> str:
     """Where a process was, and what Ray says of its end."""
     reason = r"The actor is dead because (.*?)(?:\. |\.?$)"
-    found = re.search(reason, "\n".join(lines), re.MULTILINE)
+    found = re.search(reason, text, re.MULTILINE)
     said = [f"on {node}"] * bool(node) + ([found[1][:200]] if found else [])
     return f" ({': '.join(said)})" if said else ""
 
