@@ -75,6 +75,10 @@ class CheckpointError(ExperimentError, RuntimeError):
     """A checkpoint is damaged or belongs to another experiment; names the file and the problem."""
 
 
+class ModelFileError(ExperimentError, ValueError):
+    """A file that is no model of this package, or is damaged; names the file and the problem."""
+
+
 class LockedError(ExperimentError, RuntimeError):
     """What is to be written is in use by another process; names the process and its host."""
 

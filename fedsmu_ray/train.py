@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python -m fedsmu_ray.train --list-methods                       what algorithm.name can be
   python -m fedsmu_ray.train checkpoint.every=10                  checkpoints; then --resume DIR
   python -m fedsmu_ray.train compute.executor=inline --json       in this process; results as JSON
+  python -m fedsmu_ray.train --save digits.safetensors            the trained model, for load_model
   python -m fedsmu_ray.train --profile                            where a round's time goes
 """
 
@@ -27,6 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser, "a run from its last checkpoint (see checkpoint.every)", "checkpoint.folder"
     )
     cli.add_profile(parser)
+    parser.add_argument(
+        "--save",
+        metavar="FILE",
+        help="write the trained model, with its configuration, to this safetensors file (a path or "
+        "a URI); fedsmu_ray.load_model(FILE) gives the module",
+    )
     parser.add_argument(
         "--list-methods",
         action="store_true",
@@ -50,7 +57,9 @@ def _train(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.loading import load_config
     from fedsmu_ray.display.profile import print_profile
     from fedsmu_ray.display.results import print_run
+    from fedsmu_ray.experiment.model_file import check_writable
     from fedsmu_ray.experiment.run import run
+    from fedsmu_ray.files.remote import place
     from fedsmu_ray.files.run_folders import RUN, find_folder
 
     file, overrides = cli.split(options.arguments)
@@ -58,10 +67,14 @@ def _train(options: argparse.Namespace) -> int:
         config = load_config(find_folder(RUN, options.resume) / RUN.file, overrides)
     else:
         config = load_config(file, overrides)
+    if options.save:
+        check_writable(place(options.save))
     result = run(
         config, options.address, options.resume, not options.quiet, profile=options.profile
     )
     print_run(result.summary)
+    if options.save:
+        result.save(options.save)
     if result.profile and result.trace:
         print_profile(result.profile, result.trace)
     if options.json:

@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
-from fedsmu_ray import load_config, run, train, tune
+from fedsmu_ray import load_config, load_model, run, train, tune
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.numerics import parameters
 from fedsmu_ray.sweeps.space import split_keys
 from fedsmu_ray.wire.message import overhead
 from tests.helpers import brake
@@ -58,6 +59,16 @@ def tracked(folder):
         warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own, of its database layer
         client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
         return client, client.search_runs([client.get_experiment_by_name("fedsmu").experiment_id])
+
+
+def test_a_trained_model_is_saved(folder):
+    off = ("small.yaml", "compute.executor=inline", "tracking.uri=null")
+    out, _ = command(folder, "train", *off, "--save", "models/small.safetensors", "--json")
+    module = load_model(folder / "models" / "small.safetensors")
+    sha256 = parameters.sha256(parameters.flatten(module), parameters.constants(module))
+    assert sha256 == json.loads(out.splitlines()[-1])["model_sha256"]
+    _, err = command(folder, "train", *off, "--save", "models", code=2)
+    assert "--save models: a folder; give a file" in err and "round" not in err
 
 
 def test_sweep_end_to_end(folder):

@@ -44,6 +44,14 @@ def read_yaml(path: str | Place) -> dict[str, Any]:
         raise ConfigError(
             [f"{shown}: a configuration file may have at most {MAX_FILE_BYTES:,} bytes"]
         )
+    return read_yaml_text(text, shown)
+
+
+def read_yaml_text(text: str, shown: str) -> dict[str, Any]:
+    """The nested mapping of a YAML text; shown: where it is from, for messages.
+
+    Raises ConfigError if it holds something else.
+    """
     try:
         plain = _parse_yaml(text)
     except _YAMLError as error:

@@ -27,13 +27,14 @@ from fedsmu_ray.environment import results_path
 from fedsmu_ray.errors import TakenOverError
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
+from fedsmu_ray.experiment.model_file import TrainedModel, save_model
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
 from fedsmu_ray.experiment.summary import DATA_DIGEST, NODES, in_words, new_run, summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.files.folders import write
-from fedsmu_ray.files.remote import Place, local_place
+from fedsmu_ray.files.remote import Place, local_place, place
 from fedsmu_ray.files.run_folders import RUN, begin, new_name
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import isolated
@@ -62,6 +63,13 @@ class Result:
     def model(self) -> nn.Module:
         """The trained model."""
         return parameters.load_into(self.problem.module(), torch.from_numpy(self.params.copy()))
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained model to a file, which `load_model` reads; a path or a URI.
+
+        A relative path is below $FEDSMU_RESULTS, if that is set. Raises OSError.
+        """
+        save_model(place(path), TrainedModel.of(self.problem, self.params))
 
 
 def run(
