@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
-from fedsmu_ray import cli
+from fedsmu_ray import __version__, cli
 
 COMMANDS = {
-    "train": ("fedsmu_ray.train", "one experiment"),
-    "tune": ("fedsmu_ray.tune", "a sweep"),
-    "data": ("fedsmu_ray.data", "the split of the data over the clients"),
+    "train": ("fedsmu_ray.train", "run one experiment"),
+    "tune": ("fedsmu_ray.tune", "run a sweep of experiments"),
+    "recipes": ("fedsmu_ray.commands.recipes", "recipes to start from: ls, show NAME, cp NAME"),
+    "config": ("fedsmu_ray.commands.config", "print the resolved configuration as YAML"),
+    "data": ("fedsmu_ray.data", "show the split of the data over the clients"),
+    "methods": ("fedsmu_ray.commands.methods", "list the federated methods, or describe one"),
     "conformance": ("fedsmu_ray.conformance.__main__", "check a method of your own"),
-    "cluster": ("fedsmu_ray.cluster.__main__", "experiments on a Ray cluster"),
+    "cluster": ("fedsmu_ray.cluster.__main__", "run experiments on a Ray cluster"),
 }
+EXAMPLES = """examples:
+  fedsmu tune quickstart                     FedSMU against FedAvg on digits, half a minute
+  fedsmu train algorithm.name=fedavg local.lr=0.05
+  fedsmu recipes cp mnist && fedsmu tune mnist.yaml federation.rounds=50
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,22 +32,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in COMMANDS:
         code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
         return code
-    lines = [f"  {name:12} {what}" for name, (_, what) in COMMANDS.items()]
-    usage = "\n".join(
-        ["usage: fedsmu COMMAND ...", "", *lines, "", "`fedsmu COMMAND --help` says more."]
-    )
-    if name in ("-h", "--help"):
-        print(usage)
+    if name in ("-h", "--help", "help"):
+        print(_overview(), end="")
         return 0
-    print(f"error: {name} is not a command\n{usage}", file=sys.stderr)
+    if name in ("-V", "--version"):
+        print(f"fedsmu_ray {__version__}")
+        return 0
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    print(f"error: {name} is not a command{meant}\n\n{_overview()}", end="", file=sys.stderr)
     return cli.EXIT_USAGE
 
 
+def _overview() -> str:
+    lines = [f"  {name:12} {what}" for name, (_, what) in COMMANDS.items()]
+    lines += ["", "fedsmu COMMAND --help says more; fedsmu --version", "", EXAMPLES]
+    return "\n".join(["usage: fedsmu COMMAND ...", "", *lines])
+
+
 def script() -> None:
-    """Run the command as all of this process."""
-    sys.path.insert(0, "")  # as `python -m` does: modules of `import:` are in the working directory
-    cli.run(main)
+    """Run the installed script."""
+    cli.script(main)
 
 
 if __name__ == "__main__":
-    script()
+    cli.run(main)

@@ -14,6 +14,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -22,26 +23,53 @@ from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.processes import guard
 
+PACKAGE = Path(__file__).parent
 EXIT_FAILURE = 1
 EXIT_USAGE = 2  # a configuration or argument that cannot be used
 EXIT_INTERRUPTED = 130
 
 
-def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
+def program(command: str) -> str:
+    """How a command was typed, such as `fedsmu train` or `python -m fedsmu_ray.train`."""
+    typed = Path(sys.argv[0])
+    if typed.stem == f"fedsmu-{command}":
+        return typed.stem
+    if typed.stem == "fedsmu":
+        return f"fedsmu {command}"
+    is_package = typed.name == "__main__.py" and typed.parent == PACKAGE
+    return f"python -m fedsmu_ray{' ' if is_package else '.'}{command}"
+
+
+class Parser(argparse.ArgumentParser):
+    """The argument parser of a command, which is called as it was typed.
+
+    examples: as typed with `python -m fedsmu_ray.COMMAND`.
+    """
+
+    def __init__(self, command: str, description: str, examples: str = "") -> None:
+        prog = program(command)
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=examples.replace(f"python -m fedsmu_ray.{command}", prog),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def add_recipe(self) -> None:
+        """Add the recipe and the keys that override it."""
+        self.add_argument(
+            "arguments",
+            nargs="*",
+            metavar="[FILE] key=value",
+            help="a YAML recipe (default: the quickstart), then dotted keys to override, as in "
+            "local.lr=0.05",
+        )
+
+
+def parser(command: str, description: str, examples: str) -> Parser:
     """The argument parser of a command, with the arguments that train and tune share."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m fedsmu_ray.{prog}",
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "arguments",
-        nargs="*",
-        metavar="[FILE] key=value",
-        help="a YAML recipe (default: the quickstart), then dotted keys to override, as in "
-        "local.lr=0.05",
-    )
+    made = Parser(command, description, examples)
+    made.add_recipe()
     made.add_argument(
         "--address",
         help='Ray cluster to join: "auto" on a node of it, or host:port; default: $RAY_ADDRESS, '
@@ -117,6 +145,12 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.stderr.flush()
     guard.stop()
     os._exit(code)
+
+
+def script(main: Callable[[], int]) -> NoReturn:
+    """Run a command as `python -m` does: modules of `import:` are in the working directory."""
+    sys.path.insert(0, "")
+    run(main)
 
 
 def main(command: Callable[[], int]) -> int:

@@ -36,19 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.main(lambda: _show(options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fedsmu_ray.data",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Print the split of an experiment's training data over its clients.",
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        "data", "Print the split of an experiment's training data over its clients.", EXAMPLES
     )
-    parser.add_argument(
-        "arguments",
-        nargs="*",
-        metavar="[FILE] key=value",
-        help="a YAML recipe (default: the quickstart), then overrides",
-    )
+    parser.add_recipe()
     parser.add_argument(
         "--plot", metavar="FILE", help="also draw clients x classes into this .png, .pdf or .svg"
     )

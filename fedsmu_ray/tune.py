@@ -62,9 +62,9 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def script() -> None:
-    """Run the command as all of this process."""
-    cli.run(main)
+    """Run the installed script of this command."""
+    cli.script(main)
 
 
 if __name__ == "__main__":
-    script()
+    cli.run(main)

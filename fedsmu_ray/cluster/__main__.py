@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"fedsmu cluster {command}")
+    parser = argparse.ArgumentParser(prog=f"{cli.program('cluster')} {command}")
     if command == "stop-workers":
         return parser
     if command == "mlflow":

@@ -1,4 +1,4 @@
-"""Tables for the documentation, generated from the classes.
+"""Tables for the documentation and for `fedsmu methods`, generated from the classes.
 
 `python -m fedsmu_ray.train --list-methods` prints `methods_table`, which is docs/methods.md.
 """
@@ -79,7 +79,8 @@ def methods_table() -> str:
     ]
     for name, cls in METHODS.items():
         for options in ({}, *VARIANTS.get(name, ())):
-            lines.append(f"| `{name}` | {_options(options)} | {_row(cls(**options), setting)} |")
+            row = [f"`{name}`", _options(options), *_facts(cls(**options), setting)]
+            lines.append(f"| {' | '.join(row)} |")
     for name, cls in METHODS.items():
         lines += ["", f"## {name}", "", paper(cls), ""]
         lines += ["| option | default | values | meaning |", "|---|---|---|---|"]
@@ -92,6 +93,34 @@ def methods_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def methods_list() -> str:
+    """The methods as text, one line each: name, bits per parameter, one phrase."""
+    setting = lenet_setting()
+    lines = [f"{'method':16} {'upload':>6} {'download':>8}  bits per parameter (LeNet)"]
+    for name, cls in METHODS.items():
+        up, down, *_ = _facts(cls(), setting)
+        lines.append(f"{name:16} {up:>6} {down:>8}  {_phrase(cls)}")
+    return "\n".join(lines) + "\n"
+
+
+def method_text(name: str) -> str:
+    """A method of METHODS as text: paper, bits and states of its variants, options."""
+    cls, setting = METHODS[name], lenet_setting()
+    lines = [f"{name}: {_phrase(cls)}", paper(cls), ""]
+    lines.append(f"{'':32} {'upload':>6} {'download':>8}  client state; server state")
+    for options in ({}, *VARIANTS.get(name, ())):
+        shown = ", ".join(f"{key}: {_plain(value)}" for key, value in options.items())
+        up, down, client, server = _facts(cls(**options), setting)
+        lines.append(f"{shown or 'defaults':32} {up:>6} {down:>8}  {client}; {server}")
+    lines.append("(bits per parameter, for one client and round; states in vectors of their size)")
+    hints = get_type_hints(cls, include_extras=True)
+    for f in fields(cls):
+        values = _values(hints[f.name])
+        lines += ["", f"algorithm.{f.name}={_plain(f.default)}    {values}".rstrip()]
+        lines += [f"    {_meaning(hints[f.name])}"]
+    return "\n".join(lines) + "\n"
+
+
 def keys_table() -> str:
     """The keys of a configuration as Markdown, with their defaults."""
     defaults = flatten_keys(parse({}).to_dict())
@@ -99,6 +128,12 @@ def keys_table() -> str:
     for key, default, values, meaning in [*_named_keys(), *_section_keys(defaults)]:
         lines.append(f"| `{key}` | {default} | {values} | {meaning} |")
     return "\n".join(lines) + "\n"
+
+
+def _phrase(cls: type) -> str:
+    """What a method is: the first paragraph of its docstring, without its name."""
+    first = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    return first.rpartition(": ")[2].rstrip(".")
 
 
 def paper(cls: type) -> str:
@@ -133,7 +168,8 @@ def _section_keys(defaults: Mapping[str, Any]) -> Iterator[tuple[str, str, str, 
         yield key, _plain(defaults.get(key, {})), values, _meaning(hint)
 
 
-def _row(method: Method, setting: Setting) -> str:
+def _facts(method: Method, setting: Setting) -> tuple[str, str, str, str]:
+    """Bits per parameter of upload and download, client state and server state."""
     down = bits_per_parameter(method.downlink(setting), setting)
     down += bits_per_parameter(method.feedback(setting), setting)
     x = torch.zeros(1)
@@ -147,7 +183,7 @@ def _row(method: Method, setting: Setting) -> str:
         for held in (method.client_init(x), method.server_init(x))
     ]
     up = bits_per_parameter(method.uplink(setting), setting)
-    return f"{up:.2f} | {down:.2f} | {state[0]} | {state[1]}"
+    return f"{up:.2f}", f"{down:.2f}", state[0], state[1]
 
 
 def _options(options: Mapping[str, Any]) -> str:

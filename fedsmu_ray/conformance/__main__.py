@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from fedsmu_ray import cli
@@ -16,12 +15,11 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    p = argparse.ArgumentParser(
-        prog="python -m fedsmu_ray.conformance",
-        description="Check a federated method on a small experiment: it trains, repeats bit for "
-        "bit, uploads what its codecs state, and keeps the contract of a method.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = cli.Parser(
+        "conformance",
+        "Check a federated method on a small experiment: it trains, repeats bit for bit, uploads "
+        "what its codecs state, and keeps the contract of a method.",
+        EXAMPLES,
     )
     p.add_argument("method", help="name of a method, or import:<package.module>:<Class>")
     p.add_argument("options", nargs="*", metavar="option=value", help="options of the method")

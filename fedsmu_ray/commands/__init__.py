@@ -1,0 +1,1 @@
+"""Commands that look something up: methods, recipes, the resolved configuration."""
