@@ -12,6 +12,7 @@ from fedsmu_ray import __version__, cli
 COMMANDS = {
     "train": ("fedsmu_ray.train", "run one experiment"),
     "tune": ("fedsmu_ray.tune", "run a sweep of experiments"),
+    "evaluate": ("fedsmu_ray.evaluate", "evaluate a trained model on a test set"),
     "recipes": ("fedsmu_ray.commands.recipes", "recipes to start from: ls, show NAME, cp NAME"),
     "config": ("fedsmu_ray.commands.config", "print the resolved configuration as YAML"),
     "data": ("fedsmu_ray.data", "show the split of the data over the clients"),

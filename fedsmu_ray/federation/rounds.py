@@ -64,7 +64,7 @@ def rounds(
         t = progress.round + 1
         broadcast = executor.open_round(t, False)
         sent = broadcast if "x" in problem.downlink else executor.model_message()
-        yield _complete_record(progress, problem, _evaluate(problem, executor, t, sent))
+        yield _complete_record(progress, problem, evaluate(problem, executor, t, sent))
 
 
 def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int) -> list[Record]:
@@ -82,7 +82,7 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     if progress.waiting and "x" in problem.downlink:
         tasks += _evaluation_tasks(problem, t)
     elif progress.waiting:
-        scores = _evaluate(problem, executor, t, executor.model_message())
+        scores = evaluate(problem, executor, t, executor.model_message())
     trained = _train(problem, executor, broadcast, tasks)
     losses = trained.losses
     participants = [client for client in cohort if client in losses]
@@ -266,7 +266,7 @@ def _split(task: Train) -> list[Train]:
     ]
 
 
-def _evaluate(problem: Problem, executor: Executor, round: int, sent: Handle) -> Scores:
+def evaluate(problem: Problem, executor: Executor, round: int, sent: Handle) -> Scores:
     """Scores of the server's model in `sent`, a message of `round`."""
     with executor.spans.measure("evaluate"):
         results = executor.run(sent, _evaluation_tasks(problem, round))
@@ -281,18 +281,20 @@ def _evaluation_tasks(problem: Problem, round: int) -> list[Task]:
 
 
 def _complete_record(progress: Progress, problem: Problem, scores: Scores) -> Record:
-    """The waiting record with its evaluation.
-
-    Slices are added in order, so that the loss is always rounded alike.
-    """
+    """The waiting record with its evaluation."""
     assert progress.waiting is not None
-    total = len(problem.dataset.test_y)
-    parts = [scores[start] for start in sorted(scores)]
-    record = replace(
-        progress.waiting,
-        test_accuracy=sum(part.correct for part in parts) / total,
-        test_loss=sum(part.loss for part in parts) / total,
-    )
+    accuracy, loss = means(problem, scores)
+    record = replace(progress.waiting, test_accuracy=accuracy, test_loss=loss)
     progress.evaluated.append(record)
     progress.waiting = None
     return record
+
+
+def means(problem: Problem, scores: Scores) -> tuple[float, float]:
+    """Accuracy (0 to 1) and mean cross-entropy of a model on the whole test set.
+
+    Slices are added in order, so that the loss is always rounded alike.
+    """
+    total = len(problem.dataset.test_y)
+    parts = [scores[start] for start in sorted(scores)]
+    return sum(part.correct for part in parts) / total, sum(part.loss for part in parts) / total
