@@ -152,6 +152,8 @@ def kill_ray(pids: Iterable[int]) -> None:
 
 def main() -> None:
     """Watch the process in the first argument, which writes to stdin."""
+    for number in SIGNALS:  # `ray job stop` signals a process and each of its children
+        signal.signal(number, signal.SIG_IGN)
     message = watch(int(sys.argv[1]), sys.stdin.fileno())
     if message:
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # the progress display hides it

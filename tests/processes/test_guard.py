@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -100,6 +101,12 @@ def seconds_of(process):
     return psutil.Process(process.pid).cpu_times().user
 
 
+def ignores(pid, number):
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
+    return int(mask.split()[1], 16) >> (number - 1) & 1
+
+
 @pytest.mark.parametrize(
     "function, number",
     [
@@ -131,6 +138,18 @@ def test_the_third_signal_kills_the_command_and_its_children(start, child_of, fu
     )
     _, alive = psutil.wait_procs([child], timeout=120)
     assert not alive
+
+
+def test_a_signal_to_the_guard_does_not_end_it(start, child_of):
+    """`ray job stop` sends SIGTERM to a process and to each of its children."""
+    process = start("work")
+    child_of(process)
+    (guard,) = [p for p in psutil.Process(process.pid).children() if "guard.py" in str(p.cmdline())]
+    wait_for(lambda: ignores(guard.pid, signal.SIGTERM), "a guard at work")
+    guard.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert (out, err) == ("cleaned up\n", "cleaned up\ninterrupted\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
