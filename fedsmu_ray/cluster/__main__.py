@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ Run experiments on the Ray cluster that CLUSTER.yaml, a file of `ray up`, descri
   ui CLUSTER.yaml                           MLflow of the cluster in a browser of this machine
   down CLUSTER.yaml                         end MLflow and Ray on all nodes, and nodes of a cloud
   mlflow                                    on the head: start MLflow's server unless it runs
+  results JOB                               on the head: print where the results of a job are
   stop-workers                              on the head: end Ray on the others when it ends there
 
 examples:
@@ -55,6 +57,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
         return parser
     if command == "mlflow":
         parser.add_argument("--stop", action="store_true", help="end it instead")
+        parser.add_argument("--password", action="store_true", help="print its password only")
+        return parser
+    if command == "results":
+        parser.add_argument("job", metavar="JOB")
         return parser
     parser.add_argument("cluster", metavar="CLUSTER.yaml", help="a cluster file of `ray up`")
     if command in ("follow", "fetch", "stop"):
@@ -74,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     cluster = _cluster(options)
     jobs.check_recipe(options.recipe)
     cluster.bring_up()
-    print(cluster.on_head(MLFLOW), flush=True)
+    print(cluster.on_head(f"{ON_HEAD} mlflow"), flush=True)
     command = "train" if options.train else "tune"
     arguments = [options.recipe, *options.overrides]
     job = jobs.submit(cluster, command, arguments, options.resume)
@@ -116,10 +122,11 @@ def _fetch_results(cluster: Cluster, job: str) -> None:
     from fedsmu_ray.cluster import jobs
 
     owner = jobs.results_owner(cluster, job)
-    source, target = jobs.results_of(owner), Path("fedsmu_results") / owner
-    if cluster.on_head(f"test -d {source} && echo yes || echo no") == "no":
-        print("no results: the job ended before it had any", flush=True)
+    source = cluster.on_head(f"{ON_HEAD} results {shlex.quote(owner)}")
+    if source == NO_RESULTS:
+        print(source, flush=True)
         return
+    target = Path("fedsmu_results") / owner
     cluster.fetch(source, target)
     print(f"results: {target}/", flush=True)
 
@@ -140,8 +147,7 @@ def _ui(options: argparse.Namespace) -> int:
     from fedsmu_ray.cluster import mlflow_service
 
     cluster = _cluster(options)
-    cluster.on_head(MLFLOW)
-    password = cluster.on_head(f"cat {mlflow_service.PASSWORD}")
+    password = cluster.on_head(f"{ON_HEAD} mlflow --password")
     with cluster.tunnel(mlflow_service.PORT) as port:
         print(
             f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning  "
@@ -164,7 +170,16 @@ def _mlflow(options: argparse.Namespace) -> int:
     if options.stop:
         mlflow_service.stop()
     else:
-        print(mlflow_service.start())
+        where = mlflow_service.start()
+        print(mlflow_service.password() if options.password else where)
+    return 0
+
+
+def _results(options: argparse.Namespace) -> int:
+    from fedsmu_ray.cluster import jobs
+
+    folder = jobs.results_of(options.job)
+    print(folder if folder.is_dir() else NO_RESULTS)
     return 0
 
 
@@ -188,7 +203,8 @@ def _job(cluster: Cluster, options: argparse.Namespace) -> str:
     return options.job or jobs.latest(cluster)
 
 
-MLFLOW = "python -m fedsmu_ray.cluster mlflow"  # typed on the head
+ON_HEAD = "python -m fedsmu_ray.cluster"
+NO_RESULTS = "no results: the job ended before it had any"
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "follow": _follow,
@@ -197,6 +213,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ui": _ui,
     "down": _down,
     "mlflow": _mlflow,
+    "results": _results,
     "stop-workers": _stop_workers,
 }
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsmu_ray import environment
 from fedsmu_ray.cluster.launcher import Cluster
 from fedsmu_ray.errors import ConfigError, ExecutionError
 
-RESULTS = "~/fedsmu_results"  # on the head: outside of what is synced
 # What is not sent along with the working directory, besides what .gitignore names.
 EXCLUDES = [
     "mlflow.db*",
@@ -32,9 +32,13 @@ EXIT_FAILURE, EXIT_STOPPED = 1, 130
 _PACKAGE = Path(__file__).parent.parent
 
 
-def results_of(job: str) -> str:
-    """The folder of a job's results on the head."""
-    return f"{RESULTS}/jobs/{job}"
+def results_of(job: str) -> Path:
+    """The folder of a job's results; on the head only."""
+    return environment.cluster_results() / _relative_results(job)
+
+
+def _relative_results(job: str) -> str:
+    return f"jobs/{job}"
 
 
 def submit(cluster: Cluster, command: str, arguments: Sequence[str], resume: str | None) -> str:
@@ -45,7 +49,13 @@ def submit(cluster: Cluster, command: str, arguments: Sequence[str], resume: str
     job = f"{_name(arguments)}-{time.strftime('%Y%m%d-%H%M%S')}"
     owner = resume or job
     key = "tune.storage" if command == "tune" else "checkpoint.folder"
-    line = ["python", "-m", f"fedsmu_ray.{command}", *arguments, f"{key}=jobs/{owner}"]
+    line = [
+        "python",
+        "-m",
+        f"fedsmu_ray.{command}",
+        *arguments,
+        f"{key}={_relative_results(owner)}",
+    ]
     if resume:
         line.append("--resume")
     with cluster.tunnel() as port:
@@ -82,7 +92,6 @@ def _runtime_env() -> dict[str, Any]:
         "working_dir": ".",
         "excludes": EXCLUDES,
         "env_vars": {
-            "FEDSMU_RESULTS": RESULTS,
             "PYTHONUNBUFFERED": "1",
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
         },

@@ -23,7 +23,6 @@ from fedsmu_ray.tracking.mlflow_store import open_store
 PORT = 5000
 START_WAIT_S = 90.0
 USER = "admin"
-PASSWORD = "~/fedsmu_results/mlflow-password"  # the file of the password
 
 
 def start(port: int = PORT) -> str:
@@ -33,12 +32,12 @@ def start(port: int = PORT) -> str:
     """
     folder = _folder()
     where = f"MLflow: http://127.0.0.1:{port} on this host, user {USER}, password in "
-    where += str(folder / "mlflow-password")
+    where += str(_password_file(folder))
     if _answers(port):
         return where
-    database = f"sqlite:///{folder / 'mlflow.db'}"
+    database = _database(folder)
     open_store(database, "fedsmu")  # before a job and the server could create it at once
-    config = _auth_config(folder, _secret(folder / "mlflow-password"))
+    config = _auth_config(folder, _secret(_password_file(folder)))
     session_key = _secret(folder / "mlflow-session-key")
     with (folder / "mlflow-server.log").open("ab") as log:
         server = subprocess.Popen(
@@ -65,14 +64,22 @@ def start(port: int = PORT) -> str:
     return where
 
 
+def password() -> str:
+    """The password of the server that `start` has started."""
+    return _secret(_password_file(_folder()))
+
+
 def stop() -> None:
     """End the server that `start` has started, if it runs."""
-    file = _folder() / "mlflow-server.pid"
+    folder = _folder()
+    file = folder / "mlflow-server.pid"
     if not file.exists():
         return
-    pid = int(file.read_text(encoding="utf-8"))
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGTERM)
+    pid = file.read_text(encoding="utf-8")
+    with contextlib.suppress(OSError):  # it has ended
+        # After a reboot, the number may be that of another process.
+        if _database(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            os.killpg(int(pid), signal.SIGTERM)
     file.unlink()
 
 
@@ -80,6 +87,14 @@ def _folder() -> Path:
     folder = environment.cluster_results()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def _database(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def _password_file(folder: Path) -> Path:
+    return folder / "mlflow-password"
 
 
 def _answers(port: int) -> bool:

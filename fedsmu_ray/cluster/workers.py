@@ -10,6 +10,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from fedsmu_ray.executors.ray_nodes import nodes, this_node
+
 WAIT_S = 20.0  # for all workers to answer
 # Waits up to two minutes for the head to end: its autoscaler would start Ray on the worker again.
 _STOP = """
@@ -26,10 +28,8 @@ for _ in range(120):
 def stop_after_head() -> None:
     """Have every worker stop Ray once the head has. Runs on the head."""
     ray.init("auto", logging_level=logging.ERROR, log_to_driver=False)
-    context = ray.get_runtime_context()
-    host, port = context.gcs_address.rsplit(":", 1)
-    here = context.get_node_id()
-    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
+    others = [node.id for node in nodes() if node.id != this_node()]
     told = [
         _wait_and_stop.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)

@@ -72,13 +72,15 @@ class _Display:
 class RunProgress(_Display):
     """Progress of one experiment."""
 
-    def __init__(self, config: Config, dim: int, where: str, enabled: bool) -> None:
+    def __init__(self, config: Config, dim: int, where: str, enabled: bool, done: int = 0) -> None:
+        """done: rounds of the checkpoint that the experiment is resumed from."""
         super().__init__(enabled)
         self.rounds, self.note = config.federation.rounds, ""
+        resumed = f", goes on after round {done}" if done else ""
         self.print_line(
             f"{config.name}: {config.method_name} on {config.data.dataset}, {config.model_name} "
             f"with {dim:,} parameters, {config.data.clients} clients, {config.federation.cohort} "
-            f"per round, {self.rounds} rounds; {where}"
+            f"per round, {self.rounds} rounds{resumed}; {where}"
         )
         self.task = self.progress.add_task("round", total=self.rounds, note="")
 

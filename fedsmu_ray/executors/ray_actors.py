@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
 
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.executors.ray_errors import reporting_broken_gpu
+from fedsmu_ray.executors.ray_nodes import this_node
 from fedsmu_ray.executors.versions import versions
 from fedsmu_ray.federation.aggregation import Aggregator, Subtotal
 from fedsmu_ray.federation.client import ClientWorker, GroupOutput
@@ -135,8 +135,7 @@ class ProcessInfo(NamedTuple):
     @staticmethod
     def here() -> ProcessInfo:
         """That of this process."""
-        node = ray.get_runtime_context().get_node_id()
-        return ProcessInfo(node, socket.gethostname(), os.getpid(), versions())
+        return ProcessInfo(this_node(), socket.gethostname(), os.getpid(), versions())
 
     def __str__(self) -> str:
         return f"{self.host}, process {self.pid}"

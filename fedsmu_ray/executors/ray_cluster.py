@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
@@ -40,13 +40,14 @@ def cluster(address: str | None = None, config: Config | None = None) -> Iterato
     """
     if config:
         _check_user_code(config)
-    owned = not ray.is_initialized()
+    owned, joined = not ray.is_initialized(), environment.ray_address(address)
     if owned:
         _connect(address)
     try:
         ship_user_modules()
-        with watched(), watched_nodes():
-            yield _describe(environment.ray_address(address))
+        # No other node can join a Ray that was started here.
+        with watched(), nullcontext() if owned and not joined else watched_nodes():
+            yield _describe(joined)
     finally:
         if owned:
             ray.shutdown()

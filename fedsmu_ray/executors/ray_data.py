@@ -15,11 +15,7 @@ from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.executors.ray_errors import first_sentence
-
-
-def this_node() -> str:
-    """The id of the Ray node that this process is on."""
-    return str(ray.get_runtime_context().get_node_id())
+from fedsmu_ray.executors.ray_nodes import this_node
 
 
 def load_on(node: str, data: DataConfig, folder: Path) -> tuple[Dataset, Any]:

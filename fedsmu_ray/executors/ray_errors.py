@@ -79,9 +79,14 @@ def first_sentence(error: BaseException) -> str:
 
 def place_of(error: RayTaskError) -> str:
     """The node and process in which a call has raised, for a message."""
-    found = re.search(r"pid=(\d+), ip=([\w.:]+)", str(error))
+    return place_in(str(error)) or "another process"
+
+
+def place_in(text: str) -> str:
+    """The node and process that Ray names in a text about an exception; "" if it names none."""
+    found = re.search(r"pid=(\d+), ip=([\w.:]+)", text)
     if not found:
-        return "another process"
+        return ""
     hosts = {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()}
     return f"{hosts.get(found[2], found[2])}, process {found[1]}"
 

@@ -36,7 +36,7 @@ from fedsmu_ray.executors.ray_calls import Call, TaskQueue, step_counter
 from fedsmu_ray.executors.ray_clients import ClientPool
 from fedsmu_ray.executors.ray_errors import PROCESS_LOST, first_sentence, get, raising_line
 from fedsmu_ray.executors.ray_homes import Homes
-from fedsmu_ray.executors.ray_nodes import nodes
+from fedsmu_ray.executors.ray_nodes import nodes, this_node
 from fedsmu_ray.executors.ray_server import ServerHandle, ServerInActor, ServerInProcess
 from fedsmu_ray.federation.aggregation import adds_up_early, subtotal_bytes
 from fedsmu_ray.federation.problem import Problem
@@ -121,8 +121,8 @@ class RayExecutor:
         moves = len(nodes()) > 1
         alone = moves and self.problem.state_bytes >= OWN_SHARD_BYTES
         self.shard_clients = 1 if alone else self.problem.shard_clients
-        here, rows = ray.get_runtime_context().get_node_id(), self.shard_clients or 0
-        self.homes = Homes(here, self.clients.processes, rows * self.problem.state_bytes)
+        rows = self.shard_clients or 0
+        self.homes = Homes(this_node(), self.clients.processes, rows * self.problem.state_bytes)
         steps = step_counter(self.problem)
         self.queue = TaskQueue(steps, timed, self.adds_up_early, self.homes)
         self.clients.load(self.stored)

@@ -39,6 +39,11 @@ class Node:
         return f"{self.name} ({amount(self.resources)})"
 
 
+def this_node() -> str:
+    """The id of the node that this process is on."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def nodes() -> list[Node]:
     """The nodes that are alive, the head first."""
     return _named([node for node in ray.nodes() if node["Alive"]])

@@ -15,7 +15,7 @@ from fedsmu_ray import environment
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.executors.base import UNITS, actor_resources
-from fedsmu_ray.executors.ray_nodes import Node, amount, listed, nodes
+from fedsmu_ray.executors.ray_nodes import amount, listed, nodes, this_node
 
 
 def actors_on(resources: Mapping[str, float], compute: ComputeConfig) -> int:
@@ -60,7 +60,8 @@ def growth(compute: ComputeConfig) -> Growth:
     file = _autoscaler_file(gcs)
     if file is None:
         # The autoscaler is a process of the head, and cannot be seen from another node.
-        is_head = _own_node(found).is_head
+        own = this_node()
+        is_head = next(node for node in found if node.id == own).is_head
         return Growth(now) if is_head else Growth(math.inf, "what is known on the head only")
     return _promised(yaml.safe_load(file.read_text(encoding="utf-8")), compute, now, len(found))
 
@@ -109,11 +110,6 @@ def has_placed() -> bool:
     job = ray.get_runtime_context().get_job_id()  # with which the ids of its groups end
     groups = ray.util.placement_group_table()
     return any(id.endswith(job) and group["state"] == "CREATED" for id, group in groups.items())
-
-
-def _own_node(found: list[Node]) -> Node:
-    own = ray.get_runtime_context().get_node_id()
-    return next(node for node in found if node.id == own)
 
 
 def check(compute: ComputeConfig) -> Growth:

@@ -9,6 +9,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedsmu_ray.executors.ray_actors import Answer, ServerActor, receive
 from fedsmu_ray.executors.ray_errors import get
+from fedsmu_ray.executors.ray_nodes import this_node
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.server import Server
 from fedsmu_ray.federation.spans import Spans
@@ -53,8 +54,7 @@ class ServerInActor:
     """The server as an actor on this process's node, so that other nodes can be lost."""
 
     def __init__(self) -> None:
-        node = ray.get_runtime_context().get_node_id()
-        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        here = NodeAffinitySchedulingStrategy(this_node(), soft=False)
         remote: Any = ray.remote(ServerActor)
         self.actor = remote.options(num_cpus=0, scheduling_strategy=here).remote()
         self.received: list[Any] = []

@@ -112,23 +112,27 @@ def resumable(
             )
 
 
-def check_resume(problem: Problem, folder: Place) -> None:
+def check_resume(problem: Problem, folder: Place) -> int:
     """Check that an experiment can continue from the checkpoint in `folder`, if there is one.
 
-    Raises ConfigError for a checkpoint of another experiment or other data, and CheckpointError for
-    a damaged one; logs a warning for other versions of the software.
+    Returns its round, 0 without one. Raises ConfigError for a checkpoint of another experiment or
+    other data, and CheckpointError for a damaged one; logs a warning for other versions of the
+    software.
     """
     checkpoint = Checkpoint(folder)
     loaded = checkpoint.load()
     if loaded:
-        _checked(problem, checkpoint, loaded).warn()
-    elif leftover := checkpoint.array_files():
+        resumption = _checked(problem, checkpoint, loaded)
+        resumption.warn()
+        return resumption.saved.progress.round
+    if leftover := checkpoint.array_files():
         log.warning(
             "%s: no %s, but %d array files; the experiment begins again at round 1",
             folder,
             MANIFEST,
             len(leftover),
         )
+    return 0
 
 
 def _from_checkpoint(

@@ -101,26 +101,27 @@ def run(
         folder = None if resume is None else held.enter_context(old_folder(config, resume))
         trace = None if profile is None else _trace_file(profile, config.name)
         problem = replace(Problem.of(config), profiled=trace is not None)
-        if folder:
-            check_resume(problem, folder)
-        else:
+        done = check_resume(problem, folder) if folder else 0
+        if not folder:
             folder = held.enter_context(new_folder(config))
         opened = backend(config.compute.executor).open(problem, address)
         del problem  # on Ray its data goes to the store, so ours can be released
-        return _run(config, opened, folder, display, began, trace)
+        return _run(config, opened, folder, done, display, began, trace)
 
 
 def _run(
     config: Config,
     opened: AbstractContextManager[tuple[Executor, str]],
     folder: Place | None,
+    done: int,
     display: bool,
     began: float,
     trace: Path | None,
 ) -> Result:
     """Run an experiment whose data is loaded and whose folder is locked.
 
-    opened: its executor, which starts here. trace: the file for the trace of a profiled run.
+    opened: its executor, which starts here. done: rounds of the checkpoint. trace: the file for the
+    trace of a profiled run.
     """
     # MLflow and Ray take seconds to start, so both start at once.
     with ThreadPoolExecutor() as background:
@@ -132,7 +133,7 @@ def _run(
         )
         with (
             opened as (executor, where),
-            RunProgress(config, executor.problem.dim, where, display) as shown,
+            RunProgress(config, executor.problem.dim, where, display, done) as shown,
         ):
             problem = executor.problem
             tracker = opening.result()

@@ -19,6 +19,7 @@ from fedsmu_ray.errors import (
     LocalDivergenceError,
     LostError,
 )
+from fedsmu_ray.executors.ray_errors import place_in
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.secrets import cut_text
 
@@ -68,7 +69,10 @@ def cause(trial: TuneTrial) -> str:
     if not raised:
         return f"unknown cause; see {trial.error_file}"
     said = " ".join(text[raised[-1].start(1) :].split())
-    return f"its process could not be made{_where(text)}: {said}" if _MADE in text else said
+    if _MADE not in text:
+        return said
+    where = place_in(text)
+    return f"its process could not be made{f' on {where}' * bool(where)}: {said}"
 
 
 def _host(trial: TuneTrial, text: str) -> str:
@@ -84,11 +88,6 @@ def _how(text: str, node: str) -> str:
     found = re.search(reason, text, re.MULTILINE)
     said = [f"on {node}"] * bool(node) + ([found[1][:200]] if found else [])
     return f" ({': '.join(said)})" if said else ""
-
-
-def _where(text: str) -> str:
-    found = re.search(r"pid=(\d+), ip=([\d.:a-f]+)", text)
-    return f" on {found[2]}, process {found[1]}" if found else ""
 
 
 def _text(trial: TuneTrial) -> str:

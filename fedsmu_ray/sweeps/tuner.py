@@ -12,7 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from fedsmu_ray import environment
 from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.display.progress import SweepProgress
-from fedsmu_ray.executors.ray_data import this_node
+from fedsmu_ray.executors.ray_nodes import this_node
 from fedsmu_ray.executors.versions import versions
 from fedsmu_ray.sweeps.events import TRIAL_RETRIES, TrialEvents
 from fedsmu_ray.sweeps.folder import tune_folder

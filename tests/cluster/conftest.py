@@ -33,6 +33,7 @@ def fill_in(hosts):
         "HEAD_ADDRESS": head,
         "\\[WORKER_ADDRESS, WORKER_ADDRESS\\]": f"[{', '.join(workers)}]",
         "USER ": "root ",
+        "fedsmu_results": "volume",  # where a user has put them
     }
     sed = "; ".join(f"s/{old}/{new}/" for old, new in edits.items())
     hosts.on("lap", f"sed -i '{sed}' {YAML}")

@@ -13,8 +13,8 @@ YAML = "~/fedsmu_ray/clusters/local.yaml"
 LONG = "cd fedsmu_ray && python -m fedsmu_ray.tune --address auto federation.rounds=100000"
 SILENT = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 RUNS = """
-import mlflow, pathlib
-client = mlflow.MlflowClient(f"sqlite:///{pathlib.Path.home()}/fedsmu_results/mlflow.db")
+import mlflow, os
+client = mlflow.MlflowClient(f"sqlite:///{os.environ['FEDSMU_RESULTS']}/mlflow.db")
 ids = [e.experiment_id for e in client.search_experiments()]
 print("runs:", *sorted(run.info.status for run in client.search_runs(ids)))
 """

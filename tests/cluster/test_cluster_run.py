@@ -4,6 +4,7 @@ The tests follow each other on one cluster: hosts are lost, come back and are ad
 """
 
 import functools
+import itertools
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from fedsmu_ray.experiment.run import run
 pytestmark = pytest.mark.cluster
 
 YAML = "~/fedsmu_ray/clusters/local.yaml"
+NUMBERS = itertools.count()
 MODULE = """
 from torch import nn
 
@@ -54,7 +56,7 @@ def expected(tmp_path_factory):
     (folder / "story.yaml").write_text(RECIPE)
     (folder / "mine.py").write_text(MODULE)
 
-    def hashes(rounds):
+    def hashes(rounds, betas=(0.5, 0.9, 0.95)):
         with pytest.MonkeyPatch.context() as patched:
             patched.syspath_prepend(str(folder))
             alone = {"compute.executor": "inline", "tracking.uri": None}
@@ -65,7 +67,7 @@ def expected(tmp_path_factory):
                         {**alone, "algorithm.beta1": beta1, "federation.rounds": rounds},
                     )
                 ).summary["model_sha256"]
-                for beta1 in (0.5, 0.9, 0.95)
+                for beta1 in betas
             }
 
     return hashes
@@ -84,6 +86,18 @@ def wait_until(holds, said, timeout=120):
     while not holds():
         assert time.monotonic() < deadline, said()
         time.sleep(1)
+
+
+def start(hosts, command):
+    """Start a command on the laptop; returns its process and a function that reads its output."""
+    file = f"/tmp/output-{next(NUMBERS)}"
+    line = f"cd project && exec {command} > {file} 2>&1"
+    process = hosts.start("lap", line, stdin=subprocess.DEVNULL)
+    return process, lambda: hosts.on("lap", f"cat {file} 2>/dev/null || true")
+
+
+def wait_for(pattern, read):
+    wait_until(lambda: re.search(pattern, read()), read)
 
 
 def job_of(output):
@@ -126,44 +140,64 @@ def add_by_hand(hosts, name):
 
 def test_hosts_are_lost_and_added_while_the_laptop_is_away(project, expected):
     """A host joins, a raylet is killed, another host loses its network: the same models."""
-    long = "federation.rounds=2000 federation.eval_every=50"
-    watched = project.start(
-        "lap",
-        f"cd project && exec fedsmu cluster run {YAML} story.yaml {long}",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    lines = []
-    for line in watched.stdout:
-        lines.append(line)
-        if "trials done; running: " in line and line.count("round") > 2:
-            break
-    job = job_of("".join(lines))
+    betas = [0.5, 0.9, 0.95, 0.99]
+    long = "federation.rounds=1200 federation.eval_every=50"
+    four = f"'tune.space.algorithm.beta1={{grid: {betas}}}'"
+    watched, output = start(project, f"fedsmu cluster run {YAML} story.yaml {long} {four}")
+    wait_for("trials done; running: (.*round){3}", output)
+    job = job_of(output())
     project.on("lap", "pkill -9 -f 'fedsmu cluster run'")  # as when the lid is closed
-    watched.communicate()
+    watched.wait(timeout=60)
     add_by_hand(project, "h4")
-    joined = "INFO node joined: h4 "
-    wait_until(lambda: joined in log_of(project, job), lambda: log_of(project, job))
-    project.link("h3", "down")
+    log = functools.partial(log_of, project, job)
+    wait_for("INFO node joined: h4 ", log)
+    wait_for("trials done; running: (.*round){4}", log)  # what waited for resources runs there
     project.on("h2", "pkill -9 raylet")
-    output = project.on("lap", f"cd project && fedsmu cluster follow {YAML}", timeout=400)
+    project.link("h3", "down")
+    try:
+        output = project.on("lap", f"cd project && fedsmu cluster follow {YAML}", timeout=400)
+    finally:
+        project.link("h3", "up")
     assert "WARNING node lost: h2 " in output and "WARNING node lost: h3 " in output, output
     assert output.count("the trial's process was lost (on ") == 2, output
     ended = trials(project, job)
-    assert {beta1: e["model_sha256"] for beta1, e in ended.items()} == expected(2000), output
+    assert {beta1: e["model_sha256"] for beta1, e in ended.items()} == expected(1200, betas), output
     assert "h4" in {node for e in ended.values() for node in e["nodes"]}, output
-    project.link("h3", "up")
 
 
-def test_a_job_is_stopped_in_order_and_its_results_fetched(project):
-    long = f"{YAML} story.yaml --train federation.rounds=100000 checkpoint.every=10 --detach"
-    job = job_of(project.on("lap", f"cd project && fedsmu cluster run {long}"))
-    wait_until(lambda: "\nround " in log_of(project, job), lambda: log_of(project, job))
+def test_a_job_is_followed_over_a_cut_stopped_fetched_and_resumed(project):
+    """Ctrl-C ends the following only; a stopped job ends in order, and another one continues it."""
+    train = f"fedsmu cluster run {YAML} story.yaml --train checkpoint.every=10"
+    ran, output = start(project, f"{train} federation.rounds=1000000")
+    wait_for("\nround ", output)
+    project.on("lap", "pkill -INT -f 'fedsmu cluster run'")
+    assert ran.wait(timeout=60) == 130, output()
+    job = job_of(output())
+    assert "not following any more; the job goes on" in output(), output()
+    assert "Traceback" not in output(), output()
+
+    followed, output = start(project, f"fedsmu cluster follow {YAML}")
+    wait_for("\nround ", output)
+    project.link("lap", "down")
+    try:
+        wait_for("the connection to the head is lost", output)
+    finally:
+        project.link("lap", "up")
+    wait_for("connected again", output)
     project.on("lap", f"fedsmu cluster stop {YAML}")
-    output = project.on("lap", f"cd project && fedsmu cluster follow {YAML} {job}", fails=True)
-    assert "to resume from the last checkpoint: " in output and "Traceback" not in output, output
+    assert followed.wait(timeout=120) == 130, output()
+    told = ("to resume from the last checkpoint: ", "the job was stopped", "\nresults: ")
+    assert all(line in output() for line in told), output()
+    assert output().count("Running entrypoint") == 1 and "Traceback" not in output(), output()
+
     project.on("lap", f"cd project && rm -r fedsmu_results && fedsmu cluster fetch {YAML} {job}")
-    assert "checkpoint.json" in project.on("lap", f"ls project/fedsmu_results/{job}/story-*")
+    listed = project.on("lap", f"ls project/fedsmu_results/{job}/story-*")
+    done = max(map(int, re.findall(r"server-(\d+)-", listed)))
+    resume = f"{train} federation.rounds={done + 20} --resume {job}"
+    output = project.on("lap", f"cd project && {resume}", timeout=200)
+    assert (
+        f", goes on after round {done}; " in output and f"results: fedsmu_results/{job}/" in output
+    ), output
 
 
 def test_mlflow_is_reached_through_a_tunnel_with_its_password(project):

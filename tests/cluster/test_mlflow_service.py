@@ -55,9 +55,19 @@ def test_one_server_lets_in_who_knows_the_password_and_can_be_ended(port, tmp_pa
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert status(port) == 401
         assert status(port, "guessed") == 401
-        assert status(port, file.read_text().strip()) == 200
+        assert status(port, mlflow_service.password()) == 200
     finally:
         mlflow_service.stop()
     with pytest.raises(OSError):
         while True:
             status(port)
+
+
+def test_a_process_that_has_got_the_number_of_the_server_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDSMU_RESULTS", str(tmp_path))
+    file = tmp_path / "mlflow-server.pid"
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as other:
+        file.write_text(str(other.pid))
+        mlflow_service.stop()
+        assert other.poll() is None and not file.exists()
+        other.kill()

@@ -41,6 +41,12 @@ def test_lines_of_a_run(capsys, always):
     ]
 
 
+def test_a_resumed_run_says_after_which_round(capsys):
+    with RunProgress(CONFIG, 12345, "this process", enabled=True, done=4):
+        pass
+    assert " 6 rounds, goes on after round 4; this process\n" in capsys.readouterr().err
+
+
 def test_lines_come_at_intervals(capsys):
     with RunProgress(CONFIG, 12345, "this process", enabled=True) as shown:
         shown.update(EVALUATED)

@@ -114,7 +114,7 @@ def test_a_checkpoint_of_an_earlier_release_is_resumed(written, problem, caplog)
 def test_other_versions_are_named_in_one_line(written, problem, caplog):
     folder, manifest = written
     forge(folder, manifest)
-    check_resume(problem, folder)
+    assert check_resume(problem, folder) == 4
     assert not caplog.records
     other = copy.deepcopy(manifest)
     other["progress"]["versions"] |= {"torch": "2.0.1", "numpy": "1.0", "not_imported": "code 1234"}

@@ -5,6 +5,7 @@ from math import nan
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import DivergenceError, ExecutionError
@@ -100,7 +101,7 @@ ModuleNotFoundError: No module named 'fedsmu_ray'
 LOST = "the trial's process was lost"
 WHY_LOST = f"{LOST} (on h2: its node has died)"
 WHY_NOT_MADE = (
-    "its process could not be made on 10.77.0.3, process 77: ModuleNotFoundError: No module named "
+    "its process could not be made on h3, process 77: ModuleNotFoundError: No module named "
     "'fedsmu_ray'"
 )
 
@@ -121,7 +122,9 @@ WHY_NOT_MADE = (
         ("", "unknown cause; see {file}"),
     ],
 )
-def test_the_cause_of_an_unexpected_failure_is_one_line(tmp_path, text, cause):
+def test_the_cause_of_an_unexpected_failure_is_one_line(tmp_path, monkeypatch, text, cause):
+    host = {"NodeManagerAddress": "10.77.0.3", "NodeManagerHostname": "h3"}
+    monkeypatch.setattr(ray, "nodes", lambda: [host])
     file = tmp_path / "error.txt"
     file.write_text(text)
     handler, recorded, _ = events()
