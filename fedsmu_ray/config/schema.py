@@ -17,7 +17,7 @@ from pydantic import Field
 from fedsmu_ray import environment
 from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.compute import ComputeConfig
-from fedsmu_ray.config.numbers import NonNegative, PositiveNumber
+from fedsmu_ray.config.numbers import NonNegative, PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath, StoreURI
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
 from fedsmu_ray.config.yaml_files import dump_yaml
@@ -171,6 +171,13 @@ class TuneConfig:
         Literal["grid", "random", "optuna"],
         Field(description="how trials are chosen from tune.space"),
     ] = "grid"
+    seeds: Annotated[
+        Positive | Annotated[tuple[Seed, ...], Field(min_length=1)],
+        Field(
+            description="seeds of every setting: how many, from `seed` on, or a list; results are "
+            "means over them"
+        ),
+    ] = 1
     scheduler: Annotated[
         Literal["none", "asha"],
         Field(description="whether ASHA stops the worst trials, and those that diverge, early"),
@@ -195,6 +202,21 @@ class TuneConfig:
         Field(description="further trials, each a mapping of dotted keys to values"),
     ] = ()
 
+    compare_to: Annotated[
+        str | None,
+        Field(
+            description="method of the baseline that all are compared with, seed by seed; null: "
+            "the first baseline"
+        ),
+    ] = None
+    targets: Annotated[
+        tuple[Share, ...],
+        Field(
+            description="test accuracies (0 to 1) for which upload and rounds are told; empty: one "
+            "that every method reaches"
+        ),
+    ] = ()
+
     @property
     def direction(self) -> Direction:
         """The direction in which the metric improves."""
@@ -214,10 +236,8 @@ class Config:
         str, Field(description="name of the experiment; folders are named after it")
     ] = "experiment"
     seed: Annotated[
-        int,
+        Seed,
         Field(
-            ge=0,
-            lt=2**63,
             description="decides the split, the initial model, cohorts, batches and all other "
             "draws",
         ),

@@ -7,18 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from fedsmu_ray.display.formatting import (
-    dropped_note,
-    percent,
-    plain_value,
-    short_key,
-    size,
-    stdout,
-)
+from fedsmu_ray.display.formatting import dropped_note, percent, size, stdout
+from fedsmu_ray.display.settings_table import in_words, print_settings
 from fedsmu_ray.files.run_folders import SWEEP
-from fedsmu_ray.tracking.metrics import is_finite, rank
+from fedsmu_ray.tracking.metrics import is_finite
 
 
 def print_run(summary: Mapping[str, Any]) -> None:
@@ -45,14 +38,13 @@ def print_run(summary: Mapping[str, Any]) -> None:
 
 
 def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
-    """Print the `limit` best trials of a sweep, the failed ones, and where the runs are."""
-    console = stdout()
-    mode, metric = outcome["mode"], outcome["metric"]
-    trials = sorted(outcome["trials"], key=lambda trial: rank(trial["score"], mode))
-    if trials:
-        title = f"the best {min(limit, len(trials))} of {len(trials)} trials, by {metric}"
-        keys = list(dict.fromkeys(k for t in trials for k in t["params"] if k != "algorithm.name"))
-        console.print(_trial_table(title, keys, metric, trials[:limit]))
+    """Print the `limit` best settings of a sweep, the finding, what failed, where the runs are."""
+    console, metric, settings = stdout(), outcome["metric"], outcome["settings"]
+    if settings:
+        print_settings(console, settings[:limit], metric, len(settings))
+    for finding in outcome["findings"]:
+        console.print(f"\n{in_words(finding)}", soft_wrap=True)
+    trials = outcome["trials"]
     if diverged := [trial["name"] for trial in trials if not is_finite(trial["score"])]:
         console.print(
             f"diverged, with {metric} NaN or infinite: {'; '.join(diverged)}", soft_wrap=True
@@ -82,51 +74,6 @@ def _print_nodes(console: Console, trials: Sequence[Mapping[str, Any]]) -> None:
     if len(by_node) > 1:
         lines = (f"{node}: {', '.join(map(str, by_node[node]))}" for node in sorted(by_node))
         console.print(f"trials by node: {'; '.join(lines)}", soft_wrap=True)
-
-
-def _trial_table(
-    title: str, keys: Sequence[str], metric: str, trials: Sequence[Mapping[str, Any]]
-) -> Table:
-    """One row per trial; `keys` are the swept configuration keys."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    swept = [short_key(key) for key in keys]
-    scored = [metric] * (metric != "test/accuracy")  # accuracy has a column in any case
-    for heading in (
-        "#",
-        "method",
-        *swept,
-        *scored,
-        "accuracy",
-        "best",
-        "upload",
-        "rounds",
-        "seconds",
-    ):
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-    for trial in trials:
-        table.add_row(
-            str(trial["index"]),
-            trial["method"],
-            *(plain_value(trial["params"].get(key)) for key in keys),
-            *(_score(trial) for _ in scored),
-            percent(trial["test_accuracy"]),
-            percent(trial["best_test_accuracy"]),
-            size(trial["uplink_bytes"]),
-            str(trial["rounds"]),
-            f"{trial['seconds']:.1f}",
-        )
-    return table
-
-
-def _score(trial: Mapping[str, Any]) -> str:
-    return f"{trial['score']:.4g}" if is_finite(trial["score"]) else "diverged"
 
 
 def _print_store(console: Console, results: Mapping[str, Any]) -> None:

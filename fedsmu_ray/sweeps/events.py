@@ -20,7 +20,8 @@ from fedsmu_ray.executors.ray_placement import growth, has_placed
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.failures import TrialFailure, cause, cut_secrets
-from fedsmu_ray.sweeps.recorder import COMPLETED, DIVERGED, SweepRecorder
+from fedsmu_ray.sweeps.outcome import COMPLETED, DIVERGED
+from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import TrialReport, report_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,13 +10,20 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.experiment.summary import DATA_DIGEST, NODES, in_words, new_run
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
-from fedsmu_ray.sweeps.space import TrialSpec
+from fedsmu_ray.sweeps.outcome import (
+    COMPLETED,
+    DIVERGED,
+    STOPPED,
+    history_columns,
+    results,
+    write_tables,
+)
+from fedsmu_ray.sweeps.settings import setting_name
+from fedsmu_ray.sweeps.space import TrialSpec, swept_keys
 from fedsmu_ray.tracking.base import RunStatus, Tracker
-from fedsmu_ray.tracking.metrics import final_metrics, is_finite, rank
+from fedsmu_ray.tracking.metrics import final_metrics, is_finite
 
-COMPLETED = "completed"
-STOPPED = "stopped"  # by the scheduler, before its last round
-DIVERGED = "diverged"  # its score, or its model, is NaN or infinite
+SETTING = "fedsmu.setting"  # tag of a trial's run, the same for all seeds
 MAX_ERROR_LENGTH = 500  # characters of an error in a tag
 
 
@@ -25,6 +33,10 @@ class SweepRecorder:
     def __init__(self, config: Config, folder: SweepFolder, tracker: Tracker) -> None:
         """Start the run of the sweep, or resume the one that the folder names."""
         self.config, self.folder, self.tracker = config, folder, tracker
+        self.swept = swept_keys(config.tune)
+        # Evaluated rounds of the trials that run: index -> round -> metrics. One that starts again
+        # reports the rounds before its checkpoint once more.
+        self.evaluated: dict[int, dict[int, Mapping[str, float]]] = defaultdict(dict)
         run = new_run(config.name, config, self._tags("parent", config))
         before = folder.parent_run
         self.parent = tracker.resume(before, run) if before else tracker.start(run)
@@ -42,7 +54,9 @@ class SweepRecorder:
 
         It starts again after an interruption or the loss of its process.
         """
-        run = new_run(spec.name, spec.config, self._tags("trial", spec.config), self.parent)
+        setting = setting_name(spec.params, spec.config.method_name)
+        tags = {**self._tags("trial", spec.config), SETTING: setting}
+        run = new_run(spec.name, spec.config, tags, self.parent)
         is_known = spec.index in self.folder.unfinished
         before = self.folder.run_ids[spec.index] if is_known else ""
         run_id = self.tracker.resume(before, run) if is_known else self.tracker.start(run)
@@ -51,6 +65,7 @@ class SweepRecorder:
 
     def log(self, spec: TrialSpec, round: int, metrics: Mapping[str, float]) -> None:
         """Record that a trial has evaluated a round."""
+        self.evaluated[spec.index][round] = metrics
         self.tracker.log(self.folder.run_ids[spec.index], metrics, round)
 
     def complete(
@@ -68,7 +83,14 @@ class SweepRecorder:
             tags["model_sha256"] = summary["model_sha256"]
         run_id = self.folder.run_ids[spec.index]
         self.tracker.finish(run_id, "FINISHED", final_metrics(summary), tags)
-        outcome = {**summary, "status": status, "score": score}
+        flat = spec.config.flat()
+        outcome = {
+            **summary,
+            "status": status,
+            "score": score,
+            "values": {key: flat.get(key) for key in self.swept},
+            "history": history_columns(self.evaluated.pop(spec.index, {})),
+        }
         self.folder.trial_ended(spec.index, spec.name, outcome)
         return status
 
@@ -91,44 +113,23 @@ class SweepRecorder:
         """
         for index in self.folder.unfinished:
             self.tracker.finish(self.folder.run_ids[index], status)
-        ended = self._ended()
-        scored = [row for row in ended if is_finite(row["score"])]
         tune = self.config.tune
-        best = min(scored, key=lambda row: rank(row["score"], tune.direction), default=None)
-        metrics, tags = {}, {"fedsmu.trials": str(len(ended))}
-        if best:
-            metrics["best/test_accuracy"] = best["best_test_accuracy"]
-            tags["fedsmu.best_run"] = best["run_id"]
-        self.tracker.finish(self.parent, status, metrics, tags)
-        return {
-            "trials": ended,
-            "best": best,
-            "failed": self._without_result(FAILED),
-            "diverged": self._without_result(DIVERGED),
+        outcome = {
+            **results(self.config, self.folder.ended),
             "name": self.config.name,
             "metric": tune.metric,
             "mode": tune.direction,
             "experiment": self.config.tracking.experiment,
             "tracking_uri": self.tracker.uri,
-            "not_in_mlflow": self.tracker.missing,
             "parent_run_id": self.parent,
             "folder": str(self.folder.path),
             "seconds": round(seconds, 3),
         }
-
-    def _rows(self) -> list[dict[str, Any]]:
-        return [row for _, row in sorted(self.folder.ended.items())]
-
-    def _ended(self) -> list[dict[str, Any]]:
-        """The trials that have a result, by index."""
-        return [
-            {key: value for key, value in row.items() if key != "event"}
-            for row in self._rows()
-            if "error" not in row
-        ]
-
-    def _without_result(self, status: str) -> list[dict[str, Any]]:
-        """The trials that have ended with an error and this status, by index."""
-        keys = ("index", "name", "params", "run_id", "error")
-        rows = [row for row in self._rows() if row["status"] == status and "error" in row]
-        return [{key: row[key] for key in keys} for row in rows]
+        metrics, tags = {}, {"fedsmu.trials": str(len(outcome["trials"]))}
+        if best := outcome["best"]:
+            metrics["best/test_accuracy"] = best["best_test_accuracy"]
+            tags["fedsmu.best_run"] = best["run_id"]
+        self.tracker.finish(self.parent, status, metrics, tags)
+        outcome["not_in_mlflow"] = self.tracker.missing
+        write_tables(self.folder.path, self.config, outcome, self.folder.ended)
+        return outcome

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
-from fedsmu_ray.config.schema import Config, TuneConfig
+from fedsmu_ray.config.schema import Config
 from fedsmu_ray.sweeps.failures import TrialFailure
 from fedsmu_ray.sweeps.folder import SweepFolder
 from fedsmu_ray.sweeps.space import (
@@ -20,6 +21,8 @@ from fedsmu_ray.sweeps.space import (
     baselines,
     list_params,
     parse_space,
+    seed_count,
+    with_seeds,
 )
 from fedsmu_ray.sweeps.trial import REPORT
 from fedsmu_ray.tracking.metrics import is_finite
@@ -42,34 +45,37 @@ class TrialSearcher(Searcher):
         # Trials do not track themselves, and Tune writes their configurations to files.
         self.config = config.without_store_password()
         self.known, self.study = deque(known), study
+        self.suggested: dict[str, int] = {}  # indexes of trials that run, by Tune's id of them
 
     @property
     def remaining(self) -> int:
         """How many trials it will still suggest."""
-        return len(self.known) + (self.study.budget if self.study else 0)
+        new = self.study.budget * seed_count(self.config.tune) if self.study else 0
+        return len(self.known) + new
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial as a configuration of Tune, or Searcher.FINISHED."""
-        if self.known:
-            index, params = self.known.popleft()
-        elif self.study and self.study.budget:
-            index, params = self.study.ask(trial_id)
-        else:
+        if not self.known and self.study and self.study.budget:
+            self.known += self.study.ask()
+        if not self.known:
             return Searcher.FINISHED
+        index, params = self.known.popleft()
+        self.suggested[trial_id] = index
         return TrialSpec.of(self.config, index, params).to_tune()
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Report the score of a trial, or its failure, to the study."""
+        index = self.suggested.pop(trial_id)
         if not self.study:
             return
         if error or not result:
-            self.study.tell(trial_id, None)
+            self.study.tell(index, None)
             return
         report = result.get(REPORT)
         diverged = isinstance(report, TrialFailure) and report.diverged
-        self.study.tell(trial_id, math.nan if diverged else result.get(self.metric))
+        self.study.tell(index, math.nan if diverged else result.get(self.metric))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is saved: a sweep is resumed from its own folder."""
@@ -80,54 +86,73 @@ class TrialSearcher(Searcher):
 
 
 class OptunaStudy:
-    """The trials that Optuna's TPE sampler suggests from the results so far."""
+    """The settings that Optuna's TPE sampler suggests from the mean scores so far.
 
-    def __init__(self, tune: TuneConfig, seed: int) -> None:
+    A setting has as many trials as there are seeds, with consecutive indexes.
+    """
+
+    def __init__(self, config: Config, first: int) -> None:
+        """first: index of the first trial that is no baseline."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        tune = config.tune
+        self.config, self.first, self.seeds = config, first, seed_count(tune)
         self.distributions = {
             key: _distribution(dimension) for key, dimension in parse_space(tune.space).items()
         }
         self.study = optuna.create_study(
             direction="maximize" if tune.direction == "max" else "minimize",
-            sampler=optuna.samplers.TPESampler(seed=seed % 2**32),
+            sampler=optuna.samplers.TPESampler(seed=config.seed % 2**32),
         )
-        self.asked: dict[str, optuna.Trial] = {}  # by Tune's trial id
-        self.budget = 0  # trials that it will still suggest
-        self.next_index = 0  # of the next one
+        # Those whose trials have not all ended, by the index of their first trial. Optuna knows
+        # the trial of one that an earlier process asked for only when it has ended.
+        self.asked: dict[int, optuna.Trial] = {}
+        self.params: dict[int, Params] = {}
+        self.scores: dict[int, list[float | None]] = defaultdict(list)
+        self.budget = 0  # settings that it will still suggest
+        self.next_index = first  # of the first trial of the next one
 
-    def add(self, params: Params, score: float | None) -> None:
-        """Add the result of a trial of an earlier process; score: None if it diverged."""
-        import optuna
+    def ask(self) -> list[IndexedParams]:
+        """The trials of a new setting; `tell` reports their scores."""
+        start = self.next_index
+        self.budget, self.next_index = self.budget - 1, start + self.seeds
+        self.asked[start] = self.study.ask(dict(self.distributions))
+        return self.add(start, self.asked[start].params)
 
-        self.study.add_trial(
-            optuna.trial.create_trial(
-                params=dict(params),
-                distributions=self.distributions,
-                value=score,
-                state=_state_of(score),
-            )
-        )
+    def add(self, start: int, params: Params) -> list[IndexedParams]:
+        """The trials of a setting whose first one has index `start`."""
+        self.params[start] = params
+        return list(enumerate(with_seeds(self.config, params), start))
 
-    def ask(self, trial_id: str) -> IndexedParams:
-        """A new trial; `tell` reports its score under the same `trial_id`."""
-        index = self.next_index
-        self.budget, self.next_index = self.budget - 1, index + 1
-        self.asked[trial_id] = self.study.ask(dict(self.distributions))
-        return index, self.asked[trial_id].params
+    def tell(self, index: int, score: float | None) -> None:
+        """Report the score of a trial: NaN if it diverged, None if it failed.
 
-    def tell(self, trial_id: str, score: float | None) -> None:
-        """Report the score of a trial, or None if it failed.
-
-        Trials that were not asked for are ignored.
+        Optuna learns the mean of the setting when all its trials have ended. Baselines are ignored.
         """
+        if index < self.first:
+            return
+        start = index - (index - self.first) % self.seeds
+        scores = self.scores[start]
+        scores.append(score)
+        if len(scores) == self.seeds:
+            known = [score for score in self.scores.pop(start) if score is not None]
+            self._tell(start, fmean(known) if known else None)
+
+    def _tell(self, start: int, score: float | None) -> None:
+        """Optuna learns the score of a setting, as in `tell`."""
+        import optuna
         from optuna.trial import TrialState
 
-        if trial_id in self.asked:
-            state = TrialState.FAIL if score is None else _state_of(score)
-            value = score if state == TrialState.COMPLETE else None
-            self.study.tell(self.asked.pop(trial_id), value, state=state)
+        state = TrialState.FAIL if score is None else _state_of(score)
+        value, params = score if state == TrialState.COMPLETE else None, self.params.pop(start)
+        if start in self.asked:
+            self.study.tell(self.asked.pop(start), value, state=state)
+        elif state != TrialState.FAIL:
+            made = optuna.trial.create_trial(
+                params=dict(params), distributions=self.distributions, value=value, state=state
+            )
+            self.study.add_trial(made)
 
 
 def _state_of(score: float | None) -> TrialState:
@@ -160,15 +185,21 @@ def trial_searcher(config: Config, folder: SweepFolder) -> TrialSearcher:
 
 
 def _optuna_searcher(config: Config, folder: SweepFolder) -> TrialSearcher:
-    """Baselines first, then the interrupted trials, then new ones."""
-    fixed = baselines(config.tune)
+    """Baselines first, then the rest of the settings that were begun, then new ones."""
+    fixed = [p for each in baselines(config.tune) for p in with_seeds(config, each)]
     known = [(i, params) for i, params in enumerate(fixed) if i not in folder.ended]
-    known += [(i, p) for i, p in sorted(folder.unfinished.items()) if i >= len(fixed)]
-    study = OptunaStudy(config.tune, config.seed)
-    for i, row in folder.ended.items():
-        if i >= len(fixed) and "score" in row:
-            study.add(row["params"], row["score"])
-    counted = {*range(len(fixed)), *folder.ended, *folder.unfinished}
-    study.budget = len(fixed) + config.tune.samples - len(counted)
-    study.next_index = max(counted, default=-1) + 1
+    study = OptunaStudy(config, len(fixed))
+    begun = {i: row["params"] for i, row in folder.ended.items()} | folder.unfinished
+    starts = {i - (i - len(fixed)) % study.seeds: p for i, p in begun.items() if i >= len(fixed)}
+    for start, params in sorted(starts.items()):
+        own = {key: value for key, value in params.items() if key in study.distributions}
+        for index, trial in study.add(start, own):
+            if index in folder.ended:
+                # One that diverged has None for its score.
+                score = folder.ended[index].get("score")
+                study.tell(index, math.nan if score is None else score)
+            else:
+                known.append((index, trial))
+    study.budget = config.tune.samples - len(starts)
+    study.next_index = max(starts, default=len(fixed) - study.seeds) + study.seeds
     return TrialSearcher(config, known, study)

@@ -8,6 +8,9 @@ A search space (`tune.space`) maps dotted keys to one of:
     {loguniform: [low, high]}    a random float, uniform in its logarithm
     a plain value                fixed for the sweep
 
+Each combination is a setting, which `tune.seeds` runs with several seeds; so are the baselines. A
+trial is one run of a setting.
+
 Several keys that share one value are written together: "algorithm.beta1, algorithm.beta2".
 """
 
@@ -32,6 +35,7 @@ from fedsmu_ray.errors import MAX_PROBLEMS, ConfigError
 from fedsmu_ray.numerics.streams import host_generator
 
 MAX_TRIALS = 100_000
+SEED = "seed"
 KINDS = ("grid", "choice", "uniform", "loguniform")
 INTERVALS = ("uniform", "loguniform")
 SWEEP_KEYS = ("tune", "tracking", "name")  # the same for all trials
@@ -107,6 +111,18 @@ def check(config: Config) -> None:
             problems.update(dict.fromkeys(f"trial {params}: {p}" for p in error.problems))
     if problems:
         raise ConfigError(list(problems)[:MAX_PROBLEMS])
+    _check_compared(config)
+
+
+def _check_compared(config: Config) -> None:
+    """Raise ConfigError if no baseline has the method of `tune.compare_to`."""
+    wanted = config.tune.compare_to
+    methods = {trial_config(config, params).method_name for params in baselines(config.tune)}
+    if wanted is not None and wanted not in methods:
+        has = f"they have {', '.join(sorted(methods))}" if methods else "there are none"
+        raise ConfigError(
+            [f"tune.compare_to = {wanted!r}: none of tune.baselines has this method; {has}"]
+        )
 
 
 def computes(config: Config) -> list[ComputeConfig]:
@@ -126,11 +142,11 @@ def _candidates(config: Config) -> list[Params]:
             raise ConfigError(
                 [
                     f"tune.space: {count:,} trials, more than the {MAX_TRIALS:,} that a sweep may "
-                    "have; shorten its grids, lower tune.samples, or draw from the grids with "
-                    "tune.search=random"
+                    "have; shorten its grids, lower tune.samples or tune.seeds, or draw from the "
+                    "grids with tune.search=random"
                 ]
             )
-        return list_params(config)
+        return [with_seeds(config, params)[0] for params in list_settings(config)]
     if find_spec("optuna") is None:
         raise ConfigError(
             [
@@ -138,7 +154,8 @@ def _candidates(config: Config) -> list[Params]:
                 "'fedsmu-ray[optuna]'"
             ]
         )
-    return baselines(config.tune) + _corners(config.tune)
+    found = baselines(config.tune) + _corners(config.tune)
+    return [with_seeds(config, params)[0] for params in found]
 
 
 def trial_config(sweep: Config, params: Params) -> Config:
@@ -165,7 +182,28 @@ def _names(keys: str) -> list[str]:
 
 
 def list_params(config: Config) -> list[Params]:
-    """The parameters of every trial of a grid or random search, baselines first.
+    """The parameters of every trial of a grid or random search: all seeds of each setting."""
+    return [params for each in list_settings(config) for params in with_seeds(config, each)]
+
+
+def seed_count(tune: TuneConfig) -> int:
+    """How many trials a setting has."""
+    return tune.seeds if isinstance(tune.seeds, int) else len(tune.seeds)
+
+
+def with_seeds(config: Config, params: Params) -> list[Params]:
+    """The parameters of the trials of a setting; raises ConfigError if it has its own seed."""
+    seeds = config.tune.seeds
+    if seeds == 1:
+        return [params]
+    if SEED in split_keys(params):
+        raise ConfigError(["seed: given in tune.space or tune.baselines, and by tune.seeds"])
+    listed = range(config.seed, config.seed + seeds) if isinstance(seeds, int) else seeds
+    return [{**params, SEED: seed} for seed in listed]
+
+
+def list_settings(config: Config) -> list[Params]:
+    """The parameters of every setting of a grid or random search, baselines first.
 
     grid: all combinations of the grids, `samples` times, each with its own draws of the random
     kinds. random: `samples` trials in which a grid is drawn from like a choice.
@@ -195,8 +233,16 @@ def list_params(config: Config) -> list[Params]:
 
 
 def baselines(tune: TuneConfig) -> list[Params]:
-    """The parameters of the fixed trials; nested sections become dotted keys."""
+    """The parameters of the fixed settings; nested sections become dotted keys."""
     return [flatten_keys(baseline) for baseline in tune.baselines]
+
+
+def swept_keys(tune: TuneConfig) -> list[str]:
+    """The single keys that trials differ in, apart from the seed: of the space, then baselines."""
+    names = [
+        n for params in (parse_space(tune.space), *baselines(tune)) for n in split_keys(params)
+    ]
+    return [name for name in dict.fromkeys(names) if name != SEED]
 
 
 def _corners(tune: TuneConfig) -> list[Params]:
@@ -212,7 +258,7 @@ def _corners(tune: TuneConfig) -> list[Params]:
 def _count(tune: TuneConfig) -> int:
     """How many trials `list_params` would list, without the baselines."""
     grids = [len(d.values) for d in parse_space(tune.space).values() if d.kind == "grid"]
-    return tune.samples * (math.prod(grids) if tune.search == "grid" else 1)
+    return seed_count(tune) * tune.samples * (math.prod(grids) if tune.search == "grid" else 1)
 
 
 def _draw(dimension: Dimension, generator: np.random.Generator) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ray import tune
@@ -18,7 +21,8 @@ from fedsmu_ray.sweeps.events import TRIAL_RETRIES, TrialEvents
 from fedsmu_ray.sweeps.folder import tune_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.searcher import TrialSearcher, trial_searcher
-from fedsmu_ray.sweeps.space import TrialSpec
+from fedsmu_ray.sweeps.settings import setting_key
+from fedsmu_ray.sweeps.space import TrialSpec, seed_count
 from fedsmu_ray.sweeps.trial import ROUND, Trial, resources
 from fedsmu_ray.tracking.metrics import is_finite
 
@@ -97,8 +101,9 @@ def _trial_folder(trial: TuneTrial) -> str:
 def _scheduler(settings: TuneConfig, rounds: int) -> TrialScheduler:
     if settings.scheduler == "none":
         return FIFOScheduler()
-    return TrialsASHA(
-        len(settings.baselines),
+    seeds = seed_count(settings)
+    return SettingsASHA(
+        len(settings.baselines) * seeds,
         time_attr=ROUND,
         metric=settings.metric,
         mode=settings.direction,
@@ -108,16 +113,21 @@ def _scheduler(settings: TuneConfig, rounds: int) -> TrialScheduler:
     )
 
 
-class TrialsASHA(ASHAScheduler):
-    """ASHA (Li et al., MLSys 2020) that never stops the baselines, and stops what has diverged.
+class SettingsASHA(ASHAScheduler):
+    """ASHA (Li et al., MLSys 2020) over settings: a trial has the mean score of its seeds so far.
 
-    A comparison needs all rounds of the baselines. A score of NaN is neither above nor below the
-    others, so ASHA itself would continue the trial.
+    It never stops the baselines, since a comparison needs all their rounds, and stops a setting of
+    which a trial has diverged: a score of NaN is neither above nor below the others, so ASHA itself
+    would continue it. What has stopped one trial of a setting stops the others at the same round.
     """
 
     def __init__(self, baselines: int, **options: Any) -> None:
+        """baselines: how many trials, from the first one on, are never stopped."""
         super().__init__(**options)
         self.baselines = baselines
+        # By setting and round: those of its trials, by index.
+        self.scores: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+        self.stopped: dict[str, int] = {}  # the round in which a setting was stopped
 
     def on_trial_result(
         self,
@@ -126,11 +136,20 @@ class TrialsASHA(ASHAScheduler):
         result: dict[str, Any],
     ) -> str:
         """Whether a trial is continued."""
-        if TrialSpec.from_tune(trial.config).index < self.baselines:
+        spec, score, round = TrialSpec.from_tune(trial.config), result[self.metric], result[ROUND]
+        if spec.index < self.baselines:
             return str(TrialScheduler.CONTINUE)
-        if not is_finite(result[self.metric]):
-            return str(TrialScheduler.STOP)
-        return str(super().on_trial_result(tune_controller, trial, result))
+        setting = setting_key(spec.params)
+        if not is_finite(score) or round >= self.stopped.get(setting, math.inf):
+            decision = TrialScheduler.STOP
+        else:
+            scores = self.scores[setting, round]
+            scores[spec.index] = score
+            mean = {**result, self.metric: fmean(scores.values())}
+            decision = super().on_trial_result(tune_controller, trial, mean)
+        if decision == TrialScheduler.STOP and round < self._max_t:
+            self.stopped[setting] = min(round, self.stopped.get(setting, round))
+        return str(decision)
 
     def on_trial_complete(
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]

@@ -2,12 +2,15 @@
 
 import pytest
 
+from fedsmu_ray.config.schema import TuneConfig
 from fedsmu_ray.display.results import print_run, print_sweep
+from fedsmu_ray.sweeps.settings import findings, summarize_settings
 
 SUMMARY = {
     "rounds": 6,
     "test_accuracy": 0.9,
     "test_loss": 0.3,
+    "train_loss": 0.2,
     "best_test_accuracy": 0.95,
     "best_round": 4,
     "uplink_bytes": 1500,
@@ -22,20 +25,28 @@ SUMMARY = {
 
 
 def trial(index, score, **params):
-    return {**SUMMARY, "index": index, "method": "fedsmu", "score": score, "params": params}
+    method = params.get("algorithm.name", "fedsmu")
+    return {**SUMMARY, "index": index, "method": method, "score": score, "params": params}
 
 
-def outcome(**changes):
+TRIALS = [
+    trial(0, 0.3, **{"local.lr": 0.1}),
+    trial(1, 0.9, **{"local.lr": 0.2, "algorithm.name": "fedavg"}),
+    trial(2, 0.6, **{"local.lr": None}),
+]
+
+
+def outcome(trials=TRIALS, mode="max", metric=None, **changes):
+    metric = metric or {"max": "test/accuracy", "min": "test/loss"}[mode]
+    settings = summarize_settings(trials, [], TuneConfig(metric=metric), 0)
     return {
-        "trials": [
-            trial(0, 0.3, **{"local.lr": 0.1}),
-            trial(1, 0.9, **{"local.lr": 0.2, "algorithm.name": "fedavg"}),
-            trial(2, 0.6, **{"local.lr": None}),
-        ],
+        "trials": trials,
+        "settings": settings,
+        "findings": list(findings(settings)),
         "diverged": [{"name": "004 lr=99", "error": "LocalDivergenceError: [blue]"}],
         "failed": [{"name": "003 lr=9", "error": "DivergenceError: [red]"}],
-        "mode": "max",
-        "metric": "test/accuracy",
+        "mode": mode,
+        "metric": metric,
         "tracking_uri": None,
         "not_in_mlflow": None,
         "experiment": "fedsmu",
@@ -83,29 +94,31 @@ def test_runs_that_mlflow_does_not_have_are_not_said_to_be_there(capsys, missing
 
 
 def rows(text):
-    """The cells of the table of trials, by row."""
+    """The cells of the table of settings, by row."""
     lines = text.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("#"))
+    start = next(i for i, line in enumerate(lines) if " accuracy " in line)
     return [line.split() for line in lines[start : start + 4]]
 
 
-@pytest.mark.parametrize("mode, order", [("max", ["1", "2", "0"]), ("min", ["0", "2", "1"])])
-def test_trials_are_printed_best_first(capsys, mode, order):
+@pytest.mark.parametrize(
+    "mode, order", [("max", ["0.2", "-", "0.1"]), ("min", ["0.1", "-", "0.2"])]
+)
+def test_settings_are_printed_best_first(capsys, mode, order):
     print_sweep(outcome(mode=mode))
     out = capsys.readouterr().out
-    assert out.splitlines()[0].rstrip() == "the best 3 of 3 trials, by test/accuracy"
-    heading, *trials = rows(out)
-    assert heading == ["#", "method", "lr", "accuracy", "best", "upload", "rounds", "seconds"]
-    assert [row[0] for row in trials] == order
-    assert trials[order.index("2")][1:3] == ["fedsmu", "-"]
+    assert out.splitlines()[0].startswith("the best 3 of 3 settings, by test/")
+    heading, *settings = rows(out)
+    assert heading[:2] == ["method", "lr"]
+    assert [row[1] for row in settings] == order
+    assert settings[order.index("0.2")][0] == "fedavg"
     assert "failed: 003 lr=9: DivergenceError: [red]\n" in out
     assert "diverged: 004 lr=99: LocalDivergenceError: [blue]\n" in out
 
 
-def test_only_the_best_trials_are_printed(capsys):
+def test_only_the_best_settings_are_printed(capsys):
     print_sweep(outcome(tracking_uri="http://server"), limit=2)
     out = capsys.readouterr().out
-    assert out.startswith("the best 2 of 3 trials") and "\n0 " not in out and "\n1 " in out
+    assert out.startswith("the best 2 of 3 settings") and "0.1 " not in out and "0.2 " in out
     assert "sweep of 10 s in experiment 'fedsmu', run 'small' (unfold it to see its trials)" in out
 
 
@@ -114,15 +127,16 @@ def test_a_sweep_without_a_finished_trial_has_no_table(capsys):
     assert capsys.readouterr().out.startswith("diverged: 004")
 
 
-def test_trials_are_compared_by_their_metric_and_diverged_ones_come_last(capsys):
-    trials = [trial(0, None), trial(1, 0.5), trial(2, 0.123456), trial(3, float("nan"))]
+def test_settings_are_compared_by_their_metric_and_diverged_ones_come_last(capsys):
+    scores = (None, 0.5, 0.123456, float("nan"))
+    trials = [trial(i, score, **{"local.lr": i}) for i, score in enumerate(scores)]
     trials = [{**t, "name": f"00{t['index']} lr=9"} for t in trials]
     print_sweep(outcome(trials=trials, metric="test/loss", mode="min"))
     out = capsys.readouterr().out
     heading, *table = rows(out)
-    assert heading[:3] == ["#", "method", "test/loss"]
-    assert [row[:3:2] for row in table[:2]] == [["2", "0.1235"], ["1", "0.5"]]
-    assert table[2][2] == "diverged"
+    assert heading[:2] == ["lr", "test/loss"]
+    assert [row[:2] for row in table[:2]] == [["2", "0.1235"], ["1", "0.5"]]
+    assert table[2][1] == "diverged"
     assert "diverged, with test/loss NaN or infinite: 000 lr=9; 003 lr=9\n" in out
 
 
@@ -140,12 +154,13 @@ def test_names_params_and_errors_are_printed_as_they_are(capsys, text):
     print_run({**SUMMARY, "tracking_uri": uri})
     assert f"runs are in {uri}; compare" in capsys.readouterr().out
     row = {**trial(0, 0.5, **{"model.options": text}), "name": text, "method": text}
+    other = {**trial(1, None), "name": text}
     failed = [{"name": text, "error": f"{text}: {text}"}]
     given = {"experiment": text, "name": text, "tracking_uri": uri, "folder": text}
-    print_sweep(outcome(trials=[row, {**row, "score": None}], failed=failed, **given))
+    print_sweep(outcome(trials=[row, other], failed=failed, **given))
     out = capsys.readouterr().out
     heading, *table = rows(out)
-    assert heading[2] == "options" and out.count(f" {text}  ") >= 2
+    assert heading[1] == "options" and out.count(f"{text}  ") >= 2
     assert f"failed: {text}: {text}: {text}\n" in out
     assert f"in experiment '{text}', run '{text}'" in out
     assert f"diverged, with test/accuracy NaN or infinite: {text}\n" in out
@@ -167,7 +182,7 @@ def test_the_nodes_that_have_trained_are_shown_where_there_are_several(capsys):
 
 def test_the_nodes_of_trials_are_shown_where_there_are_several(capsys):
     nodes = ({"h2": 5}, {"h1": 5}, {"h1": 2, "h2": 3})
-    trials = [{**trial(i, 0.5), "nodes": each} for i, each in enumerate(nodes)]
+    trials = [{**trial(i, 0.5, seed=i), "nodes": each} for i, each in enumerate(nodes)]
     old = {k: v for k, v in trial(3, 0.4).items() if k != "nodes"}  # of an earlier release
     print_sweep(outcome(trials=[*reversed(trials), old]))
     assert "trials by node: h1: 1, 2; h2: 0, 2\n" in capsys.readouterr().out

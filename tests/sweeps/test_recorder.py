@@ -1,5 +1,7 @@
 """The recorder of a sweep: its folder and the tracked runs."""
 
+import csv
+import json
 import math
 
 import pytest
@@ -26,6 +28,7 @@ SUMMARY = {
     "seconds": 1.5,
 }
 METRICS = {"test/accuracy": 0.5, "test/loss": 1.0}
+METRICS |= {"comm/uplink_bytes": 10.0, "comm/downlink_bytes": 20.0}
 
 
 class ListTracker:
@@ -82,6 +85,7 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
     assert parent.name == "experiment" and parent.parent is None
     assert parent.tags["fedsmu.sweep"] == "parent" and child.tags["fedsmu.sweep"] == "trial"
     assert child.name == "000 lr=0.1" and child.parent == outcome["parent_run_id"] == "run1"
+    assert child.tags["fedsmu.setting"] == "fedsmu lr=0.1"
     assert child.params["local.lr"] == "0.1" and "lr: 0.1" in child.files["config.yaml"]
     finished = {call[1]: call[2:] for call in recorder.tracker.calls if call[0] == "finish"}
     ids = recorder.folder.run_ids
@@ -115,6 +119,38 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
         }
     ]
     assert outcome["tracking_uri"] == "list:" and outcome["seconds"] == 3.0
+
+
+def test_the_tables_of_a_sweep_have_its_trials_and_their_rounds(config, tmp_path):
+    recorder = open_recorder(config, tmp_path)
+    first, second, third = specs(config)
+    for spec in (first, second, third):
+        recorder.start(spec)
+        for number in (2, 4):
+            recorder.log(spec, number, {**METRICS, "test/accuracy": 0.1 * number})
+    recorder.log(first, 2, {**METRICS, "test/accuracy": 0.25})  # it started again
+    recorder.complete(first, SUMMARY, METRICS)
+    recorder.complete(second, SUMMARY, METRICS)
+    outcome = recorder.close("KILLED", 3.0)  # the third has not ended
+
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["trials"] == outcome["trials"] and saved["settings"] == outcome["settings"]
+    assert [row["name"] for row in outcome["settings"]] == ["fedsmu lr=0.1", "fedsmu lr=0.2"]
+    assert outcome["findings"][0]["accuracy"] == 0.4
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["local.lr"] for row in rows] == ["0.1", "0.2"]
+    assert [row["uplink_bytes_to_0.4"] for row in rows] == ["10", "10"]
+    assert [row["total_bytes_to_0.4"] for row in rows] == ["30", "30"]
+    with open(tmp_path / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["index"], row["round"], row["test/accuracy"]) for row in rows] == [
+        ("0", "2", "0.25"),
+        ("0", "4", "0.4"),
+        ("1", "2", "0.2"),
+        ("1", "4", "0.4"),
+    ]
+    assert open_recorder(config, tmp_path).close("FINISHED", 1.0)["findings"] == outcome["findings"]
 
 
 def test_a_resumed_sweep_continues_its_runs_and_keeps_its_results(config, tmp_path):

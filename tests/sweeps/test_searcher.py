@@ -58,10 +58,43 @@ def test_optuna_suggests_after_the_baselines_and_the_interrupted_trials(tmp_path
         assert 0.01 <= spec.config.local.lr <= 1 and spec.config.local.epochs in (1, 2)
         assert spec.config.seed == 3
     assert searcher.suggest("t") == Searcher.FINISHED
-    searcher.on_trial_complete("t0", {"test/accuracy": 0.1})  # not a trial of the study
+    searcher.on_trial_complete("t0", {"test/accuracy": 0.1})
     searcher.on_trial_complete("t1", {"test/accuracy": 0.7})
     searcher.on_trial_complete("t2", error=True)
-    assert [t.value for t in searcher.study.study.trials] == [0.5, 0.7, None]
+    assert [t.value for t in searcher.study.study.trials] == [0.5, 0.7, None, 0.1]
+
+
+def test_optuna_judges_a_setting_by_the_mean_of_its_seeds(tmp_path):
+    space = {"local.lr": {"loguniform": [0.01, 1]}}
+    config, folder = sweep(tmp_path, search="optuna", samples=2, space=space, seeds=[5, 7])
+    searcher = trial_searcher(config, folder)
+    assert searcher.remaining == 6
+    found = [suggest(searcher, f"t{i}") for i in range(6)]
+    assert [spec.index for spec in found] == list(range(6))
+    assert [spec.config.seed for spec in found] == [5, 7] * 3
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        assert first.config.local.lr == second.config.local.lr
+    for i, score in enumerate([0.1, 0.2, 0.5, 0.7, None, math.nan]):
+        result = {} if score is None else {"test/accuracy": score}
+        searcher.on_trial_complete(f"t{i}", result)
+    assert [t.value for t in searcher.study.study.trials] == [pytest.approx(0.6), None]
+    assert searcher.study.study.trials[1].state.name == "PRUNED"
+
+
+def test_a_resumed_study_runs_the_missing_seeds_of_what_was_begun(tmp_path):
+    space = {"local.lr": {"loguniform": [0.01, 1]}}
+    config, folder = sweep(tmp_path, search="optuna", samples=3, space=space, seeds=2, baselines=[])
+    end(folder, 0, {"local.lr": 0.1, "seed": 0}, 0.4)
+    end(folder, 1, {"local.lr": 0.1, "seed": 1}, 0.6)
+    end(folder, 3, {"local.lr": 0.2, "seed": 1}, 0.8)
+    searcher = trial_searcher(config, folder)
+    assert searcher.remaining == 3
+    found = [suggest(searcher, f"t{i}") for i in range(3)]
+    assert [(spec.index, spec.config.seed) for spec in found] == [(2, 0), (4, 0), (5, 1)]
+    assert found[0].params == {"local.lr": 0.2, "seed": 0}
+    searcher.on_trial_complete("t0", {"test/accuracy": 0.9})
+    values = [t.value for t in searcher.study.study.trials]
+    assert values == [pytest.approx(0.5), None, pytest.approx(0.85)]
 
 
 def test_the_searcher_is_not_restored_from_tunes_files(tmp_path):

@@ -132,3 +132,52 @@ def test_a_trial_is_parsed_once_and_passed_on_unchanged():
 def test_a_key_that_is_given_twice_in_different_forms_is_refused(tune):
     with pytest.raises(ConfigError, match="local.lr: given twice"):
         space.check(parse({"tune": tune}))
+
+
+def test_every_setting_and_baseline_runs_with_all_seeds():
+    tune = {
+        "baselines": [{"algorithm.name": "fedavg"}],
+        "space": {"local.lr": {"grid": [0.1, 0.2]}},
+    }
+    for seeds, listed in ((2, [7, 8]), ([3, 1], [3, 1]), ([4], [4])):
+        config = parse({"seed": 7, "tune": {**tune, "seeds": seeds}})
+        assert space.list_params(config) == [
+            {**params, "seed": seed}
+            for params in ({"algorithm.name": "fedavg"}, {"local.lr": 0.1}, {"local.lr": 0.2})
+            for seed in listed
+        ]
+    assert space.swept_keys(config.tune) == ["local.lr", "algorithm.name"]
+    assert len(space.list_params(parse({"tune": tune}))) == 3
+    space.check(config)
+
+
+def test_seeds_are_draws_of_the_setting_not_new_settings():
+    draws = {"seeds": 3, "samples": 2, "space": {"local.lr": {"uniform": [0.1, 0.2]}}}
+    found = [params["local.lr"] for params in space.list_params(parse({"tune": draws}))]
+    assert found[:3] == found[:1] * 3 != found[3:] == found[3:4] * 3
+    one = space.list_params(parse({"tune": {**draws, "seeds": 1}}))
+    assert [params["local.lr"] for params in one] == found[::3]
+
+
+@pytest.mark.parametrize(
+    "tune, message",
+    [
+        ({"seeds": 2, "space": {"seed": {"grid": [1, 2]}}}, "seed: given in tune.space or"),
+        ({"seeds": 2, "baselines": [{"seed": 3}]}, "seed: given in tune.space or tune.baselines"),
+        (
+            {"compare_to": "fedadam", "baselines": [{"algorithm.name": "fedavg"}]},
+            "tune.compare_to = 'fedadam': none of tune.baselines .*; they have fedavg",
+        ),
+        ({"compare_to": "fedavg"}, "tune.compare_to = 'fedavg': .*; there are none"),
+        ({"seeds": 100, "space": {"local.lr": {"grid": [0.1] * 1001}}}, "100,100 trials, more"),
+    ],
+)
+def test_seeds_and_comparisons_that_cannot_be(tune, message):
+    with pytest.raises(ConfigError, match=message):
+        space.check(parse({"tune": {"space": {"local.lr": {"grid": [0.1]}}, **tune}}))
+
+
+@pytest.mark.parametrize("seeds", [0, -1, [], [-1], [1.5], "3"])
+def test_wrong_seeds_are_named(seeds):
+    with pytest.raises(ConfigError, match="tune.seeds = "):
+        space.check(parse({"tune": {"seeds": seeds}}))

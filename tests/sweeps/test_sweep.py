@@ -123,6 +123,48 @@ def test_a_users_method_is_swept_and_resumed(ray_cluster, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
+def test_seeds_cross_trials_and_baselines(ray_cluster, tmp_path):
+    """A resumed sweep has the same statistics, though only its folder knows the earlier trials."""
+    tune = {
+        "tune.seeds": [3, 5, 8],
+        "tune.space": {"local.lr": {"grid": [0.1]}},
+        "tune.baselines": [{"algorithm.name": "fedavg"}],
+        "tune.targets": [0.15],
+        "tune.storage": str(tmp_path / "sweeps"),
+        "compute.executor": "inline",
+    }
+    config = load_config(overrides={**SETTINGS, **tune})
+    outcome = sweep(config)
+    assert [trial["params"].get("seed") for trial in outcome["trials"]] == [3, 5, 8] * 2
+    for trial in outcome["trials"][::5]:
+        alone = run(load_config(overrides={**SETTINGS, **tune, **trial["params"]}))
+        assert trial["model_sha256"] == alone.summary["model_sha256"]
+    settings = {row["name"]: row for row in outcome["settings"]}
+    assert set(settings) == {"fedavg", "fedsmu lr=0.1"}
+    scores = [trial["score"] for trial in outcome["trials"]]
+    assert settings["fedavg"]["score"]["mean"] == pytest.approx(sum(scores[:3]) / 3)
+    assert settings["fedsmu lr=0.1"]["difference"]["mean"] == pytest.approx(
+        (sum(scores[3:]) - sum(scores[:3])) / 3
+    )
+    folder = Path(outcome["folder"])
+    tables = [folder / name for name in ("results.json", "results.csv", "history.csv")]
+    history = tables[2].read_text()
+    assert all(file.exists() for file in tables) and len(history.splitlines()) == 1 + 6 * 3
+
+    lines = (folder / "trials.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line).get("index") != 4]
+    (folder / "trials.jsonl").write_text("".join(kept))
+    resumed = sweep(config, resume="")
+
+    def without_seconds(rows):
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+    assert without_seconds(resumed["settings"]) == without_seconds(outcome["settings"])
+    assert resumed["findings"] == outcome["findings"] != []
+    assert tables[2].read_text().count("\n") == history.count("\n")
+
+
+@pytest.mark.slow
 def test_a_process_whose_gpu_broke_runs_no_further_trial(ray_cluster, tmp_path, monkeypatch):
     (tmp_path / "broken_method.py").write_text(dedent(BROKEN_METHOD))
     monkeypatch.syspath_prepend(tmp_path)

@@ -12,8 +12,8 @@ from fedsmu_ray.sweeps.space import TrialSpec
 CONFIG = parse({"tune": {"scheduler": "asha", "baselines": [{"algorithm.name": "fedavg"}]}})
 
 
-def tune_trial(index, **fields):
-    spec = TrialSpec.of(CONFIG, index, {"local.lr": 0.1})
+def tune_trial(index, setting=None, **fields):
+    spec = TrialSpec.of(CONFIG, index, {"local.lr": 1 + (setting or index), "seed": index})
     return SimpleNamespace(config=spec.to_tune(), **fields), spec
 
 
@@ -44,3 +44,22 @@ def test_asha_stops_what_diverges_and_compares_the_others_without_it():
             scheduler.on_trial_complete(None, trial, result)
     stopped = [index for index, d in decisions.items() if d == TrialScheduler.STOP]
     assert stopped == [1, 3, 6]
+
+
+def test_asha_judges_a_setting_by_the_mean_of_its_seeds_and_stops_all_of_them():
+    tune = parse({"tune": {"scheduler": "asha", "seeds": 2}}).tune
+    scheduler = tuner._scheduler(tune, rounds=9)
+
+    def decide(index, setting, round, accuracy):
+        trial, _ = tune_trial(index, setting, trial_id=str(index))
+        if round == 1:
+            scheduler.on_trial_add(None, trial)
+        result = {"round": round, "test/accuracy": accuracy}
+        return scheduler.on_trial_result(None, trial, result)
+
+    assert decide(0, 1, 1, 0.8) == TrialScheduler.CONTINUE
+    assert decide(2, 2, 1, 0.9) == TrialScheduler.CONTINUE
+    assert decide(3, 2, 1, 0.85) == TrialScheduler.CONTINUE  # as the mean 0.875 does, not 0.85
+    assert decide(1, 1, 1, 0.4) == TrialScheduler.STOP  # the mean is 0.6
+    assert decide(0, 1, 2, 0.99) == TrialScheduler.STOP  # another trial of it was stopped
+    assert decide(4, 3, 1, 0.85) == TrialScheduler.STOP
