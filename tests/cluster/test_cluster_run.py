@@ -155,7 +155,7 @@ def test_hosts_are_lost_and_added_while_the_laptop_is_away(project, expected):
     project.on("h2", "pkill -9 raylet")
     project.link("h3", "down")
     try:
-        output = project.on("lap", f"cd project && fedsmu cluster follow {YAML}", timeout=400)
+        output = project.on("lap", f"cd project && fedsmu cluster follow {YAML}", timeout=600)
     finally:
         project.link("h3", "up")
     assert "WARNING node lost: h2 " in output and "WARNING node lost: h3 " in output, output
