@@ -130,6 +130,7 @@ def test_seeds_cross_trials_and_baselines(ray_cluster, tmp_path):
         "tune.space": {"local.lr": {"grid": [0.1]}},
         "tune.baselines": [{"algorithm.name": "fedavg"}],
         "tune.targets": [0.15],
+        "federation.eval_every": 1,
         "tune.storage": str(tmp_path / "sweeps"),
         "compute.executor": "inline",
     }
