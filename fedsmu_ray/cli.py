@@ -61,8 +61,8 @@ class Parser(argparse.ArgumentParser):
             "arguments",
             nargs="*",
             metavar="[FILE] key=value",
-            help="a YAML recipe (default: the quickstart), then dotted keys to override, as in "
-            "local.lr=0.05",
+            help="a YAML recipe, or the name of one that `fedsmu recipes` lists (default: "
+            "quickstart), then dotted keys to override, as in local.lr=0.05",
         )
 
 

@@ -25,7 +25,7 @@ MAX_ROWS = 40  # clients shown unless --all
 
 EXAMPLES = """examples:
   python -m fedsmu_ray.data                   the quickstart's split of the digits
-  python -m fedsmu_ray.data tune_configs/shakespeare.yaml data.root=/data
+  python -m fedsmu_ray.data shakespeare data.root=/data
   python -m fedsmu_ray.data data.partition.alpha=0.05 --plot split.png
 """
 

@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ _PACKAGE = Path(__file__).parent
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _loaded: dict[str, ModuleType] = {}  # modules that `load` has imported, by name
+_folders: list[str] = []  # of the recipe that was read last: searched for modules before all others
 _importing = threading.RLock()  # held while sys.argv is another
 # What the user's code may change for the whole process, and what is put back after it.
 _PROCESS_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
@@ -62,6 +64,11 @@ def lookup(key: str, name: object, registry: Mapping[str, T]) -> T:
     close = difflib.get_close_matches(shown, registry, n=1, cutoff=0.4)
     meant = f"; did you mean {close[0]}?" if close else ""
     raise ConfigError([f"{key} = {shown}: must be one of {', '.join(registry)}{meant}"])
+
+
+def search_in(folders: Sequence[str]) -> None:
+    """Look for the user's modules first in these folders, of the recipe that names them."""
+    _folders[:] = folders
 
 
 def load(key: str, name: str) -> Callable[..., Any]:
@@ -128,8 +135,7 @@ def user_modules() -> list[ModuleType]:
     the folder of `package`). Installed packages, the standard library and this package are left
     out: they are the same on every node, whereas the user's modules may exist on one machine only.
     """
-    loaded = [m for m in _loaded.values() if sys.modules.get(m.__name__) is m]
-    own = [module for module in loaded if _is_users(module)]
+    own = _loaded_own()
     folders = {_search_folder(module) for module in own}
     others = [
         module
@@ -141,6 +147,16 @@ def user_modules() -> list[ModuleType]:
     return own + others
 
 
+def code_folders() -> list[str]:
+    """The folders in which `load` has found the user's modules, for `search_in`."""
+    return sorted({str(_search_folder(module)) for module in _loaded_own()})
+
+
+def _loaded_own() -> list[ModuleType]:
+    loaded = [m for m in _loaded.values() if sys.modules.get(m.__name__) is m]
+    return [module for module in loaded if _is_users(module)]
+
+
 def _fits(form: str, name: str) -> bool:
     if "<" not in form:
         return name == form
@@ -149,7 +165,9 @@ def _fits(form: str, name: str) -> bool:
 
 
 def _import(where: str, module_name: str) -> ModuleType:
+    sys.path[:] = dict.fromkeys([*_folders, *sys.path])
     if sys.modules.get(module_name):
+        _check_origin(where, module_name)
         return importlib.import_module(module_name)
     try:
         with (
@@ -177,10 +195,31 @@ def _import(where: str, module_name: str) -> ModuleType:
 def _not_found(module_name: str, error: ModuleNotFoundError) -> str:
     if not f"{module_name}.".startswith(f"{error.name}."):
         return f"{module_name} imports a module that is not installed: {error.name or error}"
+    folders = [folder or os.getcwd() for folder in sys.path]
+    searched = [f for f in dict.fromkeys(folders) if os.path.isdir(f) and not _is_installed(f)]
     return (
-        f"{module_name} cannot be imported ({error}); start the program in the folder that holds "
-        "it with `python -m fedsmu_ray...`, or put that folder on PYTHONPATH"
+        f"{module_name} cannot be imported ({error}); searched: {', '.join(searched)} and what is "
+        "installed; put it beside the recipe, or its folder on PYTHONPATH"
     )
+
+
+def _check_origin(where: str, module_name: str) -> None:
+    """Raise ConfigError if a module of this name was imported before from another recipe's folder.
+
+    Without that, the second recipe would silently get the code of the first.
+    """
+    top = module_name.split(".")[0]
+    spec = PathFinder.find_spec(top, _folders)
+    if module_name not in _loaded or top == "__main__" or not spec or not spec.has_location:
+        return
+    before, now = _place(sys.modules[top]), str(spec.origin)
+    if os.path.realpath(before) != os.path.realpath(now):
+        raise ConfigError(
+            [
+                f"{where}: {top} is {now}, but this process has imported {before} under that name; "
+                "rename one of them, or start another process"
+            ]
+        )
 
 
 @contextmanager

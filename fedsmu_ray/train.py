@@ -10,7 +10,7 @@ from fedsmu_ray import cli, environment
 EXAMPLES = """examples:
   python -m fedsmu_ray.train                                      the quickstart's FedSMU on digits
   python -m fedsmu_ray.train algorithm.name=fedavg local.lr=0.05  another method, another rate
-  python -m fedsmu_ray.train tune_configs/fashion_mnist.yaml compute.gpus_per_actor=0.25
+  python -m fedsmu_ray.train fashion_mnist compute.gpus_per_actor=0.25  a recipe of the package
   python -m fedsmu_ray.train --list-methods                       what algorithm.name can be
   python -m fedsmu_ray.train checkpoint.every=10                  checkpoints; then --resume DIR
   python -m fedsmu_ray.train compute.executor=inline --json       in this process; results as JSON

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import warnings
 
 import psutil
@@ -280,3 +282,47 @@ def test_python_api(folder):
         accuracy = float((model(inputs).argmax(-1) == targets).double().mean())
     assert accuracy == pytest.approx(result.summary["test_accuracy"]) and accuracy > 0.4
     assert len(result.history) == 25
+
+
+PICKY = """
+import math, os
+assert os.environ.get("DRIVER", "") in ("", str(os.getpid())), "imported by another process"
+os.environ["DRIVER"] = str(os.getpid())
+from torch import nn
+
+def model(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_recipe_with_a_module_beside_it_runs_and_resumes_from_any_folder(folder):
+    """Ray's processes inherit $DRIVER: the module is sent to them by value."""
+    for name in ("recipe", "here", "elsewhere"):
+        (folder / name).mkdir()
+    (folder / "recipe" / "picky.py").write_text(PICKY)
+    own = {**SMALL, "model": {"name": "import:picky:model"}, "checkpoint": {"every": 2}}
+    (folder / "recipe" / "r.yaml").write_text(yaml.safe_dump(own))
+    more = ["tracking.uri=null", "--json"]
+    out, _ = command(folder / "here", "tune", "../recipe/r.yaml", *more)
+    assert len(json.loads(out.splitlines()[-1])["trials"]) == 3
+    out, _ = command(folder / "here", "train", "../recipe/r.yaml", *more)
+    first = json.loads(out.splitlines()[-1])
+    (made,) = (folder / "here" / "fedsmu_runs").glob("*/config.yaml")
+    out, _ = command(folder / "elsewhere", "train", "--resume", str(made.parent), *more)
+    assert json.loads(out.splitlines()[-1])["model_sha256"] == first["model_sha256"]
+    (folder / "recipe" / "picky.py").unlink()
+    _, err = command(folder / "elsewhere", "train", "--resume", str(made.parent), code=2)
+    assert f"picky cannot be imported (No module named 'picky'); searched: {folder}/recipe, " in err
+
+
+@pytest.mark.parametrize("script", ["train", "tune"])
+def test_an_installed_script_finds_the_working_directory(folder, script):
+    (folder / "here.py").write_text("def model(shape, classes):\n    raise ValueError('found')\n")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "run").write_text(f"from fedsmu_ray.{script} import script; script()")
+    arguments = ["small.yaml", "model={name: 'import:here:model'}", "tracking.uri=null"]
+    done = subprocess.run(
+        [sys.executable, "bin/run", *arguments], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and f"raised ValueError: found ({folder}/here.py:2)" in done.stderr

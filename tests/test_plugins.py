@@ -71,6 +71,7 @@ def folder(tmp_path, monkeypatch):
     for path in (place, unrelated, installed):
         monkeypatch.syspath_prepend(path)
     monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setattr(plugins, "_folders", [])
     yield place
     for name in set(sys.modules) - before:
         del sys.modules[name]
@@ -96,6 +97,42 @@ def test_a_missing_module_of_the_users_module_is_named(folder):
         plugins.load("key", "import:our_package.absent:f")
     with pytest.raises(ConfigError, match=r"beside \(.*beside.py\) has no function or class x"):
         plugins.load("key", "import:beside:x")
+
+
+def test_the_folders_that_were_searched_are_named(folder, monkeypatch):
+    """Those that hold installed packages are not worth a word."""
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    plugins.search_in([str(folder / "our_package")])
+    with pytest.raises(ConfigError) as caught:
+        plugins.load("key", "import:absent:f")
+    text = str(caught.value)
+    searched = text.split("searched: ")[1].split(" and what is installed")[0].split(", ")
+    assert searched[0] == str(folder / "our_package")
+    assert {str(folder.parent), str(folder.parent / "elsewhere"), str(folder)} <= set(searched)
+    assert not [place for place in searched if "site-packages" in place or "lib/python" in place]
+
+
+def test_a_module_beside_the_recipe_comes_before_others_of_its_name(folder):
+    (folder / "our_package" / "unrelated.py").write_text("def f(): return 'of the recipe'\n")
+    plugins.search_in([str(folder / "our_package")])
+    assert plugins.load("key", "import:unrelated:f")() == "of the recipe"
+    assert [module.__name__ for module in plugins.user_modules()][0] == "unrelated"
+    assert plugins.code_folders() == [str(folder / "our_package")]
+
+
+def test_a_second_recipe_does_not_get_the_module_of_the_first(folder):
+    """Both are called `same`, and a process can import only one."""
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+        (folder / name / "same.py").write_text(f"def f(): return '{name}'\n")
+    plugins.search_in([str(folder / "first")])
+    assert plugins.load("key", "import:same:f")() == "first"
+    plugins.search_in([str(folder / "second")])
+    with pytest.raises(ConfigError, match="same is .*second/same.py, but this .*first/same.py"):
+        plugins.load("key", "import:same:f")
+    plugins.search_in([str(folder / "first")])
+    assert plugins.load("key", "import:same:f")() == "first"
 
 
 def test_a_module_that_was_removed_is_no_user_module(folder):

@@ -15,6 +15,7 @@ from typing import Any
 from fedsmu_ray import environment
 from fedsmu_ray.cluster.launcher import Cluster
 from fedsmu_ray.errors import ConfigError, ExecutionError
+from fedsmu_ray.files import recipes
 
 # What is not sent along with the working directory, besides what .gitignore names.
 EXCLUDES = [
@@ -73,7 +74,12 @@ def _name(arguments: Sequence[str]) -> str:
 
 
 def check_recipe(path: str) -> None:
-    """Raise ConfigError unless the recipe is in the working directory, which is what is sent."""
+    """Raise ConfigError unless the recipe is in the working directory, which is what is sent.
+
+    Recipes of this package, by name, are there already.
+    """
+    if path in recipes.names():
+        return
     recipe = Path(path)
     if not recipe.is_file():
         raise ConfigError([f"{recipe}: no such file"])

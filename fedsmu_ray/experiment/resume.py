@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 from torch import Tensor
 
+from fedsmu_ray import plugins
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import CheckpointError, LostError
 from fedsmu_ray.experiment.checkpoint import MANIFEST, Checkpoint, Loaded, describe_problem
@@ -38,8 +39,8 @@ def new_folder(config: Config) -> Iterator[Place | None]:
     if config.checkpoint.every is None:
         yield None
         return
-    content = config.anywhere().to_yaml()
-    with make_folder(RUN, config.checkpoint.folder, config.name, content) as folder:
+    content, code = config.anywhere().to_yaml(), plugins.code_folders()
+    with make_folder(RUN, config.checkpoint.folder, config.name, content, code) as folder:
         yield folder
 
 

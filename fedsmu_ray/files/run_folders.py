@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from fedsmu_ray.files.folders import private_folder, write
 from fedsmu_ray.files.locks import FOLDER_LOCK, folder_lock
 from fedsmu_ray.files.remote import Place, RemotePath, is_uri, place
 
+_CODE = "import_path"  # file with the folders of the user's code, one a line
 _NOT_WRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EEXIST, errno.ENOENT),  # below a file, at one, and in /proc
@@ -51,12 +52,15 @@ def new_name(name: str) -> str:
 
 
 @contextmanager
-def make_folder(kind: Kind, parent: str | Place, name: str, content: str) -> Iterator[Place]:
+def make_folder(
+    kind: Kind, parent: str | Place, name: str, content: str, code: Sequence[str] = ()
+) -> Iterator[Place]:
     """A new, private folder in `parent`, a path or a URI, locked until what runs in it has ended.
 
     content: of the file of its kind. It is written at once, so that a full disk is noticed before
-    anything starts, and gets its name by `begin`. A folder that gets nothing else is removed.
-    Raises ConfigError if `parent` is not a folder that can be written, and OSError for a full disk.
+    anything starts, and gets its name by `begin`. code: folders of the user's modules, which
+    `code_folders` finds again. A folder that gets nothing else is removed. Raises ConfigError if
+    `parent` is not a folder that can be written, and OSError for a full disk.
     """
     with ExitStack() as held:
         try:
@@ -68,6 +72,8 @@ def make_folder(kind: Kind, parent: str | Place, name: str, content: str) -> Ite
             raise _not_writable(kind, parent, error) from None
         try:
             write(folder / _prepared(kind), content)
+            if code:
+                write(folder / _CODE, "\n".join(code))
             yield folder
         finally:
             _remove_unused(kind, folder)
@@ -87,7 +93,7 @@ def _not_writable(kind: Kind, parent: str | Place, error: OSError) -> Exception:
 
 def _remove_unused(kind: Kind, folder: Place) -> None:
     """Remove a folder in which nothing began."""
-    if {entry.name for entry in folder.iterdir()} <= {FOLDER_LOCK, _prepared(kind)}:
+    if {entry.name for entry in folder.iterdir()} <= {FOLDER_LOCK, _CODE, _prepared(kind)}:
         if isinstance(folder, RemotePath):
             folder.remove_tree()
         else:
@@ -100,6 +106,16 @@ def begin(kind: Kind, folder: Place) -> None:
     if prepared.exists():  # not if it is resumed
         write(folder / kind.file, prepared.read_bytes())
         prepared.unlink()
+
+
+def code_folders(file: Place) -> list[str]:
+    """The folders of the user's modules that the run or sweep of this file was started with."""
+    if file.name not in (RUN.file, SWEEP.file):
+        return []
+    try:
+        return (file.parent / _CODE).read_text(encoding="utf-8").splitlines()
+    except OSError:  # it has none
+        return []
 
 
 def _prepared(kind: Kind) -> str:

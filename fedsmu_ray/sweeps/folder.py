@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fedsmu_ray import plugins
 from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.errors import ConfigError
@@ -77,8 +78,8 @@ def new_folder(config: Config) -> Iterator[Place]:
 
     It is removed again if the sweep does not `begin`.
     """
-    content = config.anywhere().to_yaml()
-    with make_folder(SWEEP, config.tune.storage, config.name, content) as folder:
+    content, code = config.anywhere().to_yaml(), plugins.code_folders()
+    with make_folder(SWEEP, config.tune.storage, config.name, content, code) as folder:
         yield folder
 
 

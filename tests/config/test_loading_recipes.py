@@ -1,16 +1,20 @@
 """The recipes: each is read and run for one or two rounds."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from fedsmu_ray.config.loading import load_config, quickstart
+from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.datasets.statistics import covering
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.experiment.run import run
+from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.files import recipes
 from tests.helpers.dataset_files import (
     write_cifar,
     write_hugging_face,
@@ -19,7 +23,7 @@ from tests.helpers.dataset_files import (
     write_mnist,
 )
 
-RECIPES = quickstart().parent
+RECIPES = recipes.path("quickstart").parent
 DOCS = Path(__file__).parent.parent.parent / "docs"
 HERE = {"compute.executor": "inline", "tracking.uri": None}
 
@@ -57,6 +61,31 @@ def test_every_recipe_is_read_and_has_a_test():
     assert {n for n in names if not n.startswith("methods_")} == DIGITS | {r[0] for r in REAL} | {
         w[0] for w in WRITTEN
     }
+
+
+def test_a_recipe_is_read_by_its_name_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("mnist") == load_config(RECIPES / "mnist.yaml")
+    assert load_config() == load_config("quickstart")
+    (tmp_path / "mnist").write_text("name: of this folder\n")
+    assert load_config("mnist").name == "of this folder"
+
+
+def test_a_module_beside_a_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
+    for place in ("beside", "here"):
+        (tmp_path / place).mkdir()
+        text = f"def model(shape, classes):\n    raise ValueError('{place}')\n"
+        (tmp_path / place / "module_of_a_recipe.py").write_text(text)
+    (tmp_path / "beside" / "r.yaml").write_text("model: {name: 'import:module_of_a_recipe:model'}")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    config = load_config("../beside/r.yaml")
+    with pytest.raises(ConfigError, match="ValueError: beside .*beside/module_of_a_recipe.py:2"):
+        Problem.of(config)
+    (tmp_path / "here" / "other.yaml").write_text("model: {name: 'import:not_there:model'}")
+    here = tmp_path / "here"
+    with pytest.raises(ConfigError, match=f"not_there cannot be imported .*searched: {here}, "):
+        load_config("other.yaml")
 
 
 @pytest.mark.parametrize("name, parameters", WRITTEN)

@@ -5,7 +5,15 @@ import re
 import pytest
 
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.files.run_folders import RUN, SWEEP, begin, find_folder, make_folder, new_name
+from fedsmu_ray.files.run_folders import (
+    RUN,
+    SWEEP,
+    begin,
+    code_folders,
+    find_folder,
+    make_folder,
+    new_name,
+)
 
 
 @pytest.fixture
@@ -119,6 +127,19 @@ def test_a_folder_in_which_nothing_began_is_removed(tmp_path):
     with make_folder(RUN, tmp_path, "y", "a: 1") as folder:
         (folder / "results").touch()  # whatever is there, results are never removed
     assert (folder / "results").exists()
+
+
+def test_the_folders_of_the_users_code_are_kept_with_a_run(tmp_path):
+    with make_folder(RUN, tmp_path, "x", "a: 1", ["/a", "/b c"]) as folder:
+        begin(RUN, folder)
+    assert code_folders(folder / RUN.file) == ["/a", "/b c"]
+    assert code_folders(folder / "other.yaml") == []  # a recipe that is not of the run
+    with make_folder(RUN, tmp_path, "y", "a: 1") as other:
+        begin(RUN, other)
+    assert code_folders(other / RUN.file) == []
+    with make_folder(RUN, tmp_path, "z", "a: 1", ["/a"]) as unused:
+        pass
+    assert not unused.exists()
 
 
 @pytest.mark.parametrize("kind, key", [(RUN, "checkpoint.folder"), (SWEEP, "tune.storage")])
