@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
+import shlex
 import signal
 import stat
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -24,6 +27,7 @@ from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.processes import guard
 
 PACKAGE = Path(__file__).parent
+KEYS = PACKAGE / "config" / "keys.txt"  # every dotted key; what declares them would import torch
 EXIT_FAILURE = 1
 EXIT_USAGE = 2  # a configuration or argument that cannot be used
 EXIT_INTERRUPTED = 130
@@ -55,6 +59,15 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """The options; ends the process for one that does not exist, with the key it may mean."""
+        given = sys.argv[1:] if argv is None else list(argv)
+        options, unknown = self.parse_known_intermixed_args(given)
+        if unknown:
+            flags = [option for option in unknown if option.startswith("-")] or unknown
+            self.error("\n".join(_unknown_option(flag, given) for flag in flags))
+        return options
+
     def add_recipe(self) -> None:
         """Add the recipe and the keys that override it."""
         self.add_argument(
@@ -64,6 +77,28 @@ class Parser(argparse.ArgumentParser):
             help="a YAML recipe, or the name of one that `fedsmu recipes` lists (default: "
             "quickstart), then dotted keys to override, as in local.lr=0.05",
         )
+
+
+def _unknown_option(option: str, given: Sequence[str]) -> str:
+    """The message for an option that does not exist; given: all arguments.
+
+    Keys of a configuration are found by their last part, as in `--rounds 10` for federation.rounds.
+    """
+    flag, equals, value = option.partition("=")
+    following = given[given.index(option) + 1 :][:1]
+    if not equals and following and "=" not in following[0] and following[0][:2] != "--":
+        option, value = f"{option} {following[0]}", following[0]
+    name = flag.lstrip("-").replace("-", "_")
+    keys = KEYS.read_text(encoding="utf-8").split()
+    last = {key: key.rpartition(".")[2] for key in keys}
+    close = difflib.get_close_matches(name, set(last.values()), n=1, cutoff=0.75)
+    meant = [key for key in keys if name in (key, last[key])]
+    meant = meant or [key for key in keys if last[key] in close]
+    if not meant:
+        return f"no option {option}; keys of the configuration are written as in local.lr=0.1"
+    meant.sort(key=lambda key: key.startswith(("algorithm.", "model.")))  # of some methods only
+    shown = " or ".join(shlex.quote(f"{key}={value or '...'}") for key in meant)
+    return f"no option {option}; did you mean {shown}?"
 
 
 def parser(command: str, description: str, examples: str) -> Parser:
@@ -81,6 +116,11 @@ def parser(command: str, description: str, examples: str) -> Parser:
         help="print the results as one JSON object on the last line of stdout",
     )
     made.add_argument("--quiet", action="store_true", help="do not show progress")
+    made.add_argument(
+        "--traceback",
+        action="store_true",
+        help="show the whole traceback of an error, such as one in a model of your own",
+    )
     return made
 
 
@@ -153,8 +193,11 @@ def script(main: Callable[[], int]) -> NoReturn:
     run(main)
 
 
-def main(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code; errors that a user can fix become one message."""
+def main(command: Callable[[], int], whole_traceback: bool = False) -> int:
+    """Run a command and return its exit code; errors that a user can fix become one message.
+
+    whole_traceback: print the traceback of such an error, and of all that caused it, before it.
+    """
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
     )
@@ -166,6 +209,8 @@ def main(command: Callable[[], int]) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except ExperimentError as error:
+        if whole_traceback:
+            print(cut_text(_all_of(error)), file=sys.stderr)
         print(f"error: {cut_text(str(error))}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILURE
     except OSError as error:  # such as a full disk, or a folder without write permission
@@ -174,6 +219,15 @@ def main(command: Callable[[], int]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror}", file=sys.stderr)
         return EXIT_FAILURE
+
+
+def _all_of(error: BaseException) -> str:
+    """The traceback of an error and of those before it, also where the message hides them."""
+    before: BaseException | None = error
+    while before:
+        before.__suppress_context__ = False
+        before = before.__cause__ or before.__context__
+    return "".join(traceback.format_exception(error))
 
 
 def _handle_signals() -> None:

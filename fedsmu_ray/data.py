@@ -32,7 +32,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = _parser().parse_intermixed_args(argv)
+    options = _parser().parse(argv)
     return cli.main(lambda: _show(options))
 
 

@@ -36,6 +36,17 @@ class ConfigError(ExperimentError, ValueError):
         return ConfigError, (self.problems,)
 
 
+class Problems(list[str]):
+    """Problems that one ConfigError is to list, and the first error that was behind any of them."""
+
+    cause: ConfigError | None = None
+
+    def take(self, error: ConfigError) -> None:
+        """Add the problems of an error."""
+        self += error.problems
+        self.cause = self.cause or error
+
+
 class MessageError(ExperimentError, ValueError):
     """A message that does not follow the wire format; says what is wrong with it."""
 

@@ -39,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="print the methods with their bits and options, and exit",
     )
-    options = parser.parse_intermixed_args(argv)
+    options = parser.parse(argv)
     cli.settle(options, "resume")
     cli.settle(options, "profile")
     environment.use_cluster_token(options.address)
-    return cli.main(_list_methods if options.list_methods else lambda: _train(options))
+    command = _list_methods if options.list_methods else lambda: _train(options)
+    return cli.main(command, options.traceback)
 
 
 def _list_methods() -> int:

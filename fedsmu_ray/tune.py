@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="print where the time of a round goes in the slowest trials, and write a trace of "
         "each trial into the folder of the sweep",
     )
-    options = parser.parse_intermixed_args(argv)
+    options = parser.parse(argv)
     cli.settle(options, "resume")
     environment.use_cluster_token(options.address)
-    return cli.main(lambda: _tune(options))
+    return cli.main(lambda: _tune(options), options.traceback)
 
 
 def _tune(options: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         EXAMPLES,
     )
     parser.add_recipe()
-    options = parser.parse_intermixed_args(argv)
+    options = parser.parse(argv)
     return cli.main(lambda: _print(*cli.split(options.arguments)))
 
 

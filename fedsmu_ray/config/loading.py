@@ -39,5 +39,5 @@ def _code_folders(file: str | Place) -> list[str]:
     """Where modules of `import:` are: those of its run or sweep, or the folder of the file."""
     if isinstance(file, RemotePath):
         return code_folders(file)
-    path = Path(expand_path(str(file))).absolute()
-    return [*code_folders(path), str(path.parent)]
+    path = Path(expand_path(str(file)))
+    return [*code_folders(path), str(path.parent.resolve())]

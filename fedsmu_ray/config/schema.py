@@ -193,8 +193,8 @@ class TuneConfig:
     space: Annotated[
         Mapping[str, Any],
         Field(
-            description="dotted key: {grid or choice: [...]} or {uniform or loguniform: [low, "
-            "high]}"
+            description="dotted key: a list or {grid: [...]}, {choice: [...]}, or {uniform or "
+            "loguniform: [low, high]}"
         ),
     ] = field(default_factory=dict)
     baselines: Annotated[

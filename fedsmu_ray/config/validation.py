@@ -16,7 +16,7 @@ from fedsmu_ray.config import combinations
 from fedsmu_ray.config.plain_data import deep_copy, find_unsupported_values, format_value
 from fedsmu_ray.config.schema import PROFILES, SECTIONS, Config, declared_keys, subsection
 from fedsmu_ray.config.values import check_choice, check_value, unknown_key
-from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.errors import ConfigError, Problems
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.models import registry as models
 from fedsmu_ray.models.base import Model
@@ -27,7 +27,7 @@ _SINGLE_KEYS = ("name", "seed")  # outside the sections
 
 def parse(plain: Mapping[str, Any]) -> Config:
     """A checked configuration from a nested mapping; raises ConfigError that lists all problems."""
-    problems = find_unsupported_values(plain)
+    problems = Problems(find_unsupported_values(plain))
     if problems:
         raise ConfigError(problems)
     source: dict[str, Any] = deep_copy(plain)
@@ -50,7 +50,7 @@ def parse(plain: Mapping[str, Any]) -> Config:
         values[name] = _section(cls, name, source.get(name), defaults, problems)
     problems += combinations.check(values)
     if problems or method is None or model is None:
-        raise ConfigError([cut_text(problem) for problem in problems])
+        raise ConfigError([cut_text(problem) for problem in problems]) from problems.cause
     return Config(method, method_name, profile, model, model_name, source=source, **values)
 
 
@@ -66,6 +66,12 @@ def known_keys(method: type[Method] | None = None) -> list[str]:
         *(f"model.{name}" for name in model_options()),
         *(key for name, cls in SECTIONS.items() for key, _ in declared_keys(cls, f"{name}.")),
     ]
+
+
+def all_keys() -> list[str]:
+    """Every dotted key, with the options of all methods; config/keys.txt lists them, too."""
+    methods_keys = [key for method in methods.METHODS.values() for key in known_keys(method)]
+    return sorted(set(methods_keys))
 
 
 def model_options() -> dict[str, list[str]]:
@@ -126,7 +132,7 @@ def _section(
 
 
 def _method(
-    name: Any, given: Mapping[str, Any], defaults: Mapping[str, Any], problems: list[str]
+    name: Any, given: Mapping[str, Any], defaults: Mapping[str, Any], problems: Problems
 ) -> Method | None:
     """The method with its options; None if its class or an instance cannot be created."""
     if not check_choice("algorithm.name", name, problems):
@@ -141,11 +147,11 @@ def _method(
         method: Method = plugins.call("algorithm.name", name, cls, **values)
         return method
     except ConfigError as error:
-        problems += error.problems
+        problems.take(error)
         return None
 
 
-def _model(name: Any, given: Mapping[str, Any], problems: list[str]) -> Model | None:
+def _model(name: Any, given: Mapping[str, Any], problems: Problems) -> Model | None:
     """The model with its options, where null stands for the default; None for an unknown name."""
     users = model_options()
     problems += [unknown_key(f"model.{key}", known_keys()) for key in given if key not in users]
@@ -165,5 +171,5 @@ def _model(name: Any, given: Mapping[str, Any], problems: list[str]) -> Model | 
     try:
         model.load(name)
     except ConfigError as error:
-        problems += error.problems
+        problems.take(error)
     return model

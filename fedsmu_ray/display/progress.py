@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 LINE_INTERVAL_S = 10.0  # between progress lines of a display that is not live
 
 
+def print_start(config: Config, enabled: bool) -> None:
+    """Say on stderr that a run begins: with large data or Ray, its first round is far away."""
+    console = Console(stderr=True, quiet=not enabled, **AS_IT_IS)
+    executor = {"ray": ", starting Ray"}.get(config.compute.executor, "")
+    console.print(f"{config.name}: loading {config.data.dataset}{executor}", soft_wrap=True)
+
+
 class _Display:
     """A live progress bar on a terminal; elsewhere, lines at intervals."""
 

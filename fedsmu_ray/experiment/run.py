@@ -22,7 +22,7 @@ from torch import nn
 
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.profile import Profile, write_trace
-from fedsmu_ray.display.progress import RunProgress
+from fedsmu_ray.display.progress import RunProgress, print_start
 from fedsmu_ray.environment import results_path
 from fedsmu_ray.errors import TakenOverError
 from fedsmu_ray.executors.registry import backend
@@ -100,6 +100,7 @@ def run(
         # The folder of the run is held to the end.
         folder = None if resume is None else held.enter_context(old_folder(config, resume))
         trace = None if profile is None else _trace_file(profile, config.name)
+        print_start(config, display)
         problem = replace(Problem.of(config), profiled=trace is not None)
         done = check_resume(problem, folder) if folder else 0
         if not folder:

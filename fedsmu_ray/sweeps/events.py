@@ -169,7 +169,7 @@ class TrialEvents(tune.Callback):
         self._fail(spec, cause(trial))
 
     def _described(self, spec: TrialSpec, failure: TrialFailure) -> str:
-        """A failure in one line; the traceback of what nobody has foreseen goes to a file."""
+        """A failure in one line; its traceback, if it has one, goes to a file."""
         line = " ".join(failure.error.split())
         if not failure.traceback:
             return line

@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from fedsmu_ray.errors import (
     BrokenGPUError,
+    ConfigError,
     DivergenceError,
     ExperimentError,
     LocalDivergenceError,
@@ -36,7 +37,7 @@ class TrialFailure:
 
     error: str
     diverged: bool  # whether it would end alike if it were run again
-    traceback: str = ""  # of an exception that nobody has foreseen
+    traceback: str = ""  # of an exception that nobody has foreseen, or of the user's code
 
     @staticmethod
     def of(error: Exception) -> TrialFailure:
@@ -46,6 +47,8 @@ class TrialFailure:
             return TrialFailure(text, diverged=True)
         text += f" (on {socket.gethostname()}, process {os.getpid()})"
         foreseen = isinstance(error, ExperimentError)
+        if isinstance(error, ConfigError) and error.__cause__:  # what the user's code has raised
+            foreseen = False
         return TrialFailure(text, False, "" if foreseen else traceback.format_exc())
 
 

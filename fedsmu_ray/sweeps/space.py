@@ -6,8 +6,10 @@ A search space (`tune.space`) maps dotted keys to one of:
     {choice: [a, b]}             one of them, at random
     {uniform: [low, high]}       a random float
     {loguniform: [low, high]}    a random float, uniform in its logarithm
+    [a, b]                       a grid, in short
     a plain value                fixed for the sweep
 
+A value that is itself a list is in a list: `model.hidden: [[200, 200]]`.
 Each combination is a setting, which `tune.seeds` runs with several seeds; so are the baselines. A
 trial is one run of a setting.
 
@@ -29,7 +31,7 @@ import numpy as np
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.plain_data import apply_overrides, deep_copy, flatten_keys
 from fedsmu_ray.config.schema import Config, TuneConfig
-from fedsmu_ray.config.validation import parse
+from fedsmu_ray.config.validation import known_keys, parse
 from fedsmu_ray.display.formatting import describe_params
 from fedsmu_ray.errors import MAX_PROBLEMS, ConfigError
 from fedsmu_ray.numerics.streams import host_generator
@@ -104,13 +106,15 @@ def check(config: Config) -> None:
             ]
         )
     problems: dict[str, None] = {}  # in order, without duplicates
+    cause = None
     for params in candidates:
         try:
             trial_config(config, params)
         except ConfigError as error:
             problems.update(dict.fromkeys(f"trial {params}: {p}" for p in error.problems))
+            cause = cause or error
     if problems:
-        raise ConfigError(list(problems)[:MAX_PROBLEMS])
+        raise ConfigError(list(problems)[:MAX_PROBLEMS]) from cause
     _check_compared(config)
 
 
@@ -277,12 +281,14 @@ def parse_space(space: Mapping[str, Any]) -> dict[str, Dimension]:
     """
     dimensions, problems = {}, []
     for key, spec in _dotted(space).items():
+        if isinstance(spec, (list, tuple)):
+            spec = {"grid": spec}
         if not isinstance(spec, Mapping):
             dimensions[key] = Dimension("grid", [spec])
             continue
         kind, values = next(iter(spec.items())) if len(spec) == 1 else (None, None)
         if kind not in KINDS:
-            expected = ", ".join(f"{{{k}: [...]}}" for k in KINDS)
+            expected = ", ".join(["a list", *(f"{{{k}: [...]}}" for k in KINDS)])
             problems.append(f"tune.space.{key} = {spec!r}: expected one of {expected}")
         elif not isinstance(values, (list, tuple)) or not values:
             problems.append(f"tune.space.{key}: {kind} needs a list of values, not {values!r}")
@@ -303,7 +309,7 @@ def _dotted(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, spec in space.items():
         name = f"{prefix}{key}"
-        inner = _dotted(spec, f"{name}.") if _is_section(spec) else {name: spec}
+        inner = _dotted(spec, f"{name}.") if _is_section(name, spec) else {name: spec}
         if twice := [each for each in inner if each in out]:
             raise ConfigError(
                 [f"tune.space.{each}: given twice, nested and dotted" for each in twice]
@@ -312,12 +318,14 @@ def _dotted(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _is_section(spec: object) -> bool:
+def _is_section(name: str, spec: object) -> bool:
     """Whether an entry of a space is a section with entries of its own."""
     if not isinstance(spec, Mapping) or not spec:
         return False
-    is_dimension = len(spec) == 1 and next(iter(spec)) in KINDS
-    return not is_dimension and all(isinstance(value, Mapping) for value in spec.values())
+    if len(spec) == 1 and next(iter(spec)) in KINDS:
+        return False
+    sections = {key.rpartition(".")[0] for key in known_keys()}
+    return name in sections or all(isinstance(value, Mapping) for value in spec.values())
 
 
 def _is_interval(values: Sequence[Any], positive: bool) -> bool:

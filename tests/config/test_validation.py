@@ -5,9 +5,10 @@ import re
 
 import pytest
 
+from fedsmu_ray import cli
 from fedsmu_ray.config.compute import EXECUTORS
 from fedsmu_ray.config.loading import load_config
-from fedsmu_ray.config.validation import parse
+from fedsmu_ray.config.validation import all_keys, parse
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.sweeps import space
 
@@ -221,6 +222,13 @@ def test_an_exception_in_a_users_method_is_reported(mine):
     assert found.startswith(f"{raised} (") and "my_methods.py:20); correct the code" in found
 
 
+def test_the_exception_of_a_users_method_is_the_cause(mine):
+    with pytest.raises(ConfigError) as caught:
+        parse({"algorithm": {"name": mine, "rate": 101.0}, "seed": -1})
+    assert len(caught.value.problems) == 2
+    assert str(caught.value.__cause__.__cause__) == "a rate above 100 diverges"
+
+
 def test_executors_differ_in_what_they_can_do():
     for name, executor in EXECUTORS.items():
         plain = {"compute": {"executor": name}, "federation": {"client_timeout_s": 1.0}}
@@ -237,3 +245,11 @@ def _is_valid(plain):
 def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(ConfigError(["a: b", "c: d"])))
     assert error.problems == ["a: b", "c: d"] and "2 problems" in str(error)
+
+
+def test_the_list_of_all_keys_is_current():
+    """Wrong options are answered and keys completed from it, without importing torch."""
+    command = "from fedsmu_ray.config.validation import all_keys; print(*all_keys(), sep='\\n')"
+    assert cli.KEYS.read_text(encoding="utf-8").split() == all_keys(), (
+        f'run: python -c "{command}" > fedsmu_ray/config/keys.txt'
+    )

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from fedsmu_ray.display import progress
-from fedsmu_ray.display.progress import RunProgress, SweepProgress
+from fedsmu_ray.display.progress import RunProgress, SweepProgress, print_start
 from fedsmu_ray.federation.records import Record
 
 CONFIG = SimpleNamespace(
@@ -45,6 +45,17 @@ def test_a_resumed_run_says_after_which_round(capsys):
     with RunProgress(CONFIG, 12345, "this process", enabled=True, done=4):
         pass
     assert " 6 rounds, goes on after round 4; this process\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "executor, line",
+    [("ray", "small: loading digits, starting Ray"), ("inline", "small: loading digits")],
+)
+def test_the_line_at_the_start(capsys, executor, line):
+    config = SimpleNamespace(**vars(CONFIG), compute=SimpleNamespace(executor=executor))
+    print_start(config, enabled=False)
+    print_start(config, enabled=True)
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 def test_lines_come_at_intervals(capsys):

@@ -194,6 +194,15 @@ def test_a_tracked_run_may_go_on_without_tracking_and_with_it_again(recording, t
     assert run(config, resume=folder).summary["run_id"] == "the-id"
 
 
+def test_a_run_says_that_it_begins_before_its_data_is_loaded(capsys):
+    """Loading may take minutes, and so may the first round."""
+    config = config_of(data={"dataset": "mnist", "root": "/nowhere"})
+    for display, line in ((True, "small: loading mnist\n"), (False, "")):
+        with pytest.raises(ConfigError):
+            run(config, display=display)
+        assert capsys.readouterr().err == line
+
+
 def test_a_folder_that_is_not_of_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(ConfigError, match="not the folder of a run"):
         run(config_of(), resume=tmp_path)

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import ray
 
+from fedsmu_ray import plugins
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.errors import DivergenceError, ExecutionError
+from fedsmu_ray.errors import ConfigError, DivergenceError, ExecutionError
 from fedsmu_ray.executors import ray_nodes
 from fedsmu_ray.executors.ray_placement import Growth
 from fedsmu_ray.sweeps import events as handling
@@ -199,6 +200,15 @@ def test_the_traceback_of_an_unforeseen_exception_is_kept(tmp_path):
     file = tmp_path / "trial-004-error.txt"
     assert line.endswith(f"; see {file}") and "http://me:***@h" in file.read_text()
     assert "test_events.py" in file.read_text()
+
+
+def test_the_traceback_of_the_users_code_is_kept():
+    try:
+        plugins.call("model.name", "import:mine:model", lambda: 1 / 0)
+    except ConfigError as error:
+        failure = TrialFailure.of(error)
+    assert "ZeroDivisionError: division by zero" in failure.traceback
+    assert "test_events.py" in failure.traceback
 
 
 def test_a_foreseen_error_needs_no_traceback_and_a_divergence_no_place():

@@ -35,6 +35,37 @@ def test_grid_is_every_combination_with_the_baselines_first():
     ] == [(a, b, 3) for a in (0.1, 0.2) for b in (0.5, 0.9)]
 
 
+def test_a_list_is_a_grid():
+    short = {"local": {"lr": [0.1, 0.2], "epochs": 1}, "model.hidden": [[16], [8, 8]]}
+    assert space.parse_space(short) == space.parse_space(
+        {
+            "local.lr": {"grid": [0.1, 0.2]},
+            "local.epochs": 1,
+            "model.hidden": {"grid": [[16], [8, 8]]},
+        }
+    )
+    trials = [space.trial_config(config(), p) for p in space.list_params(config(space=short))]
+    assert [(t.local.lr, t.model.hidden) for t in trials] == [
+        (lr, hidden) for lr in (0.1, 0.2) for hidden in ((16,), (8, 8))
+    ]
+    with pytest.raises(ConfigError, match=r"seed: grid needs a list of values, not \[\]"):
+        space.parse_space({"seed": []})
+    with pytest.raises(ConfigError, match=r"seed = {'grd': \[1\]}: expected one of a list, {grid"):
+        space.parse_space({"seed": {"grd": [1]}})
+
+
+def test_the_error_of_a_users_code_is_behind_that_of_the_sweep(tmp_path, monkeypatch):
+    (tmp_path / "broken_module_of_a_space.py").write_text("raise ValueError('here')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "import:broken_module_of_a_space:Method"
+    with pytest.raises(ConfigError, match="ValueError: here") as caught:
+        space.check(config(space={"algorithm.name": ["fedavg", name]}))
+    causes, error = [], caught.value
+    while error := error.__cause__:
+        causes.append(type(error))
+    assert causes[-1] is ValueError
+
+
 def test_one_value_for_several_keys_reaches_all_of_them():
     trial = space.trial_config(config(), {"algorithm.beta1, algorithm.beta2": 0.7})
     assert trial.algorithm.beta1 == trial.algorithm.beta2 == 0.7
