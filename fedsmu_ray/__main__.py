@@ -8,18 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from fedsmu_ray import __version__, cli
+from fedsmu_ray.commands import COMMANDS
 
-COMMANDS = {
-    "train": ("fedsmu_ray.train", "run one experiment"),
-    "tune": ("fedsmu_ray.tune", "run a sweep of experiments"),
-    "evaluate": ("fedsmu_ray.evaluate", "evaluate a trained model on a test set"),
-    "recipes": ("fedsmu_ray.commands.recipes", "recipes to start from: ls, show NAME, cp NAME"),
-    "config": ("fedsmu_ray.commands.config", "print the resolved configuration as YAML"),
-    "data": ("fedsmu_ray.data", "show the split of the data over the clients"),
-    "methods": ("fedsmu_ray.commands.methods", "list the federated methods, or describe one"),
-    "conformance": ("fedsmu_ray.conformance.__main__", "check a method of your own"),
-    "cluster": ("fedsmu_ray.cluster.__main__", "run experiments on a Ray cluster"),
-}
 EXAMPLES = """examples:
   fedsmu tune quickstart                     FedSMU against FedAvg on digits, half a minute
   fedsmu train algorithm.name=fedavg local.lr=0.05

@@ -27,7 +27,7 @@ from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.processes import guard
 
 PACKAGE = Path(__file__).parent
-KEYS = PACKAGE / "config" / "keys.txt"  # every dotted key; what declares them would import torch
+KEYS = PACKAGE / "config" / "keys.txt"
 EXIT_FAILURE = 1
 EXIT_USAGE = 2  # a configuration or argument that cannot be used
 EXIT_INTERRUPTED = 130
@@ -42,6 +42,11 @@ def program(command: str) -> str:
         return f"fedsmu {command}"
     is_package = typed.name == "__main__.py" and typed.parent == PACKAGE
     return f"python -m fedsmu_ray{' ' if is_package else '.'}{command}"
+
+
+def dotted_keys() -> list[str]:
+    """Every dotted key of a configuration: from a file, as what declares them imports torch."""
+    return KEYS.read_text(encoding="utf-8").split()
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,11 +94,10 @@ def _unknown_option(option: str, given: Sequence[str]) -> str:
     if not equals and following and "=" not in following[0] and following[0][:2] != "--":
         option, value = f"{option} {following[0]}", following[0]
     name = flag.lstrip("-").replace("-", "_")
-    keys = KEYS.read_text(encoding="utf-8").split()
-    last = {key: key.rpartition(".")[2] for key in keys}
+    last = {key: key.rpartition(".")[2] for key in dotted_keys()}
     close = difflib.get_close_matches(name, set(last.values()), n=1, cutoff=0.75)
-    meant = [key for key in keys if name in (key, last[key])]
-    meant = meant or [key for key in keys if last[key] in close]
+    meant = [key for key in last if name in (key, last[key])]
+    meant = meant or [key for key in last if last[key] in close]
     if not meant:
         return f"no option {option}; keys of the configuration are written as in local.lr=0.1"
     meant.sort(key=lambda key: key.startswith(("algorithm.", "model.")))  # of some methods only

@@ -5,8 +5,9 @@ import sys
 import pytest
 
 import fedsmu_ray
-from fedsmu_ray.__main__ import COMMANDS, main
+from fedsmu_ray.__main__ import main
 from fedsmu_ray.cli import program
+from fedsmu_ray.commands import COMMANDS
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsmu_ray.__main__ import COMMANDS
+from fedsmu_ray.commands import COMMANDS
 
 PACKAGE = Path(__file__).parent.parent / "fedsmu_ray"
 FILES = sorted(PACKAGE.rglob("*.py"))

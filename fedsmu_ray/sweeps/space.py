@@ -9,11 +9,11 @@ A search space (`tune.space`) maps dotted keys to one of:
     [a, b]                       a grid, in short
     a plain value                fixed for the sweep
 
-A value that is itself a list is in a list: `model.hidden: [[200, 200]]`.
 Each combination is a setting, which `tune.seeds` runs with several seeds; so are the baselines. A
 trial is one run of a setting.
 
-Several keys that share one value are written together: "algorithm.beta1, algorithm.beta2".
+Several keys that share one value are written together: "algorithm.beta1, algorithm.beta2". A value
+that is itself a list is in a list: `model.hidden: [[200, 200]]`.
 """
 
 from __future__ import annotations
