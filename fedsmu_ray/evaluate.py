@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from fedsmu_ray import cli
 
+TRACKING_URI = "sqlite:///mlflow.db"  # the default of `tracking.uri`
 EXAMPLES = """examples:
   python -m fedsmu_ray.evaluate digits.safetensors                 as in the run that trained it
+  python -m fedsmu_ray.evaluate fedsmu_runs/SWEEP                  the best trial of a sweep
   python -m fedsmu_ray.evaluate cifar.safetensors --data root=/data
   python -m fedsmu_ray.evaluate cifar.safetensors --data dataset=npz root=shifted.npz
 """
@@ -26,7 +28,18 @@ def _parser() -> cli.Parser:
         "Print accuracy and loss of a trained model on the test set of its data, or of other data.",
         EXAMPLES,
     )
-    parser.add_argument("model", metavar="MODEL", help="a model file (of train --save)")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a model file (of train --save), the folder of a run or sweep, or the id of a run in "
+        "MLflow (of a sweep: its best trial's model)",
+    )
+    parser.add_argument(
+        "--tracking-uri",
+        default=TRACKING_URI,
+        metavar="URI",
+        help="where MLflow has the run (default: %(default)s)",
+    )
     parser.add_argument(
         "--data",
         nargs="+",
@@ -47,10 +60,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.yaml_files import parse_overrides
     from fedsmu_ray.display.formatting import percent, stdout
     from fedsmu_ray.experiment.evaluation import evaluate_model
-    from fedsmu_ray.experiment.model_file import read_model
+    from fedsmu_ray.experiment.kept_model import find_model
 
     data = parse_overrides([f"data.{text.removeprefix('data.')}" for text in options.data])
-    results = evaluate_model(read_model(options.model), data)
+    results = evaluate_model(find_model(options.model, options.tracking_uri), data)
     stdout().print(
         f"test accuracy {percent(results['test_accuracy'])}, test loss "
         f"{results['test_loss']:.4g} on {results['samples']:,} samples of {results['dataset']} "

@@ -57,6 +57,20 @@ def test_other_data(saved, capsys, prefix):
     assert "on 50 samples of synthetic" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of its database layer
+def test_the_model_of_a_tracked_run(tmp_path, capsys):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    summary = run(parse({**PLAIN, "tracking": {"uri": uri}})).summary
+    assert evaluate.main([summary["run_id"], "--tracking-uri", uri, "--json"]) == 0
+    results = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert results["test_loss"] == summary["test_loss"]
+    assert results["model_sha256"] == summary["model_sha256"]
+
+
+def test_the_default_store_is_that_of_a_configuration():
+    assert parse({}).tracking.uri == evaluate.TRACKING_URI
+
+
 def test_mistakes_are_one_message(saved, capsys, tmp_path):
     _, file = saved
     for arguments, code, message in (

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.plain_data import format_value
-from fedsmu_ray.config.schema import DataConfig, FederationConfig, TuneConfig
+from fedsmu_ray.config.schema import DataConfig, FederationConfig, TrackingConfig, TuneConfig
 
 
 def check(values: Mapping[str, Any]) -> list[str]:
@@ -22,6 +22,7 @@ def check(values: Mapping[str, Any]) -> list[str]:
         *_impossible_cohorts(data, federation),
         *_impossible_compute(compute, federation),
         *_opposite_mode(values["tune"]),
+        *_unregistrable(values["tracking"]),
     ]
 
 
@@ -75,4 +76,20 @@ def _opposite_mode(tune: TuneConfig) -> Iterator[str]:
         yield (
             f"tune.mode = {tune.mode}: {tune.metric} is better when it is {better}, so the worst "
             "trials would be taken for the best; remove tune.mode"
+        )
+
+
+def _unregistrable(tracking: TrackingConfig) -> Iterator[str]:
+    name = tracking.register
+    if name is None:
+        return
+    if not name.strip() or set("/:") & set(name):
+        yield (
+            f"tracking.register = {format_value(name)}: MLflow takes no empty name, and none with "
+            "/ or :"
+        )
+    if tracking.models == "none":
+        yield (
+            f"tracking.register = {format_value(name)}: tracking.models = none keeps no model; set "
+            "it to best, or remove tracking.register"
         )

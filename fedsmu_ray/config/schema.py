@@ -145,6 +145,21 @@ class TrackingConfig:
         StoreURI | None, Field(description="MLflow tracking URI; null turns tracking off")
     ] = field(default="sqlite:///mlflow.db", repr=False)  # it may have a password
     experiment: Annotated[str, Field(description="MLflow experiment")] = "fedsmu"
+    models: Annotated[
+        Literal["none", "best", "all"],
+        Field(
+            description="which trained models are kept, in MLflow and in the folder of a run or "
+            "sweep: of a sweep the best trial's, or every trial's; `train` keeps its own unless "
+            "none"
+        ),
+    ] = "best"
+    register: Annotated[
+        str | None,
+        Field(
+            description="registered model of MLflow of which the model (of a sweep: the best one) "
+            "becomes a version; null: it is not registered"
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
         again = SWEEP.resume_command(outcome["folder"])
         console.print(f"to run what has failed once more: {again}", soft_wrap=True)
     _print_nodes(console, outcome["trials"])
+    if outcome.get("model"):
+        console.print(f"the model of the best trial is {outcome['model']}", soft_wrap=True)
     if outcome["tracking_uri"]:
         console.print(
             f"\nsweep of {outcome['seconds']:.0f} s in experiment '{outcome['experiment']}', run "

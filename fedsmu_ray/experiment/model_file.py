@@ -169,7 +169,8 @@ def read_model(path: str | Path | Place) -> TrainedModel:
     """
     shown = str(path)
     try:
-        file = place(path)
+        is_here = isinstance(path, (str, Path)) and Path(path).exists()
+        file = Path(str(path)) if is_here else place(path)
         if file.is_dir():
             raise ModelFileError(f"{shown}: a folder, not a model file")
         raw = file.read_bytes()

@@ -27,6 +27,7 @@ from fedsmu_ray.environment import results_path
 from fedsmu_ray.errors import TakenOverError
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
+from fedsmu_ray.experiment.kept_model import keep_model
 from fedsmu_ray.experiment.model_file import TrainedModel, save_model
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
 from fedsmu_ray.experiment.summary import DATA_DIGEST, NODES, in_words, new_run, summarize
@@ -227,6 +228,7 @@ def _train(
             tracker.log(run_id, tracked(record), record.round)
     seconds = time.perf_counter() - began
     summary = summarize(problem, progress, executor.sha256(), seconds, executor.trained_on)
+    keep_model(executor, summary, folder, tracker, run_id)
     tags = {"model_sha256": summary["model_sha256"], NODES: in_words(summary["nodes"])}
     tracker.finish(run_id, "FINISHED", final_metrics(summary), tags)
     return history, summary

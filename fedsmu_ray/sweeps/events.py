@@ -124,6 +124,9 @@ class TrialEvents(tune.Callback):
                 report.apart,
             )
         self.recorder.log(spec, report.round, report.metrics)
+        if report.model:  # its process may be gone after this call
+            score = report.metrics[self.recorder.config.tune.metric]
+            self.recorder.models.offer(spec, score, report.model.take())
         self.progress.update(spec.name, report.round, report.metrics["test/accuracy"])
 
     def on_trial_complete(

@@ -6,6 +6,7 @@
     profile/        the traces of a profiled sweep, one file per trial
     .lock           held by the process of the sweep
     checkpoint-003/ the checkpoints of a trial
+    model-003.safetensors  the model of a trial (`tracking.models`; the best one's by default)
 
 A sweep is resumed from the first two and the checkpoints, however it ended; nothing is unpickled.
 Behind a URI (`tune.storage=s3://...`) it has all of this but `ray/`, which stays on this host.
@@ -45,6 +46,17 @@ log = logging.getLogger(__name__)
 def trace_file(folder: Place, index: int) -> Place:
     """The trace of a trial, in the folder of the sweep."""
     return folder / "profile" / f"trial-{index:03d}.json"
+
+
+def model_file(folder: Place, index: int) -> Place:
+    """The file of a trial's model, in the folder of the sweep."""
+    return folder / f"model-{index:03d}.safetensors"
+
+
+def models_in(folder: Place) -> set[int]:
+    """The trials, by index, whose models are in the folder of the sweep."""
+    names = (re.fullmatch(r"model-(\d+)\.safetensors", file.name) for file in folder.iterdir())
+    return {int(name[1]) for name in names if name}
 
 
 def traces(folder: Place) -> list[Place]:

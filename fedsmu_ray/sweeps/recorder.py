@@ -10,6 +10,7 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.experiment.summary import DATA_DIGEST, NODES, in_words, new_run
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
+from fedsmu_ray.sweeps.models import SweepModels
 from fedsmu_ray.sweeps.outcome import (
     COMPLETED,
     DIVERGED,
@@ -37,6 +38,7 @@ class SweepRecorder:
         # Evaluated rounds of the trials that run: index -> round -> metrics. One that starts again
         # reports the rounds before its checkpoint once more.
         self.evaluated: dict[int, dict[int, Mapping[str, float]]] = defaultdict(dict)
+        self.models = SweepModels(config, folder)
         run = new_run(config.name, config, self._tags("parent", config))
         before = folder.parent_run
         self.parent = tracker.resume(before, run) if before else tracker.start(run)
@@ -114,6 +116,7 @@ class SweepRecorder:
         for index in self.folder.unfinished:
             self.tracker.finish(self.folder.run_ids[index], status)
         tune = self.config.tune
+        model = self.models.log(self.tracker) if status == "FINISHED" else None
         outcome = {
             **results(self.config, self.folder.ended),
             "name": self.config.name,
@@ -123,6 +126,7 @@ class SweepRecorder:
             "tracking_uri": self.tracker.uri,
             "parent_run_id": self.parent,
             "folder": str(self.folder.path),
+            "model": str(model) if model else None,
             "seconds": round(seconds, 3),
         }
         metrics, tags = {}, {"fedsmu.trials": str(len(outcome["trials"]))}

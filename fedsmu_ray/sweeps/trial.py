@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Generator, Mapping
@@ -26,8 +27,11 @@ from fedsmu_ray.files.remote import Place, place
 from fedsmu_ray.files.run_folders import SWEEP
 from fedsmu_ray.sweeps.failures import RETRIED, TrialFailure
 from fedsmu_ray.sweeps.folder import trace_file, trial_checkpoints
+from fedsmu_ray.sweeps.models import OfferedModel
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.tracking.metrics import tracked
+
+log = logging.getLogger(__name__)
 
 # Keys of a result of Tune. The metrics are keys of their own, by which schedulers compare trials.
 ROUND, DONE, REPORT = "round", "done", "report"
@@ -41,6 +45,7 @@ class TrialReport:
     metrics: Mapping[str, float]  # as they are tracked
     summary: Mapping[str, Any]  # of the rounds so far, see `experiment.summary`
     apart: str = ""  # this host, if its checkpoints are not in the folder that the sweep sees
+    model: OfferedModel | None = None  # after the last round, if models are kept
 
 
 def report_of(result: Mapping[str, Any]) -> TrialReport | TrialFailure:
@@ -137,8 +142,19 @@ class Trial(tune.Trainable):
         seconds = time.perf_counter() - self.began
         trained_on = self.executor.trained_on
         summary = summarize(self.problem, self.progress, sha256, seconds, trained_on)
-        report = TrialReport(record.round, tracked(record), summary, self.apart)
+        model = self._model() if record.round == last else None
+        report = TrialReport(record.round, tracked(record), summary, self.apart, model)
         return {**report.metrics, ROUND: record.round, DONE: record.round == last, REPORT: report}
+
+    def _model(self) -> OfferedModel | None:
+        """The trained model, if models are kept; that it cannot be is a warning."""
+        if self.problem.config.tracking.models == "none":
+            return None
+        try:
+            return OfferedModel(self.problem, self.executor)
+        except Exception as error:  # of many types: a user's model is built again
+            log.warning("the trained model is not kept (%s: %s)", type(error).__name__, error)
+            return None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial of this process."""

@@ -9,10 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import unquote
 
 from fedsmu_ray.environment import results_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 _SQLITE = re.compile(
@@ -29,6 +34,27 @@ class NewRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # artifacts: file name -> text
     parent: str | None = None  # run id of the sweep that a trial belongs to
+
+
+@dataclass(frozen=True)
+class NewModel:
+    """A trained model to be logged with the run that has trained it."""
+
+    name: str
+    module: nn.Module = field(repr=False)
+    example: NDArray[np.generic] = field(repr=False)  # an input of one sample, [1, ...]
+    classes: int  # for an input [B, ...] the module returns float32 [B, classes]
+    file: bytes = field(repr=False)  # the content of its model file
+    sha256: str
+    dataset: str  # its name
+    data_digest: str
+    metrics: Mapping[str, float]  # final ones of its run
+    tags: Mapping[str, str] = field(default_factory=dict)
+    register: str | None = None  # the registered model of which it becomes a version
+
+    def plain(self) -> dict[str, object]:
+        """What identifies it, as plain data."""
+        return {"name": self.name, "model_sha256": self.sha256, "register": self.register}
 
 
 @dataclass
@@ -82,6 +108,13 @@ class Tracker(Protocol):
         """Log the metrics of a round (from 1). A round that the run already has is ignored."""
         ...
 
+    def log_model(self, run_id: str, model: NewModel) -> None:
+        """Log the model of a run, before or after the run has ended; once, however often called.
+
+        It is written by the next `finish`. That it cannot be is a warning and loses nothing else.
+        """
+        ...
+
     def finish(
         self,
         run_id: str,
@@ -108,6 +141,9 @@ class NoTracker:
         return run_id
 
     def log(self, run_id: str, metrics: Mapping[str, float], round: int) -> None:
+        """Nothing is logged."""
+
+    def log_model(self, run_id: str, model: NewModel) -> None:
         """Nothing is logged."""
 
     def finish(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedsmu_ray.files.secrets import cut
 from fedsmu_ray.processes import identity
-from fedsmu_ray.tracking.base import NewRun, RoundCursor
+from fedsmu_ray.tracking.base import NewModel, NewRun, RoundCursor
+from fedsmu_ray.tracking.mlflow_models import SavingError, write_model
 from fedsmu_ray.tracking.mlflow_names import (
     MAX_NAME,
     MAX_PARAM,
@@ -88,6 +89,8 @@ class MLflowWriter:
             try:
                 if run.refusal:
                     self.refused.append(run.describe(write))
+                elif isinstance(write.values, NewModel):
+                    self._write_model(run, write.values)
                 elif write.is_file:
                     self.client.log_text(run.run_id, write.values, write.what)
                 else:
@@ -168,6 +171,16 @@ class MLflowWriter:
             self._told.add(write.what)
 
     # One kind of write each
+
+    def _write_model(self, run: PendingRun, model: NewModel) -> None:
+        try:
+            write_model(self.client, self.experiment_id, run.run_id, model)
+        except SavingError as error:  # which has nothing to do with the store
+            log.warning(
+                "the model of run %s is not in MLflow: it cannot be saved (%s)",
+                run.run_id,
+                self.describe(error),
+            )
 
     def _create(self, run: PendingRun, values: dict[str, Any]) -> None:
         found = self._find_by_tag(run.run_id) if run.may_exist else None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.valid_json import to_json
-from fedsmu_ray.tracking.base import RoundCursor
+from fedsmu_ray.tracking.base import NewModel, RoundCursor
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,9 @@ class Write:
     """One write."""
 
     what: str  # the kind of write; of a file, its name
-    values: Any  # plain data
-    is_file: bool = False  # files go to the artifact store, which may fail while the server works
+    values: Any  # plain data, or a NewModel
+    # Files and models go to the artifact store, which may fail while the server works.
+    is_file: bool = False
 
 
 @dataclass
@@ -52,6 +53,10 @@ class PendingRun:
     def add(self, what: str, values: object) -> None:
         """Append a write."""
         self.writes.append(Write(what, values))
+
+    def add_model(self, model: NewModel) -> None:
+        """Append the model of the run."""
+        self.writes.append(Write("model", model, is_file=True))
 
     def add_point(self, point: Point) -> None:
         """Append metrics; consecutive rounds share a write."""
@@ -89,7 +94,11 @@ class PendingRun:
 
     def describe(self, write: Write) -> Mapping[str, Any]:
         """A write that could not be made, as a line of the file that is left instead."""
-        values = self.new_points(write.values) if write.what == "metrics" else write.values
+        values = write.values
+        if isinstance(values, NewModel):
+            values = values.plain()
+        elif write.what == "metrics":
+            values = self.new_points(values)
         return {"run": self.run_id, "what": write.what, "values": values}
 
 

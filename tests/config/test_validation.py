@@ -78,6 +78,11 @@ def test_every_problem_is_listed_with_the_nearest_key():
         ),
         ({"tune": {"mode": "min"}}, "test/accuracy is better when it is larger"),
         (
+            {"tracking": {"register": "mine", "models": "none"}},
+            "tracking.register = 'mine': tracking.models = none keeps no model; set it to best",
+        ),
+        ({"tracking": {"register": "a/b"}}, "'a/b': MLflow takes no empty name, and none with"),
+        (
             {"federation": {"cohort": 3, "min_cohort": 4}},
             "only federation.cohort = 3 clients are sampled",
         ),

@@ -8,9 +8,10 @@ from textwrap import dedent
 
 import pytest
 
-from fedsmu_ray import load_config, run, sweep
+from fedsmu_ray import load_config, load_model, run, sweep
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.problem import Problem
+from fedsmu_ray.numerics import parameters
 from fedsmu_ray.sweeps.folder import traces
 
 OWN_METHOD = '''
@@ -61,6 +62,11 @@ BROKEN_METHOD = '''
             return super().client(received, state, local)
 '''
 
+
+def sha256_of(module):
+    return parameters.sha256(parameters.flatten(module), parameters.constants(module))
+
+
 SETTINGS = {
     "data.clients": 10,
     "model.hidden": [8],
@@ -70,6 +76,7 @@ SETTINGS = {
     "compute.cpus_per_actor": 0.25,
     "tracking.uri": None,
     "tune.baselines": [],
+    "tune.seeds": 1,
 }
 
 
@@ -163,6 +170,42 @@ def test_seeds_cross_trials_and_baselines(ray_cluster, tmp_path):
     assert without_seconds(resumed["settings"]) == without_seconds(outcome["settings"])
     assert resumed["findings"] == outcome["findings"] != []
     assert tables[2].read_text().count("\n") == history.count("\n")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of its database layer
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_the_model_of_the_best_trial_is_kept(ray_cluster, tmp_path, monkeypatch, executor):
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    own = {
+        "compute.executor": executor,
+        "tracking.uri": uri,
+        "tune.space": {"local.lr": {"grid": [0.01, 0.1, 0.05]}},
+        "tune.storage": str(tmp_path / "sweeps"),
+    }
+    config = load_config(overrides={**SETTINGS, **own})
+    outcome = sweep(config)
+    best = outcome["best"]
+    assert sha256_of(load_model(outcome["model"])) == best["model_sha256"]
+    assert [f.name for f in Path(outcome["folder"]).glob("model*")] == [
+        f"model-{best['index']:03d}.safetensors"
+    ]
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name(config.tracking.experiment).experiment_id
+
+    def logged():
+        return client.search_logged_models([experiment])
+
+    (model,) = logged()
+    assert model.source_run_id == best["run_id"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    loaded = mlflow.pytorch.load_model(f"models:/{model.model_id}")
+    assert sha256_of(loaded) == model.tags["model_sha256"] == best["model_sha256"]
+    assert outcome["not_in_mlflow"] is None
+    resumed = sweep(config, resume="")
+    assert resumed["model"] == outcome["model"] and len(logged()) == 1
 
 
 @pytest.mark.slow
