@@ -321,8 +321,16 @@ def test_an_installed_script_finds_the_working_directory(folder, script):
     (folder / "here.py").write_text("def model(shape, classes):\n    raise ValueError('found')\n")
     (folder / "bin").mkdir()
     (folder / "bin" / "run").write_text(f"from fedsmu_ray.{script} import script; script()")
-    arguments = ["small.yaml", "model={name: 'import:here:model'}", "tracking.uri=null"]
+    arguments = [
+        "small.yaml",
+        "model={name: 'import:here:model'}",
+        "tracking.uri=null",
+        "--traceback",
+    ]
     done = subprocess.run(
         [sys.executable, "bin/run", *arguments], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 2 and f"raised ValueError: found ({folder}/here.py:2)" in done.stderr
+    assert (
+        "Traceback" in done.stderr and f'File "{folder}/here.py", line 2, in model' in done.stderr
+    )

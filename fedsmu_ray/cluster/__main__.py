@@ -66,7 +66,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     if command in ("follow", "fetch", "stop"):
         parser.add_argument("job", nargs="?", metavar="JOB", help="default: the latest")
     if command == "run":
-        parser.add_argument("recipe", metavar="RECIPE", help="YAML file in the working directory")
+        what = "YAML file in the working directory, or the name of a recipe of the package"
+        parser.add_argument("recipe", metavar="RECIPE", help=what)
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for `tune`")
         parser.add_argument("--train", action="store_true", help="one experiment, not a sweep")
         parser.add_argument("--resume", metavar="JOB", help="continue the results of a job")

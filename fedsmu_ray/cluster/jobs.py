@@ -76,10 +76,13 @@ def _name(arguments: Sequence[str]) -> str:
 def check_recipe(path: str) -> None:
     """Raise ConfigError unless the recipe is in the working directory, which is what is sent.
 
-    Recipes of this package, by name, are there already.
+    A recipe by its name goes along with this package, or is in the working directory's.
     """
-    if path in recipes.names():
-        return
+    if path in recipes.names() and not Path(path).exists():
+        if _is_checkout() or recipes.path(path).is_relative_to(_PACKAGE):
+            return
+        cure = f"copy it here: fedsmu recipes cp {path}"
+        raise ConfigError([f"{path}: a recipe of a checkout that is not sent from here; {cure}"])
     recipe = Path(path)
     if not recipe.is_file():
         raise ConfigError([f"{recipe}: no such file"])
@@ -102,9 +105,14 @@ def _runtime_env() -> dict[str, Any]:
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
         },
     }
-    if not Path("fedsmu_ray/__init__.py").is_file():
+    if not _is_checkout():
         runtime_env["py_modules"] = [str(_PACKAGE)]
     return runtime_env
+
+
+def _is_checkout() -> bool:
+    """Whether the working directory has this package."""
+    return Path("fedsmu_ray/__init__.py").is_file()
 
 
 def latest(cluster: Cluster) -> str:
