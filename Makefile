@@ -10,7 +10,7 @@ run: $(VENV)/.installed
 	$(BIN)/python -m fedsmu_ray.tune
 
 ui: $(VENV)/.installed
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --workers 1
+	$(BIN)/python -m fedsmu_ray.ui
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow and not cluster"

@@ -52,12 +52,20 @@ def set_mlflow_defaults() -> None:
     _set_defaults(MLFLOW_DEFAULTS)
 
 
-def of_mlflow_server(auth_config: Path, session_key: str) -> dict[str, str]:
-    """The environment of an MLflow server with basic authentication."""
-    return {
-        **os.environ,
+def mlflow_uri() -> str | None:
+    """The store that MLflow's own commands use."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def of_mlflow_server(auth_config: Path | None = None, session_key: str = "") -> dict[str, str]:
+    """The environment of an MLflow server; with basic authentication, if that is configured."""
+    own = {
         "MLFLOW_AUTH_CONFIG_PATH": str(auth_config),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": session_key,
+    }
+    return {
+        **os.environ,
+        **(own if auth_config else {}),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves ten processes
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

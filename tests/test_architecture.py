@@ -27,7 +27,7 @@ LAYERS = [
     ["executors", "display"],
     ["experiment"],
     ["sweeps", "conformance", "cluster"],
-    ["train", "tune", "evaluate", "data", "commands"],
+    ["train", "tune", "evaluate", "data", "ui", "commands"],
     ["__init__"],
     ["__main__"],
 ]
@@ -91,7 +91,7 @@ def test_no_import_cycles_between_files():
 
 
 def test_few_modules_at_the_top():
-    assert len(list(PACKAGE.glob("*.py"))) <= 10
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
 
 
 @pytest.mark.parametrize(

@@ -146,13 +146,16 @@ def _ui(options: argparse.Namespace) -> int:
     import signal
 
     from fedsmu_ray.cluster import mlflow_service
+    from fedsmu_ray.tracking.mlflow_ui import PORT, latest_view
 
     cluster = _cluster(options)
     password = cluster.on_head(f"{ON_HEAD} mlflow --password")
-    with cluster.tunnel(mlflow_service.PORT) as port:
+    user = mlflow_service.USER
+    with cluster.tunnel(PORT) as port:
+        view = latest_view(f"http://{user}:{password}@127.0.0.1:{port}", "fedsmu")
         print(
-            f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning  "
-            f"user {mlflow_service.USER}, password {password}; Ctrl-C closes the tunnel",
+            f"http://127.0.0.1:{port}/{view}  user {user}, password {password}; Ctrl-C closes the "
+            "tunnel",
             flush=True,
         )
         with contextlib.suppress(KeyboardInterrupt):

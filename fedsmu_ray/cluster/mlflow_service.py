@@ -12,16 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 from fedsmu_ray import environment
 from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.tracking.mlflow_store import open_store
+from fedsmu_ray.tracking.mlflow_ui import PORT, START_WAIT_S, answers
 
-PORT = 5000
-START_WAIT_S = 90.0
 USER = "admin"
 
 
@@ -33,7 +31,7 @@ def start(port: int = PORT) -> str:
     folder = _folder()
     where = f"MLflow: http://127.0.0.1:{port} on this host, user {USER}, password in "
     where += str(_password_file(folder))
-    if _answers(port):
+    if answers(port):
         return where
     database = _database(folder)
     open_store(database, "fedsmu")  # before a job and the server could create it at once
@@ -54,7 +52,7 @@ def start(port: int = PORT) -> str:
         )
     write(folder / "mlflow-server.pid", str(server.pid))
     deadline = time.monotonic() + START_WAIT_S
-    while not _answers(port):
+    while not answers(port):
         if server.poll() is not None or time.monotonic() > deadline:
             server.kill()
             raise ExecutionError(
@@ -95,14 +93,6 @@ def _database(folder: Path) -> str:
 
 def _password_file(folder: Path) -> Path:
     return folder / "mlflow-password"
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
 
 
 def _secret(file: Path) -> str:

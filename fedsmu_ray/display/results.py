@@ -88,8 +88,10 @@ def _print_store(console: Console, results: Mapping[str, Any]) -> None:
     if uri is None:
         console.print("tracking is off (tracking.uri=null)")
         return
-    is_server = uri.startswith("http")
-    viewer = (
-        f"a browser at {uri}" if is_server else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-    )
-    console.print(f"runs are in {uri}; compare them with\n  {viewer}", soft_wrap=True)
+    view, is_server = results.get("view"), uri.startswith("http")
+    what = "accuracy over uploaded kilobytes, and more" if view else "compare them"
+    if is_server:
+        viewer = f"{uri}/{view}" if view else f"a browser at {uri}"
+    else:
+        viewer = f"python -m fedsmu_ray.ui {shlex.quote(uri)}"
+    console.print(f"runs are in {uri}; {what} with\n  {viewer}", soft_wrap=True)

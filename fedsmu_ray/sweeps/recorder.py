@@ -21,7 +21,7 @@ from fedsmu_ray.sweeps.outcome import (
 )
 from fedsmu_ray.sweeps.settings import setting_name
 from fedsmu_ray.sweeps.space import TrialSpec, swept_keys
-from fedsmu_ray.tracking.base import RunStatus, Tracker
+from fedsmu_ray.tracking.base import RunStatus, Tracker, View
 from fedsmu_ray.tracking.metrics import final_metrics, is_finite
 
 SETTING = "fedsmu.setting"  # tag of a trial's run, the same for all seeds
@@ -44,6 +44,13 @@ class SweepRecorder:
         self.parent = tracker.resume(before, run) if before else tracker.start(run)
         if not before or self.parent != before:
             folder.sweep_started(self.parent)
+        self._publish()
+
+    def _publish(self) -> str | None:
+        """Save the view of the sweep in the tracker's UI; returns its link."""
+        swept = tuple(key for key in self.swept if key != "algorithm.name")
+        view = View(f"Sweep {self.config.name}", self.parent, swept, SETTING)
+        return self.tracker.publish(view)
 
     def _tags(self, kind: str, config: Config) -> dict[str, str]:
         """Tags of the run of the sweep or of a trial, which may have other data."""
@@ -124,6 +131,7 @@ class SweepRecorder:
             "mode": tune.direction,
             "experiment": self.config.tracking.experiment,
             "tracking_uri": self.tracker.uri,
+            "view": self._publish(),
             "parent_run_id": self.parent,
             "folder": str(self.folder.path),
             "model": str(model) if model else None,

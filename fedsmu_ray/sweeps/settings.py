@@ -14,7 +14,7 @@ from fedsmu_ray.tracking.metrics import METRICS, is_finite, rank
 
 MIN_PAIRS = 3  # of seeds, for a test
 # Accuracies that may be the target of a sweep that names none.
-LADDER = (*(n / 20 for n in range(1, 19)), 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
+LADDER = (*(n / 20 for n in range(1, 19)), 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 AVERAGED = [metric.field for metric in METRICS if metric.final]
 AVERAGED += ["best_test_accuracy", "rounds", "seconds"]
 

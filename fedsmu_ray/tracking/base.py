@@ -57,6 +57,16 @@ class NewModel:
         return {"name": self.name, "model_sha256": self.sha256, "register": self.register}
 
 
+@dataclass(frozen=True)
+class View:
+    """How the trials of a sweep are to be compared in the UI of a tracker."""
+
+    name: str
+    parent: str  # run id of the sweep
+    params: tuple[str, ...]  # the swept keys
+    group: str  # tag of the runs that are one setting
+
+
 @dataclass
 class RoundCursor:
     """The last round that has been handled, to ignore rounds that are repeated.
@@ -125,6 +135,13 @@ class Tracker(Protocol):
         """End a run with its final metrics and tags."""
         ...
 
+    def publish(self, view: View) -> str | None:
+        """Save a view in the UI; returns the part of its URL after the server. None: there is none.
+
+        It may be saved again.
+        """
+        ...
+
 
 class NoTracker:
     """Tracking turned off (tracking.uri=null)."""
@@ -154,6 +171,10 @@ class NoTracker:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Nothing to end."""
+
+    def publish(self, view: View) -> str | None:
+        """There is no UI."""
+        return None
 
 
 def database_file(uri: str) -> Path | None:

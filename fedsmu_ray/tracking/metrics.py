@@ -88,6 +88,12 @@ METRICS = (
         omit_zero=True,
     ),
 )
+# Accuracy once more, with kilobytes as its steps, for charts over bytes with a logarithmic axis:
+# name -> the metrics whose sum it is tracked over.
+BY_BYTES = {
+    "test/accuracy_by_upload_kB": ("comm/uplink_bytes",),
+    "test/accuracy_by_total_kB": ("comm/uplink_bytes", "comm/downlink_bytes"),
+}
 # Values of `tune.metric`, with the direction of improvement.
 SWEEPABLE = {metric.name: metric.direction for metric in METRICS if metric.direction}
 
@@ -108,6 +114,19 @@ def tracked(record: object) -> dict[str, float]:
     """A record as tracked metrics, name -> value; what was not measured is left out."""
     values = {metric.name: metric.value(record) for metric in METRICS}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def over_bytes(metrics: Mapping[str, float]) -> dict[str, tuple[float, int]]:
+    """The metrics of BY_BYTES in those of a round that was evaluated: name -> value and step.
+
+    A step is at least 1, since a logarithmic axis has no 0.
+    """
+    found = {}
+    for name, parts in BY_BYTES.items():
+        if metrics.keys() >= {"test/accuracy", *parts}:
+            total = sum(metrics[part] for part in parts)
+            found[name] = metrics["test/accuracy"], max(1, round(total / 1000))
+    return found
 
 
 def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedsmu_ray import environment
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.tracking.base import NewModel, NewRun, RunStatus
+from fedsmu_ray.tracking.base import NewModel, NewRun, RunStatus, View
 from fedsmu_ray.tracking.mlflow_store import MAX_TIMEOUT_S, is_denied, is_slow
 from fedsmu_ray.tracking.mlflow_writer import MLflowWriter, creation
 from fedsmu_ray.tracking.pending import PendingRun, Point, leave_file, now
@@ -123,6 +123,16 @@ class MLflowTracker:
             self._final_flush(
                 FINAL_FLUSH_TIMEOUT_S if status == "FINISHED" else ABORTED_FLUSH_TIMEOUT_S
             )
+
+    def publish(self, view: View) -> str | None:
+        """Save a view of the UI; None if that fails, which only makes comparing less convenient."""
+        if view.parent.startswith(LOCAL_ID_PREFIX) and self._store_id(view.parent) == view.parent:
+            return None  # its run has not been created yet
+        try:
+            return self.writer.publish(view)
+        except Exception as error:  # each kind of store has its own exceptions
+            log.debug("no view of the sweep in MLflow: %s", self.writer.describe(error))
+            return None
 
     def flush(self) -> None:
         """Write everything that is queued.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedsmu_ray.files.secrets import cut
 from fedsmu_ray.processes import identity
-from fedsmu_ray.tracking.base import NewModel, NewRun, RoundCursor
+from fedsmu_ray.tracking.base import NewModel, NewRun, RoundCursor, View
+from fedsmu_ray.tracking.metrics import over_bytes
 from fedsmu_ray.tracking.mlflow_models import SavingError, write_model
 from fedsmu_ray.tracking.mlflow_names import (
     MAX_NAME,
@@ -20,6 +21,7 @@ from fedsmu_ray.tracking.mlflow_names import (
     shortened,
 )
 from fedsmu_ray.tracking.mlflow_store import first_line, is_refusal, is_too_large, open_store
+from fedsmu_ray.tracking.mlflow_view import SWEEP_VIEW, TAG, encode, link
 from fedsmu_ray.tracking.pending import PendingRun, Point, Write, now
 
 if TYPE_CHECKING:
@@ -74,6 +76,16 @@ class MLflowWriter:
                 self.uri,
                 self.describe(error),
             )
+
+    def publish(self, view: View) -> str:
+        """Save a view of the UI in the store; returns its link, without the server.
+
+        Raises what the client raises.
+        """
+        parent = self.store_id(view.parent)
+        key = f"{SWEEP_VIEW}{parent[:12]}"
+        self.client.set_experiment_tag(self.experiment_id, f"{TAG}{key}", encode(view, parent))
+        return link(self.experiment_id, key)
 
     def describe(self, error: Exception) -> str:
         """An error of the client in one line, without secrets."""
@@ -260,6 +272,12 @@ class MLflowWriter:
                 Metric(accepted_name(name), value, point.timestamp, point.step)
                 for point in new
                 for name, value in point.metrics.items()
+            ]
+            metrics += [
+                Metric(name, value, point.timestamp, step)
+                for point in new
+                if point.step
+                for name, (value, step) in over_bytes(point.metrics).items()
             ]
             if metrics:
                 self._write_batch(run, "metrics", metrics)

@@ -75,7 +75,7 @@ def test_missing_uploads_are_shown(capsys):
 @pytest.mark.parametrize(
     "uri, viewer",
     [
-        ("sqlite:////a/mlflow.db", "mlflow ui --backend-store-uri sqlite:////a/mlflow.db"),
+        ("sqlite:////a/mlflow.db", "python -m fedsmu_ray.ui sqlite:////a/mlflow.db"),
         ("http://server:5000", "a browser at http://server:5000"),
     ],
 )
@@ -83,6 +83,11 @@ def test_where_the_runs_are(capsys, uri, viewer):
     print_run({**SUMMARY, "tracking_uri": uri})
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [f"runs are in {uri}; compare them with", f"  {viewer}"]
+
+
+def test_a_sweep_on_a_server_has_the_link_to_its_charts(capsys):
+    print_sweep(outcome(tracking_uri="http://server:5000", view="#/experiments/1/runs?x=y"))
+    assert "\n  http://server:5000/#/experiments/1/runs?x=y\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("missing, where", [("/r/x.jsonl", "is in /r/x.jsonl"), ("", "is lost")])
@@ -169,7 +174,7 @@ def test_names_params_and_errors_are_printed_as_they_are(capsys, text):
 def test_commands_to_paste_are_quoted_for_a_shell(capsys):
     print_sweep(outcome(tracking_uri="sqlite:////my data (1)/mlflow.db"))
     out = capsys.readouterr().out
-    assert "mlflow ui --backend-store-uri 'sqlite:////my data (1)/mlflow.db'\n" in out
+    assert "python -m fedsmu_ray.ui 'sqlite:////my data (1)/mlflow.db'\n" in out
     assert "once more: python -m fedsmu_ray.tune --resume 'my runs/small-1'\n" in out
 
 

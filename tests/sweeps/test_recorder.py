@@ -54,6 +54,10 @@ class ListTracker:
     def finish(self, run_id, status="FINISHED", metrics=None, tags=None):
         self.calls.append(("finish", run_id, status, metrics, tags))
 
+    def publish(self, view):
+        self.view = view
+        return f"#/{view.parent}"
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -118,6 +122,7 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
             "error": "ClientError: round 3",
         }
     ]
+    assert outcome["view"] == "#/run1" and recorder.tracker.view.params == ("local.lr",)
     assert outcome["tracking_uri"] == "list:" and outcome["seconds"] == 3.0
 
 

@@ -110,3 +110,15 @@ def test_scores_are_ranked_and_those_that_are_not_finite_come_last(direction, fi
     ranked = sorted([nan, 2.0, inf, -1.0, None, 3.0, -inf], key=lambda s: rank(s, direction))
     assert ranked[0] == first and set(ranked[:3]) == {2.0, -1.0, 3.0}
     assert not any(map(is_finite, ranked[3:]))
+
+
+def test_accuracy_is_also_tracked_over_kilobytes():
+    sent = {"comm/uplink_bytes": 1_499.0, "comm/downlink_bytes": 4_000.0}
+    assert metrics.over_bytes({**sent, "test/accuracy": 0.5}) == {
+        "test/accuracy_by_upload_kB": (0.5, 1),
+        "test/accuracy_by_total_kB": (0.5, 5),
+    }
+    assert metrics.over_bytes(sent) == {}  # a round that was not evaluated
+    tiny = dict.fromkeys(sent, 1.0)
+    steps = {step for _, step in metrics.over_bytes({**tiny, "test/accuracy": 0.5}).values()}
+    assert steps == {1}  # a logarithmic axis has no 0
