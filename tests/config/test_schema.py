@@ -6,10 +6,11 @@ from typing import get_type_hints
 import pytest
 import yaml
 
+from fedsmu_ray import cli
 from fedsmu_ray.algorithms.registry import METHODS, FedAvg, FedSMU
 from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.schema import SECTIONS, Config, declared_keys
-from fedsmu_ray.config.validation import parse
+from fedsmu_ray.config.validation import all_keys, parse
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.registry import MODELS
 
@@ -134,3 +135,11 @@ def test_the_store_is_the_same_in_every_working_folder(tmp_path, monkeypatch):
     for uri in (None, "http://host"):
         config = parse({"tracking": {"uri": uri}})
         assert config.anywhere() == config
+
+
+def test_the_list_of_all_keys_is_current():
+    """Wrong options are answered and keys completed from it, without importing torch."""
+    command = "from fedsmu_ray.config.validation import all_keys; print(*all_keys(), sep='\\n')"
+    assert cli.KEYS.read_text(encoding="utf-8").split() == all_keys(), (
+        f'run: python -c "{command}" > fedsmu_ray/config/keys.txt'
+    )

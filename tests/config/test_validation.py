@@ -5,10 +5,9 @@ import re
 
 import pytest
 
-from fedsmu_ray import cli
 from fedsmu_ray.config.compute import EXECUTORS
 from fedsmu_ray.config.loading import load_config
-from fedsmu_ray.config.validation import all_keys, parse
+from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.sweeps import space
 
@@ -250,11 +249,3 @@ def _is_valid(plain):
 def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(ConfigError(["a: b", "c: d"])))
     assert error.problems == ["a: b", "c: d"] and "2 problems" in str(error)
-
-
-def test_the_list_of_all_keys_is_current():
-    """Wrong options are answered and keys completed from it, without importing torch."""
-    command = "from fedsmu_ray.config.validation import all_keys; print(*all_keys(), sep='\\n')"
-    assert cli.KEYS.read_text(encoding="utf-8").split() == all_keys(), (
-        f'run: python -c "{command}" > fedsmu_ray/config/keys.txt'
-    )
