@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from fedsmu_ray import plugins
 from fedsmu_ray.errors import ModelFileError
 from fedsmu_ray.experiment.model_file import TrainedModel, read_model, save_model, unpacked
 from fedsmu_ray.federation.tasks import Executor
 from fedsmu_ray.files.remote import Place, place
+from fedsmu_ray.files.run_folders import RUN, SWEEP, code_folders
 from fedsmu_ray.tracking.base import NewModel, Tracker
 from fedsmu_ray.tracking.metrics import final_metrics
 from fedsmu_ray.tracking.registry import tracked_model
@@ -97,4 +99,6 @@ def find_model(given: str, tracking_uri: str) -> TrainedModel:
             if files
             else f"{given}: a folder without a model (see tracking.models)"
         )
+    # A model of the user's is imported from where it was when it was trained.
+    plugins.search_in([c for kind in (RUN, SWEEP) for c in code_folders(folder / kind.file)])
     return read_model(files[0])

@@ -1,11 +1,14 @@
 """The model of a run: which are kept, where, and how they are found again."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from fedsmu_ray import plugins
+from fedsmu_ray.config.loading import load_config
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import ModelFileError
 from fedsmu_ray.experiment import kept_model
@@ -118,3 +121,21 @@ def test_models_are_found_in_files_and_folders(tmp_path):
     shutil.copy(file, sweep / "model-003.safetensors")
     with pytest.raises(ModelFileError, match="give one of model-003.*, model-012.safetensors"):
         find_model(str(sweep), NOWHERE)
+
+
+def test_a_model_of_the_users_is_imported_from_where_it_was(tmp_path, monkeypatch):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "net_of_a_kept_model.py").write_text(
+        "from torch import nn\n\ndef net(shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    recipe = tmp_path / "recipe" / "r.yaml"
+    recipe.write_text(config_of(tmp_path, uri=None).to_yaml())
+    name = "import:net_of_a_kept_model:net"
+    result = run(load_config(recipe, {"model": {"name": name}, "checkpoint.every": 1}))
+    (folder,) = tmp_path.glob("small-*")
+    del sys.modules["net_of_a_kept_model"]
+    plugins.search_in([])  # as in another process
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path / "recipe")])
+    model = find_model(str(folder), NOWHERE)
+    assert sha256_of(model.module()) == result.summary["model_sha256"]
