@@ -11,7 +11,7 @@ from fedsmu_ray import __version__, cli
 from fedsmu_ray.commands import COMMANDS
 
 EXAMPLES = """examples:
-  fedsmu tune quickstart                     FedSMU against FedAvg on digits, half a minute
+  fedsmu tune quickstart                     FedSMU against FedAvg on digits, three seeds
   fedsmu train algorithm.name=fedavg local.lr=0.05
   fedsmu recipes cp mnist && fedsmu tune mnist.yaml federation.rounds=50
 """

@@ -120,8 +120,11 @@ def _percent(stats: Mapping[str, float] | None) -> str:
 
 
 def _interval(stats: Mapping[str, Any], form: str, factor: float = 1) -> str:
-    half = "" if stats["ci95"] is None else f" ± {factor * stats['ci95']:.2g}"
-    return f"{factor * stats['mean']:{form}}{half}"
+    mean = f"{factor * stats['mean']:{form}}"
+    if stats["ci95"] is None:
+        return mean
+    half = factor * stats["ci95"]
+    return f"{mean} ± {half:.0f}" if half >= 100 else f"{mean} ± {half:.2g}"
 
 
 def _mean(stats: Mapping[str, float] | None, form: str = ".0f") -> str:

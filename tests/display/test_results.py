@@ -1,9 +1,13 @@
 """The results that commands print."""
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from fedsmu_ray.config.schema import TuneConfig
 from fedsmu_ray.display.results import print_run, print_sweep
+from fedsmu_ray.display.settings_table import print_settings
 from fedsmu_ray.sweeps.settings import findings, summarize_settings
 
 SUMMARY = {
@@ -118,6 +122,42 @@ def test_settings_are_printed_best_first(capsys, mode, order):
     assert settings[order.index("0.2")][0] == "fedavg"
     assert "failed: 003 lr=9: DivergenceError: [red]\n" in out
     assert "diverged: 004 lr=99: LocalDivergenceError: [blue]\n" in out
+
+
+def seeds_of(setting, *accuracies):
+    rows = [trial(10 * setting + i, a, **{"local.lr": setting}) for i, a in enumerate(accuracies)]
+    return [
+        {**row, "test_accuracy": row["score"], "params": {**row["params"], "seed": i}}
+        for i, row in enumerate(rows)
+    ]
+
+
+def test_settings_with_seeds_have_intervals_and_columns_that_vary(capsys):
+    trials = [*seeds_of(1, 0.5, 0.6, 0.7), *seeds_of(2, 0.1, 0.9, 0.2)]
+    print_sweep(outcome(trials=trials))
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "the best 2 of 2 settings, by test/accuracy (mean ± 95 % interval of 3 seeds)\n"
+    )
+    assert [line.split() for line in out.splitlines()[1:4]] == [
+        ["lr", "accuracy", "upload"],
+        ["1", "60.00", "±", "25", "%", "1.5", "kB"],
+        ["2", "40.00", "±", "108", "%", "1.5", "kB"],
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_number_is_cut_however_narrow_the_terminal(width):
+    trials = [*seeds_of(1, 0.5, 0.6, 0.7), *seeds_of(2, 0.1, 0.9, 0.2)]
+    settings = outcome(trials=trials)["settings"]
+    written = StringIO()
+    console = Console(file=written, width=width, markup=False, highlight=False)
+    print_settings(console, settings, "test/loss")
+    text = written.getvalue()
+    assert "…" not in text
+    for number in ("60.00 ± 25 %", "40.00 ± 108 %", "0.6 ± 0.25", "1.5 kB"):
+        assert number in text
+    assert all(len(line.rstrip()) <= width for line in text.splitlines()[1:])
 
 
 def test_only_the_best_settings_are_printed(capsys):
