@@ -44,10 +44,12 @@ def keep_model(
         return
     try:
         model = TrainedModel.of(executor.problem, executor.params())
-        if folder:
-            save_model(folder / MODEL_FILE, model)
         if tracker.uri is not None:
             tracker.log_model(run_id, new_model(model, summary, tracking.register))
+        if folder:
+            save_model(folder / MODEL_FILE, model)
+    except OSError as error:
+        log.warning("the trained model is not in %s (%s)", folder, error)
     except Exception as error:  # of many types: a user's model is built again
         log.warning("the trained model is not kept (%s: %s)", type(error).__name__, error)
 

@@ -96,15 +96,27 @@ def test_without_tracking_the_folder_has_the_model(tmp_path):
     assert find_model(str(folder), NOWHERE).model_sha256 == summary["model_sha256"]
 
 
-def test_a_model_that_cannot_be_kept_is_one_warning(recording, tmp_path, monkeypatch, caplog):
+def test_a_folder_that_cannot_be_written_is_one_warning(recording, tmp_path, monkeypatch, caplog):
     def full(path, model):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(kept_model, "save_model", full)
     result = run(config_of(tmp_path))
+    assert recording.calls == ["the-id", "FINISHED"] and result.summary["rounds"] == 2
+    (record,) = caplog.records
+    assert "the trained model is not in " in record.getMessage()
+    assert "No space left on device" in record.getMessage()
+
+
+def test_a_model_that_cannot_be_made_is_one_warning(recording, tmp_path, monkeypatch, caplog):
+    def fail(*arguments):
+        raise KeyError("complex128")
+
+    monkeypatch.setattr(kept_model, "new_model", fail)
+    result = run(config_of(tmp_path))
     assert recording.calls == ["FINISHED"] and result.summary["rounds"] == 2
     (record,) = caplog.records
-    assert "the trained model is not kept (OSError: " in record.getMessage()
+    assert "the trained model is not kept (KeyError: 'complex128')" in record.getMessage()
 
 
 def test_models_are_found_in_files_and_folders(tmp_path):
