@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from fedsmu_ray import cli, environment
 
@@ -38,7 +39,9 @@ def _show(options: argparse.Namespace) -> int:
     uri = options.uri or environment.mlflow_uri() or DEFAULT
     view = mlflow_ui.latest_view(uri, options.experiment)
     if uri.startswith("http"):
-        print(f"{uri.rstrip('/')}/{view}")
+        parts = urlsplit(uri)
+        host = parts.netloc.rpartition("@")[2]  # without a password
+        print(f"{parts._replace(netloc=host).geturl().rstrip('/')}/{view}")
         return 0
     with mlflow_ui.server(uri, options.port) as (process, url):
         print(f"{url}/{view}\nCtrl-C ends the server", flush=True)

@@ -52,6 +52,14 @@ def test_without_a_sweep_the_runs_are_linked_and_a_missing_database_is_named(tmp
     assert re.fullmatch(r"#/experiments/\d+/runs\?workflowType=machine_learning", found)
 
 
+def test_of_a_running_server_only_the_link_is_printed(monkeypatch, capsys):
+    from fedsmu_ray import ui
+
+    monkeypatch.setattr(mlflow_ui, "latest_view", lambda uri, experiment: "#/experiments/1/runs")
+    assert ui.main(["http://me:s3cr3t@host:5000/"]) == 0
+    assert capsys.readouterr().out == "http://host:5000/#/experiments/1/runs\n"
+
+
 def test_accuracy_is_in_the_store_over_kilobytes(tracked):
     from mlflow import MlflowClient
 

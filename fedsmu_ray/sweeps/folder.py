@@ -126,8 +126,14 @@ def _trials_of(config: Config) -> dict[str, Any]:
     tune = secrets.cut(asdict(config.tune))
     decisive = {f"tune.{key}": value for key, value in tune.items()}
     decisive |= {**config.flat(), "tune.mode": config.tune.direction}
-    # Where, how many at once, and how patiently.
-    others = ("tune.storage", "tune.concurrent", "compute.wait_s")
+    # Where, how many at once, how patiently, and what is told at the end.
+    others = (
+        "tune.storage",
+        "tune.concurrent",
+        "compute.wait_s",
+        "tune.targets",
+        "tune.compare_to",
+    )
     return {key: value for key, value in decisive.items() if key not in others}
 
 

@@ -108,9 +108,9 @@ def test_a_sweep_is_resumed_only_with_its_configuration(tmp_path):
     with pytest.raises(ConfigError, match=r"differs in tune.space\)"):
         other = {**tune, "space": {"local.lr": {"grid": [0.1]}}}
         resume(sweep_config(tmp_path, tune=other), "")
-    # Where the sweep is and how many trials run at once does not change its trials; the mode is
-    # the metric's own.
-    same = {**tune, "storage": "elsewhere", "concurrent": 1, "mode": "max"}
+    # Where the sweep is, how many trials run at once and what is told of them does not change its
+    # trials; the mode is the metric's own.
+    same = {**tune, "storage": "elsewhere", "concurrent": 1, "mode": "max", "targets": [0.9]}
     assert resume(sweep_config(tmp_path, tune=same), str(path)) == path
 
 
