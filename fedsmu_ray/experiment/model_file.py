@@ -95,8 +95,12 @@ class TrainedModel:
             "samples": json.dumps(asdict(self.samples)),
             "versions": json.dumps(self.versions),
         }
-        raw: bytes = save({name: t.contiguous() for name, t in self.tensors.items()}, metadata)
-        return raw
+        raw = save({name: t.contiguous() for name, t in self.tensors.items()}, metadata)
+        # safetensors writes metadata in random order; a model always has the same bytes here.
+        end = 8 + int.from_bytes(raw[:8], "little")
+        header = json.dumps(json.loads(raw[8:end]), sort_keys=True).encode()
+        header += b" " * (-len(header) % 8)
+        return len(header).to_bytes(8, "little") + header + raw[end:]
 
     def plain_config(self) -> dict[str, Any]:
         """The nested mapping of the configuration."""
