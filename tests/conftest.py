@@ -1,6 +1,7 @@
 """Fixtures of all tests: a temporary home directory, one Ray cluster, and real data."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def home():
         yield Path(folder)
         if before is not None:
             os.environ["HOME"] = before
+
+
+@pytest.fixture
+def keep_signal_handlers():
+    """Restore the signal handlers that a command replaces where a test calls it."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The command that prints the split of the training data."""
 
 import json
-import signal
 import subprocess
 import sys
 
@@ -9,19 +8,12 @@ import pytest
 
 from fedsmu_ray import data
 
+pytestmark = pytest.mark.usefixtures("keep_signal_handlers")
+
 DIGITS = (
     "digits: 1,437 training and 360 test samples [1, 8, 8] (uint8), 10 classes; "
     "shards, shards 2, seed 0"
 )
-
-
-@pytest.fixture(autouse=True)
-def keep_signal_handlers():
-    """Restore the signal handlers that the command replaces."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def test_command_prints_and_plots_the_split(tmp_path, capsys):

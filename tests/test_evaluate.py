@@ -1,13 +1,14 @@
 """`python -m fedsmu_ray.evaluate`: what it prints, and its exit codes."""
 
 import json
-import signal
 
 import pytest
 
 from fedsmu_ray import evaluate
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.experiment.run import run
+
+pytestmark = pytest.mark.usefixtures("keep_signal_handlers")
 
 PLAIN = {
     "data": {"clients": 10},
@@ -17,15 +18,6 @@ PLAIN = {
     "tracking": {"uri": None},
     "compute": {"executor": "inline"},
 }
-
-
-@pytest.fixture(autouse=True)
-def keep_signal_handlers():
-    """Restore the signal handlers that the command replaces."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from fedsmu_ray.tracking import mlflow_ui
 from fedsmu_ray.tracking.base import NewRun, View
 from fedsmu_ray.tracking.mlflow import MLflowTracker
 
-# MLflow's own warnings, of its database layer
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's own, of its database layer
+    pytest.mark.usefixtures("keep_signal_handlers"),
+]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DUMP = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1400"]
 DUMP += ["--virtual-time-budget=60000", "--dump-dom"]
