@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 MAX_NAME_LENGTH = 120  # characters of a name in a message
 MAX_ERROR_LENGTH = 400  # characters of an exception of the user's code in a message
+SHOWN_FOLDERS = 5  # of those searched for a module, in a message
 # Patterns of the placeholders in forms of names; any other placeholder is one word.
 _PLACEHOLDERS = {"<package.module>": r"\w+(\.\w+)*", "<name or path>": ".+"}
 _PACKAGE = Path(__file__).parent
@@ -197,9 +198,11 @@ def _not_found(module_name: str, error: ModuleNotFoundError) -> str:
         return f"{module_name} imports a module that is not installed: {error.name or error}"
     folders = [folder or os.getcwd() for folder in sys.path]
     searched = [f for f in dict.fromkeys(folders) if os.path.isdir(f) and not _is_installed(f)]
+    more = len(searched) - SHOWN_FOLDERS
+    shown = ", ".join([*searched[:SHOWN_FOLDERS], *([f"{more} more folders"] if more > 0 else [])])
     return (
-        f"{module_name} cannot be imported ({error}); searched: {', '.join(searched)} and what is "
-        "installed; put it beside the recipe, or its folder on PYTHONPATH"
+        f"{module_name} cannot be imported ({error}); searched: {shown} and what is installed; put "
+        "it beside the recipe, or its folder on PYTHONPATH"
     )
 
 

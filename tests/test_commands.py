@@ -94,7 +94,7 @@ def test_sweep_end_to_end(folder):
         )
     best = max(result["trials"], key=lambda t: t["test_accuracy"])
     assert result["best"]["test_accuracy"] == best["test_accuracy"]
-    assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in out and "[3/3]" in err
+    assert f"python -m fedsmu_ray.ui sqlite:///{folder}/mlflow.db" in out and "[3/3]" in err
 
     client, found = tracked(folder)
     by_id = {r.info.run_id: r for r in found}

@@ -113,6 +113,18 @@ def test_the_folders_that_were_searched_are_named(folder, monkeypatch):
     assert not [place for place in searched if "site-packages" in place or "lib/python" in place]
 
 
+def test_of_many_searched_folders_the_first_are_named_and_the_cure_is_not_cut(folder, monkeypatch):
+    many = [folder.parent / f"folder-{i}-{'x' * 60}" for i in range(30)]
+    for each in many:
+        each.mkdir()
+    monkeypatch.setattr(sys, "path", [*map(str, many), *sys.path])
+    with pytest.raises(
+        ConfigError, match="folder-4.*more folders and what is.*PYTHONPATH"
+    ) as caught:
+        plugins.load("key", "import:absent:f")
+    assert "folder-5" not in str(caught.value)
+
+
 def test_a_module_beside_the_recipe_comes_before_others_of_its_name(folder):
     (folder / "our_package" / "unrelated.py").write_text("def f(): return 'of the recipe'\n")
     plugins.search_in([str(folder / "our_package")])
