@@ -58,6 +58,19 @@ class NewModel:
 
 
 @dataclass(frozen=True)
+class NewFile:
+    """A file to be logged with a run, as an artifact."""
+
+    name: str
+    text: str = field(repr=False)
+    path: str  # where it is besides
+
+    def plain(self) -> dict[str, object]:
+        """What identifies it, as plain data."""
+        return {"name": self.name, "path": self.path}
+
+
+@dataclass(frozen=True)
 class View:
     """How the trials of a sweep are to be compared in the UI of a tracker."""
 
@@ -65,6 +78,20 @@ class View:
     parent: str  # run id of the sweep
     params: tuple[str, ...]  # the swept keys
     group: str  # tag of the runs that are one setting
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run that a tracker has, as it is read again."""
+
+    run_id: str
+    name: str
+    status: str  # in small letters
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]  # the last values
+    history: Mapping[int, Mapping[str, float]]  # metrics by evaluated round
+    config: str = field(default="", repr=False)  # the file that was logged with it, if it was read
 
 
 @dataclass
@@ -125,6 +152,13 @@ class Tracker(Protocol):
         """
         ...
 
+    def log_file(self, run_id: str, file: NewFile) -> None:
+        """Log a file with a run that has not ended, in place of one of this name.
+
+        It is written by the next `finish`.
+        """
+        ...
+
     def finish(
         self,
         run_id: str,
@@ -161,6 +195,9 @@ class NoTracker:
         """Nothing is logged."""
 
     def log_model(self, run_id: str, model: NewModel) -> None:
+        """Nothing is logged."""
+
+    def log_file(self, run_id: str, file: NewFile) -> None:
         """Nothing is logged."""
 
     def finish(

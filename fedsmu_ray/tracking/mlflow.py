@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedsmu_ray import environment
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.tracking.base import NewModel, NewRun, RunStatus, View
+from fedsmu_ray.tracking.base import NewFile, NewModel, NewRun, RunStatus, View
 from fedsmu_ray.tracking.mlflow_store import MAX_TIMEOUT_S, is_denied, is_slow
 from fedsmu_ray.tracking.mlflow_writer import MLflowWriter, creation
 from fedsmu_ray.tracking.pending import PendingRun, Point, leave_file, now
@@ -98,6 +98,10 @@ class MLflowTracker:
     def log_model(self, run_id: str, model: NewModel) -> None:
         """Queue the model of a run; see `Tracker.log_model`."""
         self._pending(run_id).add_model(model)
+
+    def log_file(self, run_id: str, file: NewFile) -> None:
+        """Queue a file of a run."""
+        self._pending(run_id).add_file(file)
 
     def finish(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsmu_ray.files.secrets import cut
 from fedsmu_ray.processes import identity
-from fedsmu_ray.tracking.base import NewModel, NewRun, RoundCursor, View
+from fedsmu_ray.tracking.base import NewFile, NewModel, NewRun, RoundCursor, View
 from fedsmu_ray.tracking.metrics import over_bytes
 from fedsmu_ray.tracking.mlflow_models import SavingError, write_model
 from fedsmu_ray.tracking.mlflow_names import (
@@ -104,7 +104,9 @@ class MLflowWriter:
                 elif isinstance(write.values, NewModel):
                     self._write_model(run, write.values)
                 elif write.is_file:
-                    self.client.log_text(run.run_id, write.values, write.what)
+                    file = write.values
+                    text = file.text if isinstance(file, NewFile) else file
+                    self.client.log_text(run.run_id, text, write.what)
                 else:
                     self._writers[write.what](run, write.values)
                 self.confirmed += 1

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.valid_json import to_json
-from fedsmu_ray.tracking.base import NewModel, RoundCursor
+from fedsmu_ray.tracking.base import NewFile, NewModel, RoundCursor
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Write:
     """One write."""
 
     what: str  # the kind of write; of a file, its name
-    values: Any  # plain data, or a NewModel
+    values: Any  # plain data, a NewModel or a NewFile
     # Files and models go to the artifact store, which may fail while the server works.
     is_file: bool = False
 
@@ -57,6 +57,10 @@ class PendingRun:
     def add_model(self, model: NewModel) -> None:
         """Append the model of the run."""
         self.writes.append(Write("model", model, is_file=True))
+
+    def add_file(self, file: NewFile) -> None:
+        """Append a file."""
+        self.writes.append(Write(file.name, file, is_file=True))
 
     def add_point(self, point: Point) -> None:
         """Append metrics; consecutive rounds share a write."""
@@ -95,7 +99,7 @@ class PendingRun:
     def describe(self, write: Write) -> Mapping[str, Any]:
         """A write that could not be made, as a line of the file that is left instead."""
         values = write.values
-        if isinstance(values, NewModel):
+        if isinstance(values, (NewModel, NewFile)):
             values = values.plain()
         elif write.what == "metrics":
             values = self.new_points(values)

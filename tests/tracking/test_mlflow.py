@@ -7,7 +7,7 @@ import re
 import pytest
 
 from fedsmu_ray.tracking import mlflow as tracking
-from fedsmu_ray.tracking.base import NewRun
+from fedsmu_ray.tracking.base import NewFile, NewRun
 from tests.helpers.mlflow_runs import held, new_run, points, values
 
 # MLflow's own warnings, of its database layer
@@ -64,6 +64,30 @@ def test_a_run_has_the_parameters_tags_and_files_it_was_given(tracker):
     status, params, tags, history, files = held(tracker)["given"]
     assert (status, params, tags["t"], history) == ("FINISHED", {"a": "1", "b": "x"}, "u", {})
     assert sorted(files) == ["one.txt", "two.txt"] and tags["fedsmu.id"].startswith("local-")
+
+
+def test_a_file_is_logged_when_the_store_is_back_or_else_named_where_it_is(tracker):
+    report = NewFile("report.html", "<p>é", "/runs/report.html")
+    for name, is_back in (("back", True), ("away", False)):
+        run = tracker.start(new_run(name))
+        tracker.writer.client.is_up = False
+        tracker.log_file(run, report)
+        tracker.flush()
+        tracker.writer.client.is_up = is_back
+        tracker.finish(run)
+    tracker.writer.client.is_up = True
+    client = tracker.writer.client.client
+    by_name = {r.info.run_name: r for r in client.search_runs([tracker.writer.experiment_id])}
+    folder = tracker.folder / "downloaded"
+    folder.mkdir()
+    path = client.download_artifacts(by_name["back"].info.run_id, "report.html", folder)
+    with open(path, encoding="utf-8") as file:
+        assert file.read() == "<p>é"
+    assert held(tracker)["away"][4] == ["config.yaml"]
+    (left,) = tracker.folder.glob("not-in-mlflow-*")
+    lines = [json.loads(line) for line in left.read_text().splitlines()]
+    files = [line["values"] for line in lines if line["what"] == "report.html"]
+    assert files == [{"name": "report.html", "path": "/runs/report.html"}]
 
 
 def test_lost_responses_write_nothing_twice(tracker):
