@@ -39,6 +39,7 @@ MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
 }
+WANDB_DEFAULTS = {"WANDB_ERROR_REPORTING": "false"}
 _set_here: dict[str, str] = {}  # what this process has set, and the user had not
 
 
@@ -52,9 +53,34 @@ def set_mlflow_defaults() -> None:
     _set_defaults(MLFLOW_DEFAULTS)
 
 
-def mlflow_uri() -> str | None:
-    """The store that MLflow's own commands use."""
+def mlflow_uri() -> str:
+    """The default store of runs: $MLFLOW_TRACKING_URI, else a database in the working folder."""
+    return mlflow_uri_set() or "sqlite:///mlflow.db"
+
+
+def mlflow_uri_set() -> str | None:
+    """$MLFLOW_TRACKING_URI, if it is set."""
     return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def mlflow_experiment() -> str:
+    """The default experiment of MLflow: $MLFLOW_EXPERIMENT_NAME, else `fedsmu`."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "fedsmu"
+
+
+def set_wandb_defaults() -> None:
+    """Set the defaults for the client of Weights & Biases."""
+    _set_defaults(WANDB_DEFAULTS)
+
+
+def wandb_project() -> str | None:
+    """The project of Weights & Biases that the user has set."""
+    return os.environ.get("WANDB_PROJECT") or None
+
+
+def wandb_uploads() -> bool:
+    """Whether Weights & Biases is to send the runs to its server, not only to write files."""
+    return os.environ.get("WANDB_MODE", "") not in ("offline", "dryrun", "disabled")
 
 
 def of_mlflow_server(auth_config: Path | None = None, session_key: str = "") -> dict[str, str]:

@@ -99,6 +99,8 @@ def test_few_modules_at_the_top():
     [
         ("ray", ("executors/", "sweeps/", "cluster/")),
         ("mlflow", ("tracking/mlflow",)),
+        ("tensorboard", ("tracking/tensorboard",)),
+        ("wandb", ("tracking/wandb",)),
         ("optuna", ("sweeps/searcher",)),
         ("numba", ("numerics/kernels",)),
         ("rich", ("display/", "datasets/images", "data")),

@@ -8,7 +8,8 @@ from typing import Any
 
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.plain_data import format_value
-from fedsmu_ray.config.schema import DataConfig, FederationConfig, TrackingConfig, TuneConfig
+from fedsmu_ray.config.schema import DataConfig, FederationConfig, TuneConfig
+from fedsmu_ray.config.tracking import TrackingConfig
 
 
 def check(values: Mapping[str, Any]) -> list[str]:

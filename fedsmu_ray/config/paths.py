@@ -27,6 +27,12 @@ def _expand_folder(text: str) -> str:
     return path
 
 
+def _expand_local(text: str) -> str:
+    """The path of a folder of this host or of a mounted file system."""
+    _check_folder(text)
+    return _expand_folder(text)
+
+
 def _expand_data(text: str) -> str:
     """An absolute path, so that the configuration kept with a run holds in any working folder."""
     _check_folder(text)
@@ -67,5 +73,6 @@ def _expand_dataset(text: str) -> str:
 
 DataPath = Annotated[str, AfterValidator(_expand_data)]
 FolderPath = Annotated[str, AfterValidator(_expand_folder)]
+LocalFolder = Annotated[str, AfterValidator(_expand_local)]
 StoreURI = Annotated[str, AfterValidator(_expand_uri)]
 DatasetName = Annotated[str, AfterValidator(_expand_dataset)]

@@ -18,8 +18,9 @@ from fedsmu_ray import environment
 from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.numbers import NonNegative, PositiveNumber, Seed, Share
-from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath, StoreURI
+from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
+from fedsmu_ray.config.tracking import TrackingConfig
 from fedsmu_ray.config.yaml_files import dump_yaml
 from fedsmu_ray.datasets.partition import PartitionConfig
 from fedsmu_ray.errors import ConfigError
@@ -135,31 +136,6 @@ class CheckpointConfig:
             description="path or URI for runs of `train`; the trials of a sweep are in tune.storage"
         ),
     ] = "fedsmu_runs"
-
-
-@dataclass(frozen=True)
-class TrackingConfig:
-    """MLflow."""
-
-    uri: Annotated[
-        StoreURI | None, Field(description="MLflow tracking URI; null turns tracking off")
-    ] = field(default="sqlite:///mlflow.db", repr=False)  # it may have a password
-    experiment: Annotated[str, Field(description="MLflow experiment")] = "fedsmu"
-    models: Annotated[
-        Literal["none", "best", "all"],
-        Field(
-            description="which trained models are kept, in MLflow and in the folder of a run or "
-            "sweep: of a sweep the best trial's, or every trial's; `train` keeps its own unless "
-            "none"
-        ),
-    ] = "best"
-    register: Annotated[
-        str | None,
-        Field(
-            description="registered model of MLflow of which the model (of a sweep: the best one) "
-            "becomes a version; null: it is not registered"
-        ),
-    ] = None
 
 
 @dataclass(frozen=True)
@@ -299,7 +275,9 @@ class Config:
     def without_store_password(self) -> Config:
         """The same configuration without the password of the tracking store."""
         uri = secrets.cut(self.tracking.uri)
-        source = {**self.source, "tracking": secrets.cut(self.source.get("tracking"))}
+        given = secrets.cut(self.source.get("tracking")) or {}
+        # Whoever parses it again does not take the URI from the environment either.
+        source = {**self.source, "tracking": {**given, "uri": uri}}
         return replace(self, tracking=replace(self.tracking, uri=uri), source=source)
 
     def check_secrets(self) -> None:

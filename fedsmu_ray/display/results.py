@@ -80,13 +80,20 @@ def _print_nodes(console: Console, trials: Sequence[Mapping[str, Any]]) -> None:
 
 def _print_store(console: Console, results: Mapping[str, Any]) -> None:
     """Print where the runs are; results: of an experiment or a sweep."""
+    _print_mlflow(console, results)
+    for name, place in results.get("also_tracked", {}).items():
+        console.print(f"also tracked with {name}: {place}", soft_wrap=True)
+
+
+def _print_mlflow(console: Console, results: Mapping[str, Any]) -> None:
     uri, missing = results["tracking_uri"], results["not_in_mlflow"]
     if missing is not None:
         where = f"is in {missing}" if missing else "is lost"
         console.print(f"not everything is in MLflow at {uri}: the rest {where}", soft_wrap=True)
         return
     if uri is None:
-        console.print("tracking is off (tracking.uri=null)")
+        what = "MLflow" if results.get("also_tracked") else "tracking"
+        console.print(f"{what} is off (tracking.uri=null)")
         return
     view, is_server = results.get("view"), uri.startswith("http")
     what = "accuracy over uploaded kilobytes, and more" if view else "compare them"

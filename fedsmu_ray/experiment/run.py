@@ -30,7 +30,14 @@ from fedsmu_ray.experiment.checkpoint import MANIFEST
 from fedsmu_ray.experiment.kept_model import keep_model
 from fedsmu_ray.experiment.model_file import TrainedModel, save_model
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
-from fedsmu_ray.experiment.summary import DATA_DIGEST, NODES, in_words, new_run, summarize
+from fedsmu_ray.experiment.summary import in_words, summarize
+from fedsmu_ray.experiment.tracking import (
+    DATA_DIGEST,
+    NODES,
+    new_run,
+    open_tracker,
+    where_tracked,
+)
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.tasks import Executor
@@ -42,7 +49,7 @@ from fedsmu_ray.numerics.isolation import isolated
 from fedsmu_ray.processes import guard
 from fedsmu_ray.tracking.base import Tracker
 from fedsmu_ray.tracking.metrics import final_metrics, tracked
-from fedsmu_ray.tracking.registry import open_tracker
+from fedsmu_ray.tracking.registry import check_also
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +105,7 @@ def run(
     """
     with _one_run, isolated(config.seed), ExitStack() as held:
         began = time.perf_counter()
+        check_also(config.tracking.also)
         # The folder of the run is held to the end.
         folder = None if resume is None else held.enter_context(old_folder(config, resume))
         trace = None if profile is None else _trace_file(profile, config.name)
@@ -128,10 +136,7 @@ def _run(
     # MLflow and Ray take seconds to start, so both start at once.
     with ThreadPoolExecutor() as background:
         opening = background.submit(
-            open_tracker,
-            config.tracking.uri,
-            config.tracking.experiment,
-            local_place(folder or config.checkpoint.folder),
+            open_tracker, config, local_place(folder or config.checkpoint.folder)
         )
         with (
             opened as (executor, where),
@@ -156,8 +161,7 @@ def _run(
                 raise
             finally:
                 profile = write_trace(executor.spans.spans, trace) if trace else None
-            where_tracked = {"tracking_uri": tracker.uri, "not_in_mlflow": tracker.missing}
-            summary = {"run_id": run_id, **summary, **where_tracked}
+            summary = {"run_id": run_id, **summary, **where_tracked(config, tracker)}
             return Result(summary, history, executor.params(), problem, profile, trace)
 
 
@@ -176,11 +180,11 @@ def _start(tracker: Tracker, problem: Problem, folder: Place | None) -> str:
     "" without tracking; the folder then keeps the id of a run that was tracked before.
     """
     before = _tracked_run(folder)
-    if tracker.uri is None:
+    config = problem.config
+    if tracker.uri is None and not config.tracking.also:
         if before:
             log.warning("tracking is off: run %s in MLflow does not get the rest", before)
         return ""
-    config = problem.config
     run = new_run(config.name, config, {DATA_DIGEST: problem.dataset.digest()})
     if folder and not before and (folder / MANIFEST).exists():
         log.warning(

@@ -1,32 +1,13 @@
-"""What an experiment gives to trackers and tables: a new run, and the summary of its results."""
+"""The summary of an experiment's results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from fedsmu_ray.config.schema import Config
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
-from fedsmu_ray.files.run_folders import RUN
-from fedsmu_ray.tracking.base import NewRun
 from fedsmu_ray.tracking.metrics import METRICS
-
-DATA_DIGEST = "fedsmu.data_digest"  # tag of a run with `Dataset.digest`
-NODES = "fedsmu.nodes"  # tag of a run with the nodes that have trained its clients
-
-
-def new_run(
-    name: str, config: Config, tags: Mapping[str, str] | None = None, parent: str | None = None
-) -> NewRun:
-    """The run of a configuration, for a tracker: flat parameters, and config.yaml as an artifact.
-
-    parent: run id of the sweep that the run belongs to.
-    """
-    params = {key: str(value) for key, value in config.flat().items() if key != "name"}
-    own_tags = {"mlflow.source.name": "fedsmu_ray", "fedsmu.method": config.method_name}
-    files = {RUN.file: config.to_yaml()}
-    return NewRun(name, params, {**own_tags, **(tags or {})}, files, parent)
 
 
 def summarize(

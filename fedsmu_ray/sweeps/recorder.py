@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsmu_ray.config.schema import Config
-from fedsmu_ray.experiment.summary import DATA_DIGEST, NODES, in_words, new_run
+from fedsmu_ray.experiment.summary import in_words
+from fedsmu_ray.experiment.tracking import DATA_DIGEST, NODES, new_run, where_tracked
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.models import SweepModels
@@ -130,7 +131,6 @@ class SweepRecorder:
             "metric": tune.metric,
             "mode": tune.direction,
             "experiment": self.config.tracking.experiment,
-            "tracking_uri": self.tracker.uri,
             "view": self._publish(),
             "parent_run_id": self.parent,
             "folder": str(self.folder.path),
@@ -142,6 +142,6 @@ class SweepRecorder:
             metrics["best/test_accuracy"] = best["best_test_accuracy"]
             tags["fedsmu.best_run"] = best["run_id"]
         self.tracker.finish(self.parent, status, metrics, tags)
-        outcome["not_in_mlflow"] = self.tracker.missing
+        outcome |= where_tracked(self.config, self.tracker)
         write_tables(self.folder.path, self.config, outcome, self.folder.ended)
         return outcome

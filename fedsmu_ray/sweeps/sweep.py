@@ -13,6 +13,7 @@ from typing import Any
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.registry import backend
+from fedsmu_ray.experiment.tracking import open_tracker
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.files.remote import local_place
 from fedsmu_ray.files.run_folders import SWEEP, begin
@@ -21,7 +22,7 @@ from fedsmu_ray.sweeps import space
 from fedsmu_ray.sweeps.folder import SweepFolder, new_folder, old_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.tracking.base import RunStatus
-from fedsmu_ray.tracking.registry import open_tracker
+from fedsmu_ray.tracking.registry import check_also
 
 
 def sweep(
@@ -42,6 +43,7 @@ def sweep(
     """
     began = time.perf_counter()
     space.check(config)
+    check_also(config.tracking.also)
     with ExitStack() as held:  # the folder of the sweep
         opened = new_folder(config) if resume is None else old_folder(config, resume)
         path = held.enter_context(opened)  # before what takes long, as it may not be writable
@@ -53,8 +55,7 @@ def sweep(
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are displayed already
         # Opening MLflow, importing Tune and starting Ray take seconds each, so all happen at once.
         with ThreadPoolExecutor() as background:
-            tracking, local = config.tracking, local_place(config.tune.storage)
-            opening = background.submit(open_tracker, tracking.uri, tracking.experiment, local)
+            opening = background.submit(open_tracker, config, local_place(config.tune.storage))
             importing = background.submit(_import_tuner)
             with ray_cluster.cluster(address, config) as where:
                 for compute in space.computes(config):

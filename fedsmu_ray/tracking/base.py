@@ -34,6 +34,7 @@ class NewRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # artifacts: file name -> text
     parent: str | None = None  # run id of the sweep that a trial belongs to
+    id: str | None = None  # that another tracker has given it; None: it gets a new one
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Tracker(Protocol):
         ...
 
     def start(self, run: NewRun) -> str:
-        """Create a run and return its id.
+        """Create a run and return its id, which is `run.id` where that is given (not by MLflow).
 
         Raises ConfigError if a run without a parent is refused: nothing has been trained yet.
         """

@@ -129,13 +129,14 @@ def over_bytes(metrics: Mapping[str, float]) -> dict[str, tuple[float, int]]:
     return found
 
 
+def final_names() -> list[str]:
+    """The names of the scalars at the end of a run."""
+    finals = [f"final/{metric.field}" for metric in METRICS if metric.final]
+    bests = [f"best/{metric.field}" for metric in METRICS if metric.best]
+    return [*finals, "final/seconds", *bests, "best/round"]
+
+
 def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """The scalars at the end of a run, by which a run table can be sorted."""
-    finals = {f"final/{m.field}": summary[m.field] for m in METRICS if m.final}
-    bests = {f"best/{m.field}": summary[f"best_{m.field}"] for m in METRICS if m.best}
-    return {
-        **finals,
-        "final/seconds": summary["seconds"],
-        **bests,
-        "best/round": summary["best_round"],
-    }
+    keys = {name: name.removeprefix("final/").replace("best/", "best_") for name in final_names()}
+    return {name: summary[key] for name, key in keys.items()}

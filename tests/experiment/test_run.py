@@ -10,7 +10,7 @@ from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import CheckpointError, ClientError, ConfigError
 from fedsmu_ray.experiment import run as module
 from fedsmu_ray.experiment.run import Result, run
-from fedsmu_ray.experiment.summary import new_run
+from fedsmu_ray.experiment.tracking import new_run
 from fedsmu_ray.federation.records import Record
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.tracking.base import NoTracker
@@ -98,7 +98,8 @@ def test_where_the_tracker_is_opened(monkeypatch, tmp_path):
     run(config_of(tracking=tracking, checkpoint={"folder": str(tmp_path)}))
     run(config_of(tracking=tracking, checkpoint={"folder": str(tmp_path), "every": 2}))
     (folder,) = tmp_path.iterdir()
-    assert opened == [("sqlite:///x.db", "e", tmp_path), ("sqlite:///x.db", "e", folder)]
+    assert [place for _, place in opened] == [tmp_path, folder]
+    assert {config.tracking.uri for config, _ in opened} == {"sqlite:///x.db"}
 
 
 def test_a_run_that_is_refused_leaves_no_folder(recording, tmp_path, monkeypatch):

@@ -1,10 +1,10 @@
-"""The plain data of a run that trackers get, and the summary of its results."""
+"""The summary of the results of an experiment."""
 
 import json
 from types import SimpleNamespace
 
 from fedsmu_ray.config.validation import parse
-from fedsmu_ray.experiment.summary import new_run, summarize
+from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.tracking.metrics import final_metrics
 
@@ -64,17 +64,3 @@ def test_the_figures_of_a_summary():
 def test_a_summary_is_json_and_has_all_final_metrics():
     assert json.loads(json.dumps(summary())) == summary()
     assert final_metrics(summary())["final/uplink_bytes"] == 80
-
-
-def test_the_run_of_a_configuration():
-    run = new_run("trial 3", CONFIG, {"fedsmu.sweep": "trial"}, "parent")
-    assert run.name == "trial 3" and run.parent == "parent"
-    assert run.tags == {
-        "mlflow.source.name": "fedsmu_ray",
-        "fedsmu.method": "fedsmu",
-        "fedsmu.sweep": "trial",
-    }
-    assert run.params == {k: str(v) for k, v in CONFIG.flat().items() if k != "name"}
-    assert run.params["federation.rounds"] == "40" and "name" not in run.params
-    assert run.files == {"config.yaml": CONFIG.to_yaml()}
-    assert new_run("t", CONFIG).parent is None
