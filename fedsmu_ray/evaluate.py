@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fedsmu_ray import cli
+from fedsmu_ray import cli, environment
 
-TRACKING_URI = "sqlite:///mlflow.db"  # the default of `tracking.uri`
 EXAMPLES = """examples:
   python -m fedsmu_ray.evaluate digits.safetensors                 as in the run that trained it
   python -m fedsmu_ray.evaluate fedsmu_runs/SWEEP                  the best trial of a sweep
@@ -36,9 +35,9 @@ def _parser() -> cli.Parser:
     )
     parser.add_argument(
         "--tracking-uri",
-        default=TRACKING_URI,
+        default=environment.mlflow_uri(),
         metavar="URI",
-        help="where MLflow has the run (default: %(default)s)",
+        help="where MLflow has the run (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)",
     )
     parser.add_argument(
         "--data",

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from fedsmu_ray import cli, environment
 
-DEFAULT = "sqlite:///mlflow.db"
 EXAMPLES = """examples:
   python -m fedsmu_ray.ui                          the runs in ./mlflow.db
   python -m fedsmu_ray.ui sqlite:////data/mlflow.db --port 5001
@@ -25,9 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "uri",
         nargs="?",
         metavar="URI",
-        help=f"as tracking.uri (default: $MLFLOW_TRACKING_URI, else {DEFAULT})",
+        help="as tracking.uri (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)",
     )
-    parser.add_argument("--experiment", default="fedsmu", help="its name (default: %(default)s)")
+    parser.add_argument(
+        "--experiment",
+        default=environment.mlflow_experiment(),
+        help="its name (default: $MLFLOW_EXPERIMENT_NAME, else fedsmu)",
+    )
     parser.add_argument("--port", type=int, help="of the server (default: 5000, if it is free)")
     options = parser.parse_args(argv)
     return cli.main(lambda: _show(options))
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _show(options: argparse.Namespace) -> int:
     from fedsmu_ray.tracking import mlflow_ui
 
-    uri = options.uri or environment.mlflow_uri() or DEFAULT
+    uri = options.uri or environment.mlflow_uri()
     view = mlflow_ui.latest_view(uri, options.experiment)
     if uri.startswith("http"):
         parts = urlsplit(uri)

@@ -59,10 +59,6 @@ def test_the_model_of_a_tracked_run(tmp_path, capsys):
     assert results["model_sha256"] == summary["model_sha256"]
 
 
-def test_the_default_store_is_that_of_a_configuration():
-    assert parse({}).tracking.uri == evaluate.TRACKING_URI
-
-
 def test_mistakes_are_one_message(saved, capsys, tmp_path):
     _, file = saved
     for arguments, code, message in (

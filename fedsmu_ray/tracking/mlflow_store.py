@@ -86,9 +86,15 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str, str]:
 
 
 def _with_credentials(uri: str) -> str:
-    """The URI; if its password was cut out, without it if MLflow finds one in the environment."""
+    """The URI; if its password was cut out, with that of $MLFLOW_TRACKING_URI if it has one.
+
+    Without it if MLflow finds credentials in the environment.
+    """
     if not is_cut(uri):
         return uri
+    own = environment.mlflow_uri_set()
+    if own and cut(own) == uri:  # from which it was written
+        return own
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https") and environment.has_mlflow_credentials():
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -112,10 +118,12 @@ def _unusable(uri: str, problem: str) -> ConfigError:
     elif said:
         module = re.search(r"No module named '\w+'", problem)
         problem = f"{said} ({module[0]})" if module else said
+    own = environment.mlflow_uri_set()
+    where = " (of $MLFLOW_TRACKING_URI)" if own and absolute_uri(own) == uri else ""
     return ConfigError(
         [
-            f"tracking.uri = '{cut(uri)}': cannot be opened ({problem}); correct it, or turn "
-            "tracking off with tracking.uri=null"
+            f"tracking.uri = '{cut(uri)}'{where}: cannot be opened ({problem}); correct it, or "
+            "turn tracking off with tracking.uri=null"
         ]
     )
 

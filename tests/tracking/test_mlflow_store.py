@@ -211,6 +211,16 @@ def test_a_password_that_was_left_out_may_be_in_the_environment(monkeypatch):
         open_store("http://me:***@127.0.0.1:9/x", "e")
 
 
+def test_a_store_of_the_environment_is_named_and_keeps_its_password(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://me:secret@x")
+    with pytest.raises(ConfigError, match="x' \\(of \\$MLFLOW_TRACKING_URI\\): cannot") as error:
+        open_store("nonsense://me:secret@x", "e")
+    assert "secret" not in str(error.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(ConfigError, match="refused"):  # it was asked for, with the password
+        open_store("http://me:***@127.0.0.1:9", "e")
+
+
 @pytest.mark.parametrize(
     "error, is_permanent",
     [
