@@ -57,22 +57,23 @@ def _parser() -> cli.Parser:
 
 def _show(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.loading import load_config
-    from fedsmu_ray.datasets.partition import partition
     from fedsmu_ray.datasets.registry import load_dataset
+    from fedsmu_ray.datasets.split import split
     from fedsmu_ray.datasets.statistics import statistics
 
     config = load_config(*cli.split(options.arguments))
     data = config.data
     dataset = load_dataset(data.dataset, data.options, data.folder(), data.download)
-    labels, classes = dataset.train_y, dataset.classes
-    split = partition(data.partition, labels, classes, data.clients, config.seed, dataset.clients)
-    counts = split.counts(labels, classes)
+    parts = split(dataset, data.partition, data.clients, config.seed, data.validation)
+    counts = parts.counts(dataset.train_y, dataset.classes)
     facts = statistics(counts)
-    _print(config, dataset, counts, facts, len(counts) if options.all else MAX_ROWS)
+    rows = len(counts) if options.all else MAX_ROWS
+    _print(config, dataset, counts, len(parts.validation), facts, rows)
     if options.plot:
         _plot(counts, f"{data.dataset}, {_describe(data.partition)}", options.plot)
     if options.json:
-        cli.print_json({**facts, "sizes": counts.sum(1).tolist()})
+        sizes = counts.sum(1).tolist()
+        cli.print_json({**facts, "validation": len(parts.validation), "sizes": sizes})
     return 0
 
 
@@ -87,6 +88,7 @@ def _print(
     config: Config,
     dataset: Dataset,
     counts: NDArray[np.int64],
+    validation: int,
     facts: Mapping[str, int | float],
     rows: int,
 ) -> None:
@@ -97,7 +99,8 @@ def _print(
     console.print(
         f"{config.data.dataset}: {len(dataset.train_y):,} training and {len(dataset.test_y):,} "
         f"test samples {list(dataset.shape)} ({dataset.train_x.dtype}), {dataset.classes} "
-        f"classes; {_describe(config.data.partition)}, seed {config.seed}",
+        f"classes; {_describe(config.data.partition)}, seed {config.seed}"
+        + (f"; {validation:,} of the training samples are for validation" if validation else ""),
         soft_wrap=True,
         markup=False,
     )

@@ -22,6 +22,7 @@ def check(values: Mapping[str, Any]) -> list[str]:
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),
         *_impossible_compute(compute, federation),
+        *_unmeasured(values["tune"], data),
         *_opposite_mode(values["tune"]),
         *_unregistrable(values["tracking"]),
     ]
@@ -68,6 +69,19 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
         yield (
             "compute.precision = tf32: only GPUs have it, and compute.gpus_per_actor = 0; set "
             "gpus_per_actor, or use float32 or bfloat16"
+        )
+
+
+def _unmeasured(tune: TuneConfig, data: DataConfig) -> Iterator[str]:
+    if tune.metric.startswith("val/") and not data.validation:
+        yield (
+            f"tune.metric = {tune.metric}: there are no validation samples; set data.validation, "
+            "as in data.validation=0.1"
+        )
+    if tune.metric.startswith("test/") and data.validation:
+        yield (
+            f"tune.metric = {tune.metric}: with data.validation = {data.validation} trials are not "
+            "chosen on the test set; use val/accuracy or val/loss, or remove data.validation"
         )
 
 

@@ -51,6 +51,15 @@ class DataConfig:
     ] = None
     download: Annotated[bool, Field(description="download the data set if it is missing")] = False
     clients: Annotated[Positive, Field(description="clients of the federation")] = 100
+    validation: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="share of the training samples that no client has, on which models are "
+            "evaluated; the test set is then used for final models only",
+        ),
+    ] = 0.0
     augment: Annotated[bool, Field(description="flip and crop training images at random")] = False
     options: Annotated[Mapping[str, Any], Field(description="options of the data set")] = field(
         default_factory=dict
@@ -90,7 +99,7 @@ class FederationConfig:
     eval_every: Annotated[
         Positive,
         Field(
-            description="rounds between evaluations on the test set; the last round is always "
+            description="rounds between evaluations of the model; the last round is always "
             "evaluated"
         ),
     ] = 1
@@ -142,9 +151,13 @@ class CheckpointConfig:
 class TuneConfig:
     """A sweep: every combination of the grids, `samples` times, and the baselines."""
 
-    metric: Annotated[str, Field(description="metric by which trials are compared")] = (
-        "test/accuracy"
-    )
+    metric: Annotated[
+        str,
+        Field(
+            description="metric by which trials are compared; its default with data.validation is "
+            "val/accuracy"
+        ),
+    ] = "test/accuracy"
     mode: Annotated[
         Direction | None,
         Field(
@@ -203,8 +216,8 @@ class TuneConfig:
     targets: Annotated[
         tuple[Share, ...],
         Field(
-            description="test accuracies (0 to 1) for which upload and rounds are told; empty: one "
-            "that every method reaches"
+            description="accuracies (0 to 1) for which upload and rounds are told; empty: one that "
+            "every method reaches"
         ),
     ] = ()
 

@@ -48,6 +48,8 @@ def parse(plain: Mapping[str, Any]) -> Config:
     values = _valid(Config, "", values, {}, problems)
     for name, cls in SECTIONS.items():
         values[name] = _section(cls, name, source.get(name), defaults, problems)
+        if name == "data" and values[name].validation:
+            defaults = {**defaults, "tune.metric": "val/accuracy"}
     problems += combinations.check(values)
     if problems or method is None or model is None:
         raise ConfigError([cut_text(problem) for problem in problems]) from problems.cause

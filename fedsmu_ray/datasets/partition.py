@@ -6,7 +6,7 @@ They are pure functions of the labels (or the natural clients) and the seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
@@ -59,18 +59,21 @@ class PartitionConfig:
 
 @dataclass(frozen=True)
 class Partition:
-    """The training samples of every client, all int64.
+    """The training samples of every client, and those that no client has, all int64.
 
     Client c has the samples indices[starts[c] : starts[c] + sizes[c]] of the training set.
+    validation: the samples, in ascending order, on which models are compared.
     """
 
     indices: Tensor
     starts: Tensor
     sizes: Tensor
+    validation: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as arrays, which the processes of a node share; tensors would be copied."""
-        return _from_arrays, tuple(t.numpy() for t in (self.indices, self.starts, self.sizes))
+        tensors = self.indices, self.starts, self.sizes, self.validation
+        return _from_arrays, tuple(t.numpy() for t in tensors)
 
     def of(self, client: int) -> Tensor:
         """Indices of one client's samples."""
@@ -111,7 +114,7 @@ def partition(
     if len(labels) < clients:
         raise ConfigError(
             [
-                f"data.clients = {clients}: the training set has only {len(labels)} samples; use "
+                f"data.clients = {clients}: there are only {len(labels)} samples to train on; use "
                 "fewer clients"
             ]
         )

@@ -84,6 +84,7 @@ class RunProgress(_Display):
         super().__init__(enabled)
         self.rounds, self.note = config.federation.rounds, ""
         resumed = f", goes on after round {done}" if done else ""
+        self.accuracy = "validation accuracy" if config.data.validation else "accuracy"
         self.print_line(
             f"{config.name}: {config.method_name} on {config.data.dataset}, {config.model_name} "
             f"with {dim:,} parameters, {config.data.clients} clients, {config.federation.cohort} "
@@ -93,9 +94,9 @@ class RunProgress(_Display):
 
     def update(self, record: Record) -> None:
         """Show a finished round."""
-        if record.test_accuracy is not None:
+        if record.accuracy is not None:
             self.note = (
-                f"accuracy {percent(record.test_accuracy)}  loss {record.test_loss:.3f}  "
+                f"{self.accuracy} {percent(record.accuracy)}  loss {record.loss:.3f}  "
                 f"upload {size(record.uplink_bytes)}{dropped_note(record.dropped)}"
             )
         self.progress.update(self.task, completed=record.round, note=self.note)

@@ -16,10 +16,17 @@ from fedsmu_ray.tracking.metrics import is_finite
 
 def print_run(summary: Mapping[str, Any]) -> None:
     """Print the results of one experiment, and where its run is tracked."""
-    console = stdout()
+    console, validated = stdout(), summary.get("val_accuracy")
+    if validated is None:
+        best = f"best {percent(summary['best_test_accuracy'])} in round {summary['best_round']}"
+    else:
+        best = (
+            f"on the validation samples {percent(validated)}, "
+            f"best {percent(summary['best_val_accuracy'])} in round {summary['best_round']}"
+        )
     console.print(
         f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds "
-        f"(best {percent(summary['best_test_accuracy'])} in round {summary['best_round']}); "
+        f"({best}); "
         f"uploaded {size(summary['uplink_bytes'])}, downloaded {size(summary['downlink_bytes'])}, "
         f"{summary['seconds']:.1f} s{dropped_note(summary['dropped'])}",
         soft_wrap=True,

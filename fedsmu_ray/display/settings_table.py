@@ -12,7 +12,7 @@ from rich.table import Table
 from fedsmu_ray.display.formatting import plain_value, short_key, size
 from fedsmu_ray.tracking.metrics import is_finite
 
-ACCURACY = "test/accuracy"
+ACCURACY = ("val/accuracy", "test/accuracy")
 NONE = "-"  # of what does not apply
 GAP = 2  # between columns
 INDENT = "   "  # of the lines of a block after its first one
@@ -35,8 +35,13 @@ def print_settings(
         title += f" (mean ± 95 % interval of {seeds or 'the'} seeds)"
     console.print(title, style="bold", soft_wrap=True)
     _print_columns(console, columns)
+    if _has_validation(rows):
+        console.print(
+            "test accuracy: of the best setting of each method, chosen on the validation samples",
+            soft_wrap=True,
+        )
     if others := [row["difference"]["to"] for row in rows if row["difference"]]:
-        unit = " in percentage points" if metric == ACCURACY else ""
+        unit = " in percentage points" if metric in ACCURACY else ""
         console.print(
             f"difference: {metric}{unit}, to {others[0]}, paired by seed; p-values of two-sided "
             "t-tests, not corrected for their number",
@@ -83,9 +88,13 @@ def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     for cells, names in alike.items():
         heading = short_key(", ".join(names))
         columns[", ".join(names) if heading in columns else heading] = list(cells)
-    if metric != ACCURACY:
+    if metric not in ACCURACY:
         columns[metric] = [_score(row) for row in rows]
-    columns["accuracy"] = [_percent(row["test_accuracy"]) for row in rows]
+    if _has_validation(rows):
+        columns["val accuracy"] = [_percent(row["val_accuracy"]) for row in rows]
+        columns["test accuracy"] = [_percent(row["test_accuracy"]) for row in rows]
+    else:
+        columns["accuracy"] = [_percent(row["test_accuracy"]) for row in rows]
     for i, target in enumerate(rows[0]["targets"]):
         columns[f"upload to {100 * target['accuracy']:g} %"] = [
             _to_target(row["targets"][i]) for row in rows
@@ -94,14 +103,18 @@ def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     columns["rounds"] = [_mean(row["rounds"]) for row in rows]
     columns["seconds"] = [_mean(row["seconds"], ".1f") for row in rows]
     if any(row["difference"] for row in rows):
-        factor = 100 if metric == ACCURACY else 1
+        factor = 100 if metric in ACCURACY else 1
         columns["difference"] = [_difference(row, factor) for row in rows]
     return columns
 
 
 def _is_shown(heading: str, cells: Sequence[str]) -> bool:
-    is_result = heading in ("accuracy", "upload") or heading.startswith("upload to ")
+    is_result = heading.endswith("accuracy") or heading.startswith("upload")
     return is_result or len(cells) == 1 or _common(cells) is None
+
+
+def _has_validation(rows: Sequence[Row]) -> bool:
+    return any(row.get("val_accuracy") for row in rows)
 
 
 def _common(cells: Sequence[str]) -> str | None:
@@ -154,8 +167,9 @@ def in_words(finding: Row) -> str:
     """Which method reaches an accuracy with how many bytes (see `sweeps.settings.findings`)."""
     share, found = f"{100 * finding['accuracy']:g} %", finding["methods"]
     missed = ", ".join(finding["missed_by"])
+    which = "validation" if finding.get("metric") == "val/accuracy" else "test"
     if not found:
-        return f"no method reaches {share} test accuracy"
+        return f"no method reaches {share} {which} accuracy"
     seeds = max(each["of"] for each in found)
     parts = []
     for each in found:
@@ -167,4 +181,4 @@ def in_words(finding: Row) -> str:
         )
     of = f" (means of {seeds} seeds)" if seeds > 1 else ""
     end = f"; not reached by {missed}" if missed else ""
-    return f"{share} test accuracy{of}{end}\n  " + "\n  ".join(parts)
+    return f"{share} {which} accuracy{of}{end}\n  " + "\n  ".join(parts)

@@ -63,6 +63,8 @@ class SavedRecord:
     uniformity: _Number | None
     test_accuracy: _Share | None
     test_loss: _Number | None
+    val_accuracy: _Share | None = None  # which earlier releases did not have
+    val_loss: _Number | None = None
 
     @staticmethod
     def of(record: Record) -> SavedRecord:
@@ -251,7 +253,12 @@ class Resumption:
         every = federation.eval_every
         if sum(number % every == 0 for number in numbers) != progress.round // every:
             raise self._forged("progress.evaluated", f"lacks rounds up to {progress.round}")
-        if any(None in (r.test_accuracy, r.test_loss) for r in progress.evaluated):
+        scores = (
+            ("val_accuracy", "val_loss")
+            if self.problem.held_out[0]
+            else ("test_accuracy", "test_loss")
+        )
+        if any(getattr(r, score) is None for r in progress.evaluated for score in scores):
             raise self._forged("progress.evaluated", "holds a round without its evaluation")
         if progress.dropped > progress.round * federation.cohort:
             raise self._forged("progress.dropped", "is more than all sampled clients")

@@ -43,14 +43,13 @@ def evaluate_model(model: TrainedModel, data: Mapping[str, Any] | None = None) -
         constants = parameters.constants(module)
         probed = replace(problem.probed, constants=constants, reference=None)
         problem = replace(problem, probed=probed)
-        accuracy, loss = _scores(problem, parameters.flatten(module))
+        scores = _scores(problem, parameters.flatten(module))
     return {
         "model_sha256": model.model_sha256,
         "dataset": settings.dataset,
         "data_digest": digest,
         "samples": len(dataset.test_y),
-        "test_accuracy": accuracy,
-        "test_loss": loss,
+        **scores,
     }
 
 
@@ -76,7 +75,7 @@ def _config(model: TrainedModel, data: Mapping[str, Any]) -> Config:
     compute = replace(config.compute, executor="inline")
     if compute.gpus_per_actor and not torch.cuda.is_available():
         compute = replace(compute, gpus_per_actor=0.0, precision="float32")
-    split = replace(config.data, clients=1, augment=False, partition=one_client)
+    split = replace(config.data, clients=1, validation=0.0, augment=False, partition=one_client)
     return replace(config, data=split, compute=compute)
 
 
@@ -106,7 +105,7 @@ def _in_words(samples: Samples) -> str:
     return f"samples {list(samples.shape)} of {kind} in {samples.classes} classes"
 
 
-def _scores(problem: Problem, x: torch.Tensor) -> tuple[float, float]:
+def _scores(problem: Problem, x: torch.Tensor) -> dict[str, float]:
     """Accuracy and loss of the model x [P], as after the last round of its experiment."""
     executor = InlineExecutor()
     try:

@@ -73,7 +73,7 @@ def new_model(
         sha256=model.model_sha256,
         dataset=plain["data"]["dataset"],
         data_digest=model.data_digest,
-        metrics={k: v for k, v in final_metrics(summary).items() if v is not None},
+        metrics=final_metrics(summary),
         tags={"fedsmu.method": method, "fedsmu.model": plain["model"]["name"]},
         register=register,
     )

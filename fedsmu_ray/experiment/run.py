@@ -228,7 +228,7 @@ def _train(
     for record in resumable(problem, executor, progress, folder):
         history.append(record)
         shown.update(record)
-        if record.test_accuracy is not None:
+        if record.accuracy is not None:
             tracker.log(run_id, tracked(record), record.round)
     seconds = time.perf_counter() - began
     summary = summarize(problem, progress, executor.sha256(), seconds, executor.trained_on)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
-from fedsmu_ray.tracking.metrics import METRICS
+from fedsmu_ray.tracking.metrics import METRICS, Metric, accuracy_metric
 
 
 def summarize(
@@ -19,18 +19,23 @@ def summarize(
 ) -> dict[str, Any]:
     """The figures that runs are compared by.
 
-    Accuracies are 0 to 1, bytes are totals over rounds and clients. sha256: of the final model, if
-    it is known. seconds: wall time of the experiment. trained_on: clients by node.
+    Accuracies are 0 to 1, the best one on the validation samples, if there are some. Bytes are
+    totals over rounds and clients. sha256: of the final model, if it is known. seconds: wall time
+    of the experiment. trained_on: clients by node.
     """
     config, last, best = problem.config, progress.last, progress.best
+    has_validation = bool(config.data.validation)
+    judged = accuracy_metric(has_validation)
+
+    def is_measured(metric: Metric) -> bool:
+        return has_validation or not metric.name.startswith("val/")
+
     return {
         "name": config.name,
         "method": config.method_name,
         "rounds": last.round,
-        **{metric.field: getattr(last, metric.field) for metric in METRICS if metric.final},
-        **{
-            f"best_{metric.field}": getattr(best, metric.field) for metric in METRICS if metric.best
-        },
+        **{m.field: getattr(last, m.field) for m in METRICS if m.final and is_measured(m)},
+        **{f"best_{m.field}": best.accuracy for m in METRICS if m.best and m.name == judged},
         "best_round": best.round,
         "dropped": last.dropped,
         "clients": config.data.clients,

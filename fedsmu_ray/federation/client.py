@@ -189,7 +189,7 @@ class ClientWorker:
 
     @measured("evaluate")
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:
-        """Score of the server's model on test samples `start` to `stop`.
+        """Score of the server's model on samples `start` to `stop`, see `Evaluate`.
 
         sent: the broadcast, or, where that holds no model, `Server.model_message`.
         """

@@ -16,8 +16,9 @@ from fedsmu_ray.algorithms.checks import check_method
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.device import DeviceData
-from fedsmu_ray.datasets.partition import Partition, partition
+from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.datasets.registry import load_dataset
+from fedsmu_ray.datasets.split import split
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.dry_run import check_model
 from fedsmu_ray.models import checks, probes, registry
@@ -62,20 +63,13 @@ class Problem:
             raise ConfigError(
                 [f"data.augment = true: {data.dataset} has no uint8 images to augment; remove it"]
             )
-        split = partition(
-            data.partition,
-            dataset.train_y,
-            dataset.classes,
-            data.clients,
-            config.seed,
-            dataset.clients,
-        )
-        problem = Problem(config, dataset, split)
+        parts = split(dataset, data.partition, data.clients, config.seed, data.validation)
+        problem = Problem(config, dataset, parts)
         module, other = problem.module(), problem.module()
         checks.check_separate(module, other, config.model_name)
         checks.check(module, problem.sample, dataset.classes, config.model_name)
         probed = replace(problem._probe(other), sizes=parameters.Layout.of(module).sizes)
-        plan = check_model(other, module, config, dataset, split, probed)
+        plan = check_model(other, module, config, dataset, parts, probed)
         problem = replace(problem, probed=replace(probed, plan=plan))
         check_method(config.method_name, problem.method, problem.setting)
         return problem
@@ -129,6 +123,12 @@ class Problem:
         if self.runs_user_code:
             key = streams.keys(self.config.seed, stream, round, torch.tensor([client]))
             isolation.seed_generators(int(key))
+
+    @property
+    def held_out(self) -> tuple[int, int]:
+        """How many samples are for validation, and how many those of the test set make it."""
+        validation = len(self.partition.validation)
+        return validation, validation + len(self.dataset.test_y)
 
     @property
     def sample(self) -> Tensor:

@@ -21,8 +21,21 @@ class Record:
     zero_fraction: float  # of the uploaded signs, the share that stands for exact zeros
     dropped: int = 0  # cumulative: sampled clients without a usable upload
     uniformity: float | None = None  # magnitude uniformity; None in rounds that are not evaluated
-    test_accuracy: float | None = None  # 0 to 1, likewise
-    test_loss: float | None = None  # mean cross-entropy, likewise
+    # 0 to 1, and mean cross-entropy, likewise; with validation samples, `test` only after training.
+    val_accuracy: float | None = None
+    val_loss: float | None = None
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """On the validation samples, if there are some, else on the test set; None if neither."""
+        return self.test_accuracy if self.val_accuracy is None else self.val_accuracy
+
+    @property
+    def loss(self) -> float | None:
+        """Mean cross-entropy, likewise."""
+        return self.test_loss if self.val_accuracy is None else self.val_loss
 
 
 @dataclass
@@ -48,7 +61,7 @@ class Progress:
     @property
     def best(self) -> Record:
         """The first evaluated round with the highest accuracy."""
-        return min(self.evaluated, key=lambda record: rank(record.test_accuracy, "max"))
+        return min(self.evaluated, key=lambda record: rank(record.accuracy, "max"))
 
     def reset(self) -> None:
         """Go back to the state before round 1."""

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field, replace
+from typing import Any
 
 from fedsmu_ray.config.schema import FederationConfig
 from fedsmu_ray.errors import ClientError, DivergenceError, ExperimentError, MethodError
@@ -35,9 +36,9 @@ from fedsmu_ray.federation.tasks import (
 
 log = logging.getLogger(__name__)
 
-EVALUATION_SLICE = 2000  # test samples per evaluation task
+EVALUATION_SLICE = 2000  # samples per evaluation task
 
-Scores = dict[int, Score]  # by the first test sample of each slice
+Scores = dict[int, Score]  # by the first sample of each slice
 
 
 def rounds(
@@ -64,7 +65,7 @@ def rounds(
         t = progress.round + 1
         broadcast = executor.open_round(t, False)
         sent = broadcast if "x" in problem.downlink else executor.model_message()
-        yield _complete_record(progress, problem, evaluate(problem, executor, t, sent))
+        yield _complete_record(progress, problem, evaluate(problem, executor, t, sent, final=True))
 
 
 def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int) -> list[Record]:
@@ -266,35 +267,54 @@ def _split(task: Train) -> list[Train]:
     ]
 
 
-def evaluate(problem: Problem, executor: Executor, round: int, sent: Handle) -> Scores:
-    """Scores of the server's model in `sent`, a message of `round`."""
+def evaluate(
+    problem: Problem, executor: Executor, round: int, sent: Handle, final: bool = False
+) -> Scores:
+    """Scores of the server's model in `sent`, a message of `round`.
+
+    final: on the test set, even if there are validation samples.
+    """
     with executor.spans.measure("evaluate"):
-        results = executor.run(sent, _evaluation_tasks(problem, round))
+        results = executor.run(sent, _evaluation_tasks(problem, round, final))
         return {task.start: score for task, score in results if isinstance(task, Evaluate)}
 
 
-def _evaluation_tasks(problem: Problem, round: int) -> list[Task]:
-    total = len(problem.dataset.test_y)
+def _evaluation_tasks(problem: Problem, round: int, final: bool = False) -> list[Task]:
+    """The tasks that evaluate a model: see `Evaluate` for the numbers of samples."""
+    validation, total = problem.held_out
+    sets = [(0, validation or total)]
+    if final and validation:
+        sets.append((validation, total))
     # A model to which its batch matters gets batches of about the same size, cut from one slice.
     size = EVALUATION_SLICE if problem.probed.rows_independent else total
-    return [Evaluate(round, i, min(i + size, total)) for i in range(0, total, size)]
+    return [
+        Evaluate(round, i, min(i + size, end))
+        for start, end in sets
+        for i in range(start, end, size)
+    ]
 
 
 def _complete_record(progress: Progress, problem: Problem, scores: Scores) -> Record:
     """The waiting record with its evaluation."""
     assert progress.waiting is not None
-    accuracy, loss = means(problem, scores)
-    record = replace(progress.waiting, test_accuracy=accuracy, test_loss=loss)
+    found: dict[str, Any] = means(problem, scores)
+    record = replace(progress.waiting, **found)
     progress.evaluated.append(record)
     progress.waiting = None
     return record
 
 
-def means(problem: Problem, scores: Scores) -> tuple[float, float]:
-    """Accuracy (0 to 1) and mean cross-entropy of a model on the whole test set.
+def means(problem: Problem, scores: Scores) -> dict[str, float]:
+    """Accuracy (0 to 1) and mean cross-entropy of a model on the sets that it was evaluated on.
 
-    Slices are added in order, so that the loss is always rounded alike.
+    By the names of the fields of a record. Slices are added in order, so that the loss is always
+    rounded alike.
     """
-    total = len(problem.dataset.test_y)
-    parts = [scores[start] for start in sorted(scores)]
-    return sum(part.correct for part in parts) / total, sum(part.loss for part in parts) / total
+    validation, total = problem.held_out
+    found = {}
+    for name, first, end in (("val", 0, validation), ("test", validation, total)):
+        parts = [scores[start] for start in sorted(scores) if first <= start < end]
+        if parts:
+            found[f"{name}_accuracy"] = sum(part.correct for part in parts) / (end - first)
+            found[f"{name}_loss"] = sum(part.loss for part in parts) / (end - first)
+    return found

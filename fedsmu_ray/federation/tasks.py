@@ -72,7 +72,10 @@ class Repack:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the server's model on test samples `start` to `stop` (exclusive)."""
+    """Evaluate the server's model on samples `start` to `stop` (exclusive).
+
+    The validation samples are numbered first, then those of the test set; a task is about one kind.
+    """
 
     round: int  # of the message that holds the model
     start: int

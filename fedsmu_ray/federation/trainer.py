@@ -23,7 +23,7 @@ from fedsmu_ray.models.probes import Plan, Probed
 from fedsmu_ray.models.windows import Windows
 from fedsmu_ray.numerics.parameters import Layout, gradient, own
 
-EVALUATION_BATCH = 500  # test samples that are evaluated at once
+EVALUATION_BATCH = 500  # samples that are evaluated at once
 
 
 class Trainer:
@@ -148,7 +148,7 @@ class Trainer:
         return inputs.contiguous(memory_format=self.format) if inputs.dim() == 4 else inputs
 
     def evaluation_batches(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Cut test samples `start` to `stop` into batches: the first sample and the end of each.
+        """Cut samples `start` to `stop` into batches: the first sample and the end of each.
 
         For a model to which its batch matters they are about equal, so that the last one is no
         smaller than the others.
@@ -160,12 +160,18 @@ class Trainer:
         cuts = [start + (stop - start) * i // parts for i in range(parts + 1)]
         return list(zip(cuts, cuts[1:]))
 
+    def _held_out(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        validation = self.partition.validation
+        if start < len(validation):
+            return self.data.batch(validation[start:stop])
+        return self.data.test_batch(start - len(validation), stop - len(validation))
+
     def score(self, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Evaluate the model x [P] on one batch, of the test samples `start` to `stop`.
+        """Evaluate the model x [P] on one batch, of samples `start` to `stop` (see `Evaluate`).
 
         Returns how many are classified correctly, and the sum of their cross-entropy, both [].
         """
-        inputs, targets = self.data.test_batch(start, stop)
+        inputs, targets = self._held_out(start, stop)
         self.load(self.layout.views(x))
         with torch.inference_mode(), evaluating(self.module):
             outputs = widened(self.module(self._ordered(inputs)))

@@ -24,6 +24,7 @@ from fedsmu_ray.sweeps.outcome import COMPLETED, DIVERGED
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import TrialReport, report_of
+from fedsmu_ray.tracking.metrics import accuracy_metric, final_accuracy
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ class TrialEvents(tune.Callback):
         if report.model:  # its process may be gone after this call
             score = report.metrics[self.recorder.config.tune.metric]
             self.recorder.models.offer(spec, score, report.model.take())
-        self.progress.update(spec.name, report.round, report.metrics["test/accuracy"])
+        accuracy = report.metrics[accuracy_metric("val/accuracy" in report.metrics)]
+        self.progress.update(spec.name, report.round, accuracy)
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
@@ -140,8 +142,8 @@ class TrialEvents(tune.Callback):
             return
         status = self.recorder.complete(spec, report.summary, report.metrics)
         line = _outcome_line(spec.config, report, status)
-        accuracy = report.summary["test_accuracy"]
-        self.progress.finish(spec.name, line, None if status == DIVERGED else accuracy)
+        accuracy = None if status == DIVERGED else final_accuracy(report.summary)
+        self.progress.finish(spec.name, line, accuracy)
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
@@ -188,11 +190,13 @@ class TrialEvents(tune.Callback):
 def _outcome_line(config: Config, report: TrialReport, status: str) -> str:
     """How a trial ended."""
     summary, metric = report.summary, config.tune.metric
-    score = "" if metric == "test/accuracy" else f"{metric} {report.metrics[metric]:.4g}, "
+    is_accuracy = metric.endswith("/accuracy")
+    score = "" if is_accuracy else f"{metric} {report.metrics[metric]:.4g}, "
+    score += "validation " if "val/accuracy" in report.metrics else ""
     is_early = status != COMPLETED and summary["rounds"] < config.federation.rounds
     early = f", stopped after round {summary['rounds']}" if is_early else ""
     return (
-        f"{'diverged: ' * (status == DIVERGED)}{score}{percent(summary['test_accuracy'])}, "
+        f"{'diverged: ' * (status == DIVERGED)}{score}{percent(final_accuracy(summary))}, "
         f"upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s"
         f"{dropped_note(summary['dropped'])}{early}"
     )

@@ -24,35 +24,42 @@ from fedsmu_ray.sweeps.settings import (
     findings,
     reached,
     setting_name,
+    statistics,
     summarize_settings,
 )
 from fedsmu_ray.sweeps.space import baselines, seed_count, swept_keys
-from fedsmu_ray.tracking.metrics import METRICS, rank
+from fedsmu_ray.tracking.metrics import METRICS, accuracy_metric, rank
 
 COMPLETED = "completed"
 STOPPED = "stopped"  # by the scheduler, before its last round
 NEEDED = ("rounds", "uplink_bytes", "total_bytes")  # to reach a target
 DIVERGED = "diverged"  # its score, or its model, is NaN or infinite
+# Results on the test set, and the key below which they are put aside.
+ON_TEST, TESTED = ("test_accuracy", "test_loss"), "tested"
 
 log = logging.getLogger(__name__)
 
 
-def results(config: Config, ended: Mapping[int, Row]) -> dict[str, Any]:
+def results(config: Config, ended: Mapping[int, Row], is_final: bool = True) -> dict[str, Any]:
     """Trials, settings and findings of a sweep.
 
-    ended: what its folder has of trials that have ended, by index (`SweepFolder.ended`).
+    ended: what its folder has of trials that have ended, by index (`SweepFolder.ended`). With
+    validation samples, only the best setting of each method has results on the test set, and only
+    if no further trials are to come (is_final).
     """
     tune, rows = config.tune, [row for _, row in sorted(ended.items())]
     with_result = [row for row in rows if "error" not in row]
     diverged = _without_result(rows, DIVERGED)
     fixed = len(baselines(tune)) * seed_count(tune)
     settings = summarize_settings(with_result, diverged, tune, fixed)
-    trials = [_without(row, ("event", "history")) for row in with_result]
+    trials = [_without(row, ("event", "history", TESTED)) for row in with_result]
+    if config.data.validation and is_final:
+        _reveal(settings, {trial["index"]: trial for trial in trials}, ended)
     best = settings[0]["trials"] if settings and settings[0]["score"] else ()
     return {
         "trials": trials,
         "settings": settings,
-        "findings": list(findings(settings)),
+        "findings": list(findings(settings, accuracy_metric(bool(config.data.validation)))),
         "best": min(
             (trial for trial in trials if trial["index"] in best),
             key=lambda trial: rank(trial["score"], tune.direction),
@@ -61,6 +68,31 @@ def results(config: Config, ended: Mapping[int, Row]) -> dict[str, Any]:
         "failed": _without_result(rows, FAILED),
         "diverged": diverged,
     }
+
+
+def hide_test(summary: Row) -> dict[str, Any]:
+    """The summary of a trial with its results on the test set put aside, until trials are chosen.
+
+    Trials must not be compared by them where there are validation samples.
+    """
+    return {**summary, **dict.fromkeys(ON_TEST), TESTED: {key: summary[key] for key in ON_TEST}}
+
+
+def _reveal(
+    settings: Sequence[dict[str, Any]],
+    trials: Mapping[int, dict[str, Any]],
+    ended: Mapping[int, Row],
+) -> None:
+    """Add the results on the test set to the best setting of each method, and to its trials."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        if setting["score"]:
+            chosen.setdefault(setting["method"], setting)
+    for setting in chosen.values():
+        tested = [ended[index][TESTED] for index in setting["trials"]]
+        for index, values in zip(setting["trials"], tested):
+            trials[index].update(values)
+        setting.update({key: statistics([values[key] for values in tested]) for key in ON_TEST})
 
 
 def _without(row: Row, keys: Sequence[str]) -> dict[str, Any]:
@@ -75,17 +107,18 @@ def _without_result(rows: Sequence[Row], status: str) -> list[dict[str, Any]]:
 
 
 def history_columns(evaluated: Mapping[int, Mapping[str, float]]) -> dict[str, list[Any]]:
-    """The metrics of evaluated rounds as columns; None where one was not measured."""
+    """The metrics of evaluated rounds as columns; None in rounds where one was not measured."""
     rounds = sorted(evaluated)
-    columns = {m.name: [evaluated[r].get(m.name) for r in rounds] for m in METRICS}
-    return {"round": rounds, **columns}
+    measured = {name for metrics in evaluated.values() for name in metrics}
+    names = [metric.name for metric in METRICS if metric.name in measured]
+    return {"round": rounds, **{n: [evaluated[r].get(n) for r in rounds] for n in names}}
 
 
 def write_tables(
     folder: Place, config: Config, outcome: Mapping[str, Any], ended: Mapping[int, Row]
 ) -> None:
     """Write the tables into the folder of the sweep; what cannot be written is a warning."""
-    rows = [ended[trial["index"]] for trial in outcome["trials"]]
+    rows = [{**ended[trial["index"]], **trial} for trial in outcome["trials"]]
     targets = [target["accuracy"] for target in outcome["findings"]]
     try:
         write(folder / "results.json", to_json(outcome) + "\n")
@@ -98,7 +131,7 @@ def write_tables(
 def _result_rows(
     rows: Sequence[Row], swept: Sequence[str], targets: Sequence[float]
 ) -> Iterable[dict[str, Any]]:
-    left = {"event", "history", "values", "params", "nodes", "index", "name"}
+    left = {"event", "history", "values", "params", "nodes", "index", "name", TESTED}
     for row in rows:
         values, history = row.get("values", row["params"]), row.get("history", {})
         found = {target: reached(history, target) or {} for target in targets}

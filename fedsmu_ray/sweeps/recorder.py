@@ -16,6 +16,7 @@ from fedsmu_ray.sweeps.outcome import (
     COMPLETED,
     DIVERGED,
     STOPPED,
+    hide_test,
     history_columns,
     results,
     write_tables,
@@ -23,7 +24,7 @@ from fedsmu_ray.sweeps.outcome import (
 from fedsmu_ray.sweeps.settings import setting_name
 from fedsmu_ray.sweeps.space import TrialSpec, swept_keys
 from fedsmu_ray.tracking.base import RunStatus, Tracker, View
-from fedsmu_ray.tracking.metrics import final_metrics, is_finite
+from fedsmu_ray.tracking.metrics import accuracy_metric, final_metrics, is_finite
 
 SETTING = "fedsmu.setting"  # tag of a trial's run, the same for all seeds
 MAX_ERROR_LENGTH = 500  # characters of an error in a tag
@@ -39,6 +40,7 @@ class SweepRecorder:
         # Evaluated rounds of the trials that run: index -> round -> metrics. One that starts again
         # reports the rounds before its checkpoint once more.
         self.evaluated: dict[int, dict[int, Mapping[str, float]]] = defaultdict(dict)
+        self._accuracy = accuracy_metric(bool(config.data.validation))
         self.models = SweepModels(config, folder)
         run = new_run(config.name, config, self._tags("parent", config))
         before = folder.parent_run
@@ -50,7 +52,7 @@ class SweepRecorder:
     def _publish(self) -> str | None:
         """Save the view of the sweep in the tracker's UI; returns its link."""
         swept = tuple(key for key in self.swept if key != "algorithm.name")
-        view = View(f"Sweep {self.config.name}", self.parent, swept, SETTING)
+        view = View(f"Sweep {self.config.name}", self.parent, swept, SETTING, self._accuracy)
         return self.tracker.publish(view)
 
     def _tags(self, kind: str, config: Config) -> dict[str, str]:
@@ -74,7 +76,12 @@ class SweepRecorder:
             self.folder.trial_started(spec.index, spec.params, run_id)
 
     def log(self, spec: TrialSpec, round: int, metrics: Mapping[str, float]) -> None:
-        """Record that a trial has evaluated a round."""
+        """Record that a trial has evaluated a round.
+
+        With validation samples, its final results on the test set are not among what is recorded.
+        """
+        if self.config.data.validation:
+            metrics = {key: value for key, value in metrics.items() if not key.startswith("test/")}
         self.evaluated[spec.index][round] = metrics
         self.tracker.log(self.folder.run_ids[spec.index], metrics, round)
 
@@ -85,6 +92,8 @@ class SweepRecorder:
 
         summary: of all its rounds. metrics: of the last one.
         """
+        if self.config.data.validation:
+            summary = hide_test(summary)
         is_whole = summary["rounds"] == self.config.federation.rounds or summary["model_sha256"]
         score = metrics[self.config.tune.metric]
         status = DIVERGED if not is_finite(score) else COMPLETED if is_whole else STOPPED
@@ -126,7 +135,7 @@ class SweepRecorder:
         tune = self.config.tune
         model = self.models.log(self.tracker) if status == "FINISHED" else None
         outcome = {
-            **results(self.config, self.folder.ended),
+            **results(self.config, self.folder.ended, status == "FINISHED"),
             "name": self.config.name,
             "metric": tune.metric,
             "mode": tune.direction,
@@ -139,7 +148,11 @@ class SweepRecorder:
         }
         metrics, tags = {}, {"fedsmu.trials": str(len(outcome["trials"]))}
         if best := outcome["best"]:
-            metrics["best/test_accuracy"] = best["best_test_accuracy"]
+            judged = self._accuracy.replace("/", "_")
+            metrics[f"best/{judged}"] = best[f"best_{judged}"]
+            tested = outcome["settings"][0]["test_accuracy"]
+            if self.config.data.validation and tested:
+                metrics["final/test_accuracy"] = tested["mean"]
             tags["fedsmu.best_run"] = best["run_id"]
         self.tracker.finish(self.parent, status, metrics, tags)
         outcome |= where_tracked(self.config, self.tracker)

@@ -16,7 +16,7 @@ MIN_PAIRS = 3  # of seeds, for a test
 # Accuracies that may be the target of a sweep that names none.
 LADDER = (*(n / 20 for n in range(1, 19)), 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 AVERAGED = [metric.field for metric in METRICS if metric.final]
-AVERAGED += ["best_test_accuracy", "rounds", "seconds"]
+AVERAGED += [f"best_{metric.field}" for metric in METRICS if metric.best] + ["rounds", "seconds"]
 
 Row = Mapping[str, Any]  # of a trial, or a setting
 History = Mapping[str, Sequence[Any]]  # columns of evaluated rounds, see `SweepFolder.trial_ended`
@@ -106,7 +106,7 @@ def _summarize(group: Sequence[Row]) -> dict[str, Any]:
         "trials": [trial["index"] for trial in ended],
         "diverged": sum(1 for trial in group if not is_finite(trial.get("score"))),
         "score": statistics([trial.get("score") for trial in group]),
-        **{key: statistics([trial[key] for trial in ended]) for key in AVERAGED},
+        **{key: statistics([trial.get(key) for trial in ended]) for key in AVERAGED},
     }
 
 
@@ -115,7 +115,7 @@ def reached(history: History, target: float) -> dict[str, int] | None:
 
     history: columns of tracked metrics by name, and `round`.
     """
-    for i, accuracy in enumerate(history.get("test/accuracy", ())):
+    for i, accuracy in enumerate(history.get("val/accuracy") or history.get("test/accuracy", ())):
         if accuracy is not None and accuracy >= target:
             up, down = history["comm/uplink_bytes"][i], history["comm/downlink_bytes"][i]
             total = int(up) + int(down)
@@ -180,11 +180,11 @@ def _p_value(differences: Sequence[float]) -> float | None:
     return float(ttest_1samp(differences, 0.0).pvalue)
 
 
-def findings(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def findings(rows: Sequence[Row], metric: str = "test/accuracy") -> Iterator[dict[str, Any]]:
     """For each target: the settings by which the methods reach it with the least upload.
 
-    rows: of `summarize_settings`. Methods that do not reach it are left out; the others are sorted
-    by upload.
+    rows: of `summarize_settings`. metric: the accuracy that targets are about. Methods that do not
+    reach it are left out; the others are sorted by upload.
     """
     for i, target in enumerate(rows[0]["targets"] if rows else ()):
         best: dict[str, dict[str, Any]] = {}
@@ -197,7 +197,8 @@ def findings(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
                     best[row["method"]] = found
         missing = sorted({row["method"] for row in rows} - set(best))
         ranked = sorted(best.values(), key=_upload)
-        yield {"accuracy": target["accuracy"], "methods": ranked, "missed_by": missing}
+        accuracy = target["accuracy"]
+        yield {"metric": metric, "accuracy": accuracy, "methods": ranked, "missed_by": missing}
 
 
 def _upload(needs: Row) -> float:

@@ -40,7 +40,7 @@ MAX_TRIALS = 100_000
 SEED = "seed"
 KINDS = ("grid", "choice", "uniform", "loguniform")
 INTERVALS = ("uniform", "loguniform")
-SWEEP_KEYS = ("tune", "tracking", "name")  # the same for all trials
+SWEEP_KEYS = ("tune", "tracking", "name", "data.validation")  # the same for all trials
 
 Params = Mapping[str, Any]  # of one trial: dotted key (or several, comma-separated) -> value
 
@@ -165,7 +165,7 @@ def _candidates(config: Config) -> list[Params]:
 def trial_config(sweep: Config, params: Params) -> Config:
     """The configuration of one trial; raises ConfigError."""
     overrides = split_keys(params)
-    outside = [key for key in overrides if key.split(".")[0] in SWEEP_KEYS]
+    outside = [key for key in overrides if {key, key.split(".")[0]} & {*SWEEP_KEYS}]
     if outside:
         raise ConfigError(
             [f"{key}: belongs to the sweep as a whole and cannot be swept" for key in outside]

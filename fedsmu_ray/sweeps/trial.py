@@ -128,7 +128,7 @@ class Trial(tune.Trainable):
             return {DONE: True, REPORT: self.failure}
         last = self.problem.config.federation.rounds
         try:
-            record = next(r for r in self.rounds if r.test_accuracy is not None)
+            record = next(r for r in self.rounds if r.accuracy is not None)
             # Except for the last record, the server is already one round further.
             sha256 = self.executor.sha256() if record.round == last else None
         except (BrokenGPUError, RayError):

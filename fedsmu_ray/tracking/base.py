@@ -79,6 +79,7 @@ class View:
     parent: str  # run id of the sweep
     params: tuple[str, ...]  # the swept keys
     group: str  # tag of the runs that are one setting
+    accuracy: str = "test/accuracy"  # the metric that the charts show
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,23 @@ METRICS = (
         final=True,
     ),
     Metric(
+        "val/accuracy",
+        "val_accuracy",
+        "0 to 1",
+        "share of the validation samples that the server's model classifies correctly",
+        direction="max",
+        final=True,
+        best=True,
+    ),
+    Metric(
+        "val/loss",
+        "val_loss",
+        "nats",
+        "mean cross-entropy of the server's model on the validation samples",
+        direction="min",
+        final=True,
+    ),
+    Metric(
         "train/loss",
         "train_loss",
         "nats",
@@ -89,10 +106,10 @@ METRICS = (
     ),
 )
 # Accuracy once more, with kilobytes as its steps, for charts over bytes with a logarithmic axis:
-# name -> the metrics whose sum it is tracked over.
+# what follows its name -> the metrics whose sum it is tracked over.
 BY_BYTES = {
-    "test/accuracy_by_upload_kB": ("comm/uplink_bytes",),
-    "test/accuracy_by_total_kB": ("comm/uplink_bytes", "comm/downlink_bytes"),
+    "_by_upload_kB": ("comm/uplink_bytes",),
+    "_by_total_kB": ("comm/uplink_bytes", "comm/downlink_bytes"),
 }
 # Values of `tune.metric`, with the direction of improvement.
 SWEEPABLE = {metric.name: metric.direction for metric in METRICS if metric.direction}
@@ -121,11 +138,12 @@ def over_bytes(metrics: Mapping[str, float]) -> dict[str, tuple[float, int]]:
 
     A step is at least 1, since a logarithmic axis has no 0.
     """
+    accuracy = accuracy_metric("val/accuracy" in metrics)
     found = {}
-    for name, parts in BY_BYTES.items():
-        if metrics.keys() >= {"test/accuracy", *parts}:
+    for suffix, parts in BY_BYTES.items():
+        if metrics.keys() >= {accuracy, *parts}:
             total = sum(metrics[part] for part in parts)
-            found[name] = metrics["test/accuracy"], max(1, round(total / 1000))
+            found[accuracy + suffix] = metrics[accuracy], max(1, round(total / 1000))
     return found
 
 
@@ -136,7 +154,19 @@ def final_names() -> list[str]:
     return [*finals, "final/seconds", *bests, "best/round"]
 
 
+def accuracy_metric(has_validation: bool) -> str:
+    """The accuracy that is measured while a model is trained."""
+    return "val/accuracy" if has_validation else "test/accuracy"
+
+
+def final_accuracy(summary: Mapping[str, Any]) -> float | None:
+    """Of the last round in the summary of a run: on the validation samples, if there are some."""
+    validated: float | None = summary.get("val_accuracy")
+    return summary["test_accuracy"] if validated is None else validated
+
+
 def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The scalars at the end of a run, by which a run table can be sorted."""
+    """The scalars at the end of a run that were measured, by which a run table can be sorted."""
     keys = {name: name.removeprefix("final/").replace("best/", "best_") for name in final_names()}
-    return {name: summary[key] for name, key in keys.items()}
+    found = {name: summary.get(key) for name, key in keys.items()}
+    return {name: value for name, value in found.items() if value is not None}

@@ -18,9 +18,8 @@ from fedsmu_ray.tracking.metrics import BY_BYTES
 TAG = "mlflow.sharedViewState."  # and the key of a view
 SWEEP_VIEW = "fedsmu-"  # begins the key of a sweep's view
 SECTION = "fedsmu"
-ACCURACY = "test/accuracy"
 MAX_RUNS = 100  # in a chart
-COLUMNS = ("final/test_accuracy", "final/uplink_bytes", "final/downlink_bytes", "final/seconds")
+COLUMNS = ("final/uplink_bytes", "final/downlink_bytes", "final/seconds")
 
 
 def link(experiment_id: str, key: str | None) -> str:
@@ -44,11 +43,11 @@ def made_at(tag: str) -> int:
 
 def _state(view: View, parent: str) -> dict[str, Any]:
     columns = [f"params.`{key}`" for key in ("algorithm.name", *view.params, "seed")]
-    columns += [f"metrics.`{metric}`" for metric in COLUMNS]
+    columns += [f"metrics.`{metric}`" for metric in (_final(view), *COLUMNS)]
     group = {"mode": "tag", "groupByData": view.group}
     return {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'",
-        "orderByKey": f"metrics.`{COLUMNS[0]}`",
+        "orderByKey": f"metrics.`{_final(view)}`",
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
@@ -84,16 +83,21 @@ def _state(view: View, parent: str) -> dict[str, Any]:
     }
 
 
+def _final(view: View) -> str:
+    """The metric with the accuracy after the last round, as in `metrics.final_metrics`."""
+    return "final/" + view.accuracy.replace("/", "_")
+
+
 def _charts(view: View) -> list[dict[str, Any]]:
-    upload, total = BY_BYTES
+    upload, total = (f"{view.accuracy}{suffix}" for suffix in BY_BYTES)
     charts = [
         _line("accuracy over uploaded kB (log)", upload, "log"),
         _line("accuracy over total kB, up and down (log)", total, "log"),
-        _line("accuracy over rounds", ACCURACY, "linear"),
+        _line("accuracy over rounds", view.accuracy, "linear"),
         {
             **_chart("SCATTER", "accuracy for uploaded bytes"),
             "xaxis": {"key": "final/uplink_bytes", "type": "METRIC"},
-            "yaxis": {"key": COLUMNS[0], "type": "METRIC"},
+            "yaxis": {"key": _final(view), "type": "METRIC"},
             "tooltipDataKeys": [],
         },
     ]

@@ -64,9 +64,19 @@ def test_every_problem_is_listed_with_the_nearest_key():
         ({"compute": {"executor": "rai"}}, "must be one of inline, ray; did you mean ray?"),
         (
             {"tune": {"metric": "test/acc"}},
-            "tune.metric = 'test/acc': must be one of test/accuracy, test/loss, train/loss; did "
+            "tune.metric = 'test/acc': must be one of test/accuracy, test/loss, val/accuracy, "
+            "val/loss, train/loss; did "
             "you mean test/accuracy?",
         ),
+        (
+            {"tune": {"metric": "val/loss"}},
+            "tune.metric = val/loss: there are no validation samples; set data.validation",
+        ),
+        (
+            {"tune": {"metric": "test/loss"}, "data": {"validation": 0.1}},
+            "with data.validation = 0.1 trials are not chosen on the test set; use val/accuracy",
+        ),
+        ({"data": {"validation": 1}}, "data.validation = 1: must be less than 1"),
         (
             {"tune": {"mode": "maximum"}},
             "tune.mode = 'maximum': must be max or min",
@@ -249,3 +259,11 @@ def _is_valid(plain):
 def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(ConfigError(["a: b", "c: d"])))
     assert error.problems == ["a: b", "c: d"] and "2 problems" in str(error)
+
+
+def test_with_validation_samples_trials_are_compared_on_them_by_default():
+    assert parse({"data": {"validation": 0.1}}).tune.metric == "val/accuracy"
+    chosen = parse({"data": {"validation": 0.1}, "tune": {"metric": "train/loss"}})
+    assert chosen.tune.metric == "train/loss"
+    assert parse(chosen.to_dict()) == chosen
+    assert parse({"data": {"validation": 0}}).tune.metric == "test/accuracy"

@@ -12,7 +12,7 @@ CONFIG = SimpleNamespace(
     name="small",
     method_name="fedsmu",
     model_name="mlp",
-    data=SimpleNamespace(dataset="digits", clients=20),
+    data=SimpleNamespace(dataset="digits", clients=20, validation=0.0),
     federation=SimpleNamespace(cohort=5, rounds=6),
 )
 EVALUATED = Record(

@@ -233,3 +233,19 @@ def test_the_nodes_of_trials_are_shown_where_there_are_several(capsys):
     assert "trials by node: h1: 1, 2; h2: 0, 2\n" in capsys.readouterr().out
     print_sweep(outcome(trials=trials[:1]))
     assert "by node" not in capsys.readouterr().out
+
+
+def test_with_validation_samples_both_accuracies_are_shown_and_named(capsys):
+    validated = {"val_accuracy": 0.875, "val_loss": 0.4, "best_val_accuracy": 0.88}
+    print_run({**SUMMARY, **validated, "best_test_accuracy": None})
+    assert (
+        "test accuracy 90.00 % after 6 rounds (on the validation samples 87.50 %, best 88.00 % in "
+        "round 4)"
+    ) in capsys.readouterr().out
+    hidden = {**validated, "test_accuracy": None}
+    trials = [{**TRIALS[0], **validated}, {**TRIALS[2], **hidden}]
+    print_sweep(outcome(trials, metric="val/accuracy"))
+    out = capsys.readouterr().out
+    assert "by val/accuracy" in out and "val accuracy  test accuracy" in out
+    assert "87.50 %        90.00 %" in out and "87.50 %              -" in out
+    assert "test accuracy: of the best setting of each method" in out

@@ -63,7 +63,7 @@ def forge(folder, manifest):
 
 
 def test_the_format(written, problem):
-    """Its keys are those that earlier releases wrote, and three more that may be missing."""
+    """Its keys are those that earlier releases wrote, and some more that may be missing."""
     described = written[1]["progress"]
     assert list(described) == ["config", "progress", "data", "versions", "constants"]
     assert described["config"] == json.loads(json.dumps(problem.config.flat()))
@@ -92,6 +92,8 @@ def test_the_format(written, problem):
         "uniformity",
         "test_accuracy",
         "test_loss",
+        "val_accuracy",
+        "val_loss",
     ]
 
 
@@ -101,6 +103,11 @@ def test_a_checkpoint_of_an_earlier_release_is_resumed(written, problem, caplog)
     old = copy.deepcopy(manifest)
     del old["progress"]["data"], old["progress"]["versions"]
     del old["progress"]["config"]["federation.dropout"]
+    for record in (
+        *old["progress"]["progress"]["evaluated"],
+        old["progress"]["progress"]["waiting"],
+    ):
+        del record["val_accuracy"], record["val_loss"]
     forge(folder, old)
     check_resume(problem, folder)
     assert [r.getMessage() for r in caplog.records] == [

@@ -51,8 +51,9 @@ def trained(**changes):
         {"model": {"name": "linear"}, "data": SYNTHETIC, "algorithm": {"name": "dlion"}},
         {"model": {"name": "torchvision:squeezenet1_1", "image_size": 32}},
         {"model": {"name": f"import:{__name__}:mixing"}, "seed": 5},
+        {"data": {"clients": 10, "validation": 0.2}},
     ],
-    ids=["mlp", "floats", "convolutions", "mixing"],
+    ids=["mlp", "floats", "convolutions", "mixing", "validation"],
 )
 def test_a_run_is_reproduced_exactly(changes):
     summary, model = trained(**changes)

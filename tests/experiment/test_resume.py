@@ -74,7 +74,8 @@ def without_seconds(records):
             r.round,
             r.cohort,
             r.train_loss,
-            r.test_accuracy,
+            r.accuracy,
+            r.loss,
             r.test_loss,
             r.uplink_bytes,
             r.downlink_bytes,
@@ -84,14 +85,15 @@ def without_seconds(records):
     ]
 
 
+@pytest.mark.parametrize("validation", [0.0, 0.2])
 @pytest.mark.parametrize(
     "algorithm",
     [{"name": "fedsmu"}, {"name": "fedavg"}, {"name": "scaffold"}, {"name": "dlion"}],
     ids=lambda a: a["name"],
 )
 @pytest.mark.parametrize("stop", [1, 4, 8])
-def test_resumed_runs_have_the_bits_of_undisturbed_ones(tmp_path, algorithm, stop):
-    problem = problem_of(algorithm=algorithm)
+def test_resumed_runs_have_the_bits_of_undisturbed_ones(tmp_path, algorithm, stop, validation):
+    problem = problem_of(algorithm=algorithm, data={"clients": 20, "validation": validation})
     whole, sha256 = rounds_until(problem, None)
     first, _ = rounds_until(problem, tmp_path, stop)
     second, resumed = rounds_until(problem, tmp_path)

@@ -1,6 +1,7 @@
 """The summary of the results of an experiment."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 from fedsmu_ray.config.validation import parse
@@ -28,12 +29,13 @@ def record(number, accuracy, **changes):
     return Record(**values)
 
 
-def summary(**changes):
-    progress = Progress(
-        evaluated=[record(2, 0.5), record(4, 0.75), record(6, 0.75), record(8, 0.7, dropped=3)]
-    )
+EVALUATED = [record(2, 0.5), record(4, 0.75), record(6, 0.75), record(8, 0.7, dropped=3)]
+
+
+def summary(evaluated=EVALUATED, config=CONFIG, **changes):
+    progress = Progress(evaluated=evaluated)
     given = {"sha256": "ab", "seconds": 1.23456, "trained_on": {"h2": 3, "h1": 37}, **changes}
-    return summarize(SimpleNamespace(config=CONFIG, dim=1000), progress, **given)
+    return summarize(SimpleNamespace(config=config, dim=1000), progress, **given)
 
 
 def test_the_figures_of_a_summary():
@@ -59,6 +61,19 @@ def test_the_figures_of_a_summary():
     assert (
         isinstance(summary()["uplink_bytes"], int) and summary(sha256=None)["model_sha256"] is None
     )
+
+
+def test_with_validation_samples_the_best_round_is_theirs():
+    config = parse({"name": "t", "data": {"validation": 0.1}})
+    validated = [(2, 0.5), (4, 0.875), (6, 0.625)]
+    records = [record(n, None, test_loss=None, val_accuracy=x, val_loss=1.0) for n, x in validated]
+    records[-1] = replace(records[-1], test_accuracy=0.75, test_loss=0.5)
+    found = summary(records, config)
+    assert (found["test_accuracy"], found["val_accuracy"], found["test_loss"]) == (0.75, 0.625, 0.5)
+    assert (found["best_val_accuracy"], found["best_round"]) == (0.875, 4)
+    finals = final_metrics(found)
+    assert finals["best/val_accuracy"] == 0.875 and "best/test_accuracy" not in finals
+    assert finals["final/test_accuracy"] == 0.75 and finals["final/val_accuracy"] == 0.625
 
 
 def test_a_summary_is_json_and_has_all_final_metrics():

@@ -1,7 +1,12 @@
 """The rounds: message bytes, contents of records, and which model is evaluated."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from fedsmu_ray.federation import rounds
+from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.wire import message
 from tests.helpers.experiments import inline, problem_of
 
@@ -41,3 +46,37 @@ def test_evaluation_is_of_the_model_after_the_round():
         problem_of({"name": "fedavg"}, federation={"rounds": 2, "cohort": 7}),
     )
     assert inline(long)[0][1].test_loss == inline(short)[0][1].test_loss
+
+
+def scores(record):
+    return record.val_accuracy, record.val_loss, record.test_accuracy, record.test_loss
+
+
+@pytest.mark.parametrize(
+    "algorithm", [{"name": "fedavg"}, {"name": "dlion"}], ids=lambda a: a["name"]
+)
+def test_with_validation_samples_the_test_set_is_used_once(monkeypatch, algorithm):
+    """They are evaluated like a test set; no client trains on them. DLion's broadcast: no model."""
+    monkeypatch.setattr(rounds, "EVALUATION_SLICE", 100)  # several tasks, of both sets
+    problem = problem_of(algorithm, data={"clients": 30, "validation": 0.25})
+    data, held_out = problem.dataset, problem.partition.validation.numpy()
+    history, sha256, params = inline(problem)
+    middle, last = history[1], history[3]
+    assert middle.test_accuracy is None and None not in scores(last)
+    assert (middle.accuracy, last.accuracy) == (middle.val_accuracy, last.val_accuracy)
+
+    rest = np.setdiff1d(np.arange(len(data.train_y)), held_out)
+    others = {"train_x": data.train_x[rest], "train_y": data.train_y[rest]}
+    config = replace(problem.config, data=replace(problem.config.data, validation=0.0))
+    both = [
+        inline(Problem.of(config, replace(data, **others, test_x=x, test_y=y)))
+        for x, y in (
+            (data.train_x[held_out], data.train_y[held_out]),
+            (data.test_x, data.test_y),
+        )
+    ]
+    assert {sha256} == {each[1] for each in both} and np.array_equal(params, both[0][2])
+    (validated, _, _), (tested, _, _) = both
+    for record, alone in zip(history[1::2], validated[1::2]):
+        assert scores(record)[:2] == scores(alone)[2:]
+    assert scores(last)[2:] == scores(tested[3])[2:]

@@ -8,6 +8,7 @@ import pytest
 
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.sweeps.folder import SweepFolder
+from fedsmu_ray.sweeps.outcome import results
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.space import TrialSpec
 
@@ -27,8 +28,8 @@ SUMMARY = {
     "nodes": {"h1": 4, "h2": 2},
     "seconds": 1.5,
 }
-METRICS = {"test/accuracy": 0.5, "test/loss": 1.0}
-METRICS |= {"comm/uplink_bytes": 10.0, "comm/downlink_bytes": 20.0}
+COMM = {"comm/uplink_bytes": 10.0, "comm/downlink_bytes": 20.0}
+METRICS = {"test/accuracy": 0.5, "test/loss": 1.0, **COMM}
 
 
 class ListTracker:
@@ -49,7 +50,7 @@ class ListTracker:
         return f"new {run_id}" if run_id in self.gone else run_id
 
     def log(self, run_id, metrics, round):
-        self.calls.append(("log", run_id, round))
+        self.calls.append(("log", run_id, round, metrics))
 
     def finish(self, run_id, status="FINISHED", metrics=None, tags=None):
         self.calls.append(("finish", run_id, status, metrics, tags))
@@ -230,7 +231,7 @@ def test_runs_that_the_tracker_had_lost_are_remembered_by_their_new_ids(config, 
     resumed = open_recorder(config, tmp_path, gone=("run1", run_id))
     resumed.start(first)
     resumed.log(first, 2, METRICS)
-    assert resumed.tracker.calls[-1] == ("log", f"new {run_id}", 2)
+    assert resumed.tracker.calls[-1] == ("log", f"new {run_id}", 2, METRICS)
     (_, _, parent), (_, _, child), _ = resumed.tracker.calls
     assert parent.tags["fedsmu.sweep"] == "parent" and child.parent == "new run1"
     again = SweepFolder(tmp_path)
@@ -269,3 +270,58 @@ def test_a_trial_whose_training_diverged_is_not_repeated_as_a_failed_one_is(conf
     again = SweepFolder(tmp_path)
     assert again.unfinished == {1: {"local.lr": 0.2}} and list(again.ended) == [0]
     assert again.ended[0]["score"] is None
+
+
+def test_with_validation_samples_only_what_was_chosen_is_tested(tmp_path):
+    """Until the sweep has ended, nothing that it reports has results on the test set."""
+    settings = {"local.lr": {"grid": [0.1, 0.2]}, "algorithm.name": {"grid": ["fedsmu", "fedavg"]}}
+    tune = {"storage": str(tmp_path), "space": settings}
+    config = parse({"federation": {"rounds": 4}, "data": {"validation": 0.1}, "tune": tune})
+    recorder = open_recorder(config, tmp_path)
+    scores = [
+        ("fedsmu", 0.1, 0.8),
+        ("fedsmu", 0.2, 0.9),
+        ("fedavg", 0.1, 0.7),
+        ("fedavg", 0.2, 0.6),
+    ]
+    for index, (method, lr, accuracy) in enumerate(scores):
+        spec = TrialSpec.of(config, index, {"local.lr": lr, "algorithm.name": method})
+        recorder.start(spec)
+        early = {**COMM, "val/accuracy": 0.5, "val/loss": 1.0}
+        late = {**COMM, "val/accuracy": accuracy, "val/loss": 1.0}
+        late |= {"test/accuracy": 1 - accuracy, "test/loss": 2.0}
+        recorder.log(spec, 2, early)
+        recorder.log(spec, 4, late)
+        summary = {**SUMMARY, "method": method, "test_accuracy": 1 - accuracy, "test_loss": 2.0}
+        summary |= {"val_accuracy": accuracy, "val_loss": 1.0}
+        summary |= {"best_val_accuracy": accuracy, "best_test_accuracy": None}
+        assert recorder.complete(spec, summary, late) == "completed"
+    calls = recorder.tracker.calls
+    assert not [m for call in calls if call[0] == "log" for m in call[3] if m.startswith("test/")]
+    ends = [call[3] for call in calls if call[0] == "finish"]
+    assert all("final/val_accuracy" in end and "final/test_accuracy" not in end for end in ends)
+
+    interrupted = results(config, recorder.folder.ended, is_final=False)
+    assert not [row for row in interrupted["settings"] if row["test_accuracy"]]
+    outcome = recorder.close("FINISHED", 3.0)
+    assert outcome["best"]["index"] == 1 and outcome["metric"] == "val/accuracy"
+    tested = {row["name"]: row["test_accuracy"] for row in outcome["settings"]}
+    assert {name: found and found["mean"] for name, found in tested.items()} == {
+        "fedsmu lr=0.2": pytest.approx(0.1),
+        "fedsmu lr=0.1": None,
+        "fedavg lr=0.1": pytest.approx(0.3),
+        "fedavg lr=0.2": None,
+    }
+    assert [trial["test_accuracy"] is not None for trial in outcome["trials"]] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert "tested" not in json.dumps(outcome)
+    end = next(call for call in calls if call[:2] == ("finish", outcome["parent_run_id"]))
+    assert end[3] == {"best/val_accuracy": 0.9, "final/test_accuracy": pytest.approx(0.1)}
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["test_accuracy"]) for row in rows] == [False, True, True, False]
+    assert recorder.tracker.view.accuracy == "val/accuracy"

@@ -105,6 +105,10 @@ def test_nested_sections_are_dotted_keys():
         ({"space": {"local.lr": {"grid": [0.1, -1]}}}, r"trial \{'local.lr': -1\}: local.lr = -1"),
         ({"space": {"locl.lr": {"grid": [0.1]}}}, "locl: unknown key"),
         ({"space": {"tracking.uri": {"grid": ["x"]}}}, "cannot be swept"),
+        (
+            {"space": {"data.validation": {"grid": [0.1, 0.2]}}},
+            "data.validation: belongs to the sweep",
+        ),
         ({"space": {"local.lr": {"uniform": [-1, 1]}}, "search": "optuna"}, "local.lr = -1"),
         (
             {

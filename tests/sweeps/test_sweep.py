@@ -137,6 +137,7 @@ def test_seeds_cross_trials_and_baselines(ray_cluster, tmp_path):
         "tune.space": {"local.lr": {"grid": [0.1]}},
         "tune.baselines": [{"algorithm.name": "fedavg"}],
         "tune.targets": [0.15],
+        "data.validation": 0.2,
         "federation.eval_every": 1,
         "tune.storage": str(tmp_path / "sweeps"),
         "compute.executor": "inline",
@@ -146,7 +147,9 @@ def test_seeds_cross_trials_and_baselines(ray_cluster, tmp_path):
     assert [trial["params"].get("seed") for trial in outcome["trials"]] == [3, 5, 8] * 2
     for trial in outcome["trials"][::5]:
         alone = run(load_config(overrides={**SETTINGS, **tune, **trial["params"]}))
-        assert trial["model_sha256"] == alone.summary["model_sha256"]
+        compared = ("model_sha256", "val_accuracy", "test_accuracy")  # one setting of each method
+        assert [trial[key] for key in compared] == [alone.summary[key] for key in compared]
+        assert trial["score"] == trial["val_accuracy"]
     settings = {row["name"]: row for row in outcome["settings"]}
     assert set(settings) == {"fedavg", "fedsmu lr=0.1"}
     scores = [trial["score"] for trial in outcome["trials"]]

@@ -94,7 +94,8 @@ def test_final_metrics_of_a_summary():
 
 
 def test_a_sweep_may_optimize_what_has_a_direction():
-    assert SWEEPABLE == {"test/accuracy": "max", "test/loss": "min", "train/loss": "min"}
+    losses = {"test/loss": "min", "val/loss": "min", "train/loss": "min"}
+    assert {"test/accuracy": "max", "val/accuracy": "max", **losses} == SWEEPABLE
 
 
 def test_a_metric_is_added_by_one_row(monkeypatch):
@@ -122,3 +123,15 @@ def test_accuracy_is_also_tracked_over_kilobytes():
     tiny = dict.fromkeys(sent, 1.0)
     steps = {step for _, step in metrics.over_bytes({**tiny, "test/accuracy": 0.5}).values()}
     assert steps == {1}  # a logarithmic axis has no 0
+
+
+def test_accuracy_over_bytes_is_that_on_the_validation_samples_if_there_are_some():
+    record = {"comm/uplink_bytes": 2500.0, "comm/downlink_bytes": 500.0, "test/accuracy": 0.9}
+    assert metrics.over_bytes(record) == {
+        "test/accuracy_by_upload_kB": (0.9, 2),
+        "test/accuracy_by_total_kB": (0.9, 3),
+    }
+    assert metrics.over_bytes({**record, "val/accuracy": 0.8}) == {
+        "val/accuracy_by_upload_kB": (0.8, 2),
+        "val/accuracy_by_total_kB": (0.8, 3),
+    }

@@ -1,0 +1,40 @@
+"""Who has which training sample: those for validation are set aside, clients have the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.partition import Partition, PartitionConfig, partition
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.numerics.streams import host_generator
+
+
+def split(
+    dataset: Dataset, config: PartitionConfig, clients: int, seed: int, validation: float = 0.0
+) -> Partition:
+    """The training samples of every client, and those for validation.
+
+    validation: the share of the training samples that is set aside, drawn from the seed alone.
+    Raises ConfigError if that is less than one sample, and like `partition` for what is left.
+    """
+    labels, classes, natural = dataset.train_y, dataset.classes, dataset.clients
+    if not validation:
+        return partition(config, labels, classes, clients, seed, natural)
+    order = host_generator(seed, "validation").permutation(len(labels))
+    count = round(validation * len(labels))
+    if not count:
+        raise ConfigError(
+            [
+                f"data.validation = {validation}: less than one of {len(labels)} training samples; "
+                "raise it"
+            ]
+        )
+    aside, rest = np.sort(order[:count]), np.sort(order[count:])
+    natural = None if natural is None else natural[rest]
+    parts = partition(config, labels[rest], classes, clients, seed, natural)
+    indices = torch.from_numpy(rest)[parts.indices]
+    return replace(parts, indices=indices, validation=torch.from_numpy(aside))
