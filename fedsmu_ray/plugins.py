@@ -1,6 +1,7 @@
 """Names in a configuration, and the user's own code that they may refer to.
 
-A name is an entry of a registry, or has the form `import:package.module:function`.
+A name is an entry of a registry, or has the form `import:package.module:function`. An object that
+is passed as it is gets such a name (`name_of`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _PACKAGE = Path(__file__).parent
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _loaded: dict[str, ModuleType] = {}  # modules that `load` has imported, by name
+IN_MEMORY = "in_memory"  # in place of a module: the object was passed as it is
+_in_memory: dict[str, Callable[..., Any]] = {}  # such objects, by what follows in their names
 _folders: list[str] = []  # of the recipe that was read last: searched for modules before all others
 _importing = threading.RLock()  # held while sys.argv is another
 # What the user's code may change for the whole process, and what is put back after it.
@@ -72,6 +75,24 @@ def search_in(folders: Sequence[str]) -> None:
     _folders[:] = folders
 
 
+def name_of(given: Callable[..., Any]) -> str:
+    """The name for `load` of a function, class or callable that is passed as it is.
+
+    If it is one of a module it is found there by other processes, too; else only this process has
+    it, and those to which what `load` returns is sent.
+    """
+    name = re.sub(r"\W", "", getattr(given, "__name__", type(given).__name__)) or "function"
+    module = sys.modules.get(given.__module__)
+    if module and vars(module).get(name) is given:
+        return f"import:{given.__module__}:{name}"
+    if module:
+        _loaded[given.__module__] = module  # sent along by value
+    kept = next((key for key, other in _in_memory.items() if other is given), None)
+    kept = kept or f"{name}_{len(_in_memory)}"
+    _in_memory[kept] = given
+    return f"import:{IN_MEMORY}:{kept}"
+
+
 def load(key: str, name: str) -> Callable[..., Any]:
     """The function or class that `name` (import:package.module:function) points to.
 
@@ -79,6 +100,12 @@ def load(key: str, name: str) -> Callable[..., Any]:
     """
     _, module_name, attribute = name.split(":")
     where = f"{key} = {name}"
+    if module_name == IN_MEMORY:
+        if attribute not in _in_memory:
+            raise ConfigError(
+                [f"{where}: an object of another process, which only that has; pass it again"]
+            )
+        return _in_memory[attribute]
     module = _import(where, module_name)
     _loaded[module_name] = module
     with reported(f"{where}: looking it up"):

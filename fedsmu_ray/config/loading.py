@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsmu_ray import plugins
+from fedsmu_ray.config.objects import named
 from fedsmu_ray.config.plain_data import apply_overrides
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.config.validation import parse
@@ -18,18 +19,22 @@ from fedsmu_ray.files.run_folders import code_folders
 
 
 def load_config(
-    path: str | Place | None = None, overrides: Mapping[str, Any] | Sequence[str] = ()
+    source: str | Place | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
 ) -> Config:
-    """Read a configuration file, apply overrides, and check the result.
+    """Read a configuration, apply overrides, and check the result.
 
-    path: a YAML file, or the name of a recipe of this package; None is the quickstart. overrides:
-    dotted keys, as a mapping or as 'key=value' strings. Modules of `import:` are looked for first
-    in the folder of the file, or in those of the run or sweep that it belongs to. Raises
-    ConfigError that lists all problems.
+    source: a YAML file, the name of a recipe of this package, or a nested mapping; None is the
+    quickstart. overrides: dotted keys, as a mapping or as 'key=value' strings. In mappings,
+    functions, classes, modules and data may stand in place of names (see `named`). Modules of
+    `import:` are looked for first in the folder of the file, or in those of the run or sweep that
+    it belongs to. Raises ConfigError that lists all problems.
     """
-    if not isinstance(overrides, Mapping):
-        overrides = parse_overrides(overrides)
-    file = recipes.find(path)
+    overrides = named(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    if isinstance(source, Mapping):
+        plugins.search_in(())
+        return parse(apply_overrides(named(source), overrides))
+    file = recipes.find(source)
     plain = read_yaml(file)
     plugins.search_in(_code_folders(file))
     return parse(apply_overrides(plain, overrides))

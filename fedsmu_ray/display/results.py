@@ -14,23 +14,27 @@ from fedsmu_ray.files.run_folders import SWEEP
 from fedsmu_ray.tracking.metrics import is_finite
 
 
-def print_run(summary: Mapping[str, Any]) -> None:
-    """Print the results of one experiment, and where its run is tracked."""
-    console, validated = stdout(), summary.get("val_accuracy")
-    if validated is None:
+def run_in_words(summary: Mapping[str, Any]) -> str:
+    """The results of one experiment in a sentence."""
+    if (validated := summary.get("val_accuracy")) is None:
         best = f"best {percent(summary['best_test_accuracy'])} in round {summary['best_round']}"
     else:
         best = (
             f"on the validation samples {percent(validated)}, "
             f"best {percent(summary['best_val_accuracy'])} in round {summary['best_round']}"
         )
-    console.print(
+    return (
         f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds "
-        f"({best}); "
-        f"uploaded {size(summary['uplink_bytes'])}, downloaded {size(summary['downlink_bytes'])}, "
-        f"{summary['seconds']:.1f} s{dropped_note(summary['dropped'])}",
-        soft_wrap=True,
+        f"({best}); uploaded {size(summary['uplink_bytes'])}, "
+        f"downloaded {size(summary['downlink_bytes'])}, {summary['seconds']:.1f} s"
+        f"{dropped_note(summary['dropped'])}"
     )
+
+
+def print_run(summary: Mapping[str, Any]) -> None:
+    """Print the results of one experiment, and where its run is tracked."""
+    console = stdout()
+    console.print(run_in_words(summary), soft_wrap=True)
     if not is_finite(summary["test_loss"]):
         console.print(
             f"the model has diverged: test loss {summary['test_loss']}; lower local.lr or the "

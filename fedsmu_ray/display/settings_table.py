@@ -28,7 +28,7 @@ def print_settings(
     Swept keys and figures that are the same for all of `rows` are left out, except for accuracy and
     upload. Nothing is ever cut.
     """
-    columns = {key: cells for key, cells in _columns(rows, metric).items() if _is_shown(key, cells)}
+    columns = settings_columns(rows, metric)
     seeds = _common([str(len(row["trials"])) for row in rows])
     title = f"the best {len(rows)} of {total or len(rows)} settings, by {metric}"
     if seeds != "1":
@@ -47,6 +47,12 @@ def print_settings(
             "t-tests, not corrected for their number",
             soft_wrap=True,
         )
+
+
+def settings_columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
+    """The cells of the table by heading, without columns in which nothing varies."""
+    columns = _columns(rows, metric)
+    return {key: cells for key, cells in columns.items() if _is_shown(key, cells)}
 
 
 def _print_columns(console: Console, columns: Mapping[str, Sequence[str]]) -> None:

@@ -5,15 +5,16 @@ It connects executor, rounds, tracking and display.
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import nn
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.profile import Profile, write_trace
 from fedsmu_ray.display.progress import RunProgress, print_start
+from fedsmu_ray.display.results import run_in_words
 from fedsmu_ray.environment import results_path
 from fedsmu_ray.errors import TakenOverError
 from fedsmu_ray.executors.registry import backend
@@ -51,13 +53,16 @@ from fedsmu_ray.tracking.base import Tracker
 from fedsmu_ray.tracking.metrics import final_metrics, tracked
 from fedsmu_ray.tracking.registry import check_also
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger(__name__)
 
 RUN_ID_FILE = "run_id"  # in the folder of a run that is tracked
 _one_run = threading.RLock()  # held by the run of this process that trains
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A finished experiment."""
 
@@ -67,6 +72,24 @@ class Result:
     problem: Problem
     profile: Profile | None = None  # where the time went, if that was asked for
     trace: Path | None = None  # the file with it
+
+    def __repr__(self) -> str:
+        return f"Result({run_in_words(self.summary)})"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the results in words, and the evaluated rounds as a table."""
+        evaluated = self.frame().dropna(subset=["train_loss"]).dropna(axis=1, how="all")
+        return f"<p>{html.escape(run_in_words(self.summary))}</p>{evaluated._repr_html_()}"
+
+    def frame(self) -> pd.DataFrame:
+        """The rounds as a table, with the fields of `Record` but the cohort; its index: the round.
+
+        What was not measured in a round, such as the accuracy between evaluations, is NaN.
+        """
+        import pandas as pd
+
+        rows = [asdict(record) for record in self.history]
+        return pd.DataFrame(rows).drop(columns="cohort").set_index("round").astype(float)
 
     def model(self) -> nn.Module:
         """The trained model."""

@@ -27,7 +27,7 @@ from fedsmu_ray.sweeps.settings import (
     statistics,
     summarize_settings,
 )
-from fedsmu_ray.sweeps.space import baselines, seed_count, swept_keys
+from fedsmu_ray.sweeps.space import baselines, seed_count
 from fedsmu_ray.tracking.metrics import METRICS, accuracy_metric, rank
 
 COMPLETED = "completed"
@@ -114,23 +114,20 @@ def history_columns(evaluated: Mapping[int, Mapping[str, float]]) -> dict[str, l
     return {"round": rounds, **{n: [evaluated[r].get(n) for r in rounds] for n in names}}
 
 
-def write_tables(
-    folder: Place, config: Config, outcome: Mapping[str, Any], ended: Mapping[int, Row]
-) -> None:
+def write_tables(folder: Place, outcome: Mapping[str, Any], ended: Mapping[int, Row]) -> None:
     """Write the tables into the folder of the sweep; what cannot be written is a warning."""
     rows = [{**ended[trial["index"]], **trial} for trial in outcome["trials"]]
     targets = [target["accuracy"] for target in outcome["findings"]]
     try:
         write(folder / "results.json", to_json(outcome) + "\n")
-        write(folder / "results.csv", _csv(_result_rows(rows, swept_keys(config.tune), targets)))
-        write(folder / "history.csv", _csv(_history_rows(rows)))
+        write(folder / "results.csv", _csv(result_rows(rows, targets)))
+        write(folder / "history.csv", _csv(history_rows(rows)))
     except OSError as error:
         log.warning("%s: the tables of the sweep cannot be written (%s)", folder, error)
 
 
-def _result_rows(
-    rows: Sequence[Row], swept: Sequence[str], targets: Sequence[float]
-) -> Iterable[dict[str, Any]]:
+def result_rows(rows: Sequence[Row], targets: Sequence[float]) -> Iterable[dict[str, Any]]:
+    """The trials with a result as rows of a table; targets: accuracies (0 to 1)."""
     left = {"event", "history", "values", "params", "nodes", "index", "name", TESTED}
     for row in rows:
         values, history = row.get("values", row["params"]), row.get("history", {})
@@ -138,13 +135,14 @@ def _result_rows(
         yield {
             "index": row["index"],
             "setting": setting_name(row["params"], row["method"]),
-            **{key: values.get(key) for key in swept},
+            **values,
             **_without(row, tuple(left)),
             **{f"{key}_to_{t:g}": found[t].get(key) for t in targets for key in NEEDED},
         }
 
 
-def _history_rows(rows: Sequence[Row]) -> Iterable[dict[str, Any]]:
+def history_rows(rows: Sequence[Row]) -> Iterable[dict[str, Any]]:
+    """The evaluated rounds of trials as rows of a table."""
     for row in rows:
         history: History = row.get("history", {})
         for i, number in enumerate(history.get("round", ())):

@@ -156,5 +156,5 @@ class SweepRecorder:
             tags["fedsmu.best_run"] = best["run_id"]
         self.tracker.finish(self.parent, status, metrics, tags)
         outcome |= where_tracked(self.config, self.tracker)
-        write_tables(self.folder.path, self.config, outcome, self.folder.ended)
+        write_tables(self.folder.path, outcome, self.folder.ended)
         return outcome

@@ -21,6 +21,7 @@ from fedsmu_ray.processes import guard
 from fedsmu_ray.sweeps import space
 from fedsmu_ray.sweeps.folder import SweepFolder, new_folder, old_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
+from fedsmu_ray.sweeps.result import SweepResult
 from fedsmu_ray.tracking.base import RunStatus
 from fedsmu_ray.tracking.registry import check_also
 
@@ -31,8 +32,8 @@ def sweep(
     resume: str | None = None,
     display: bool = False,
     profile: bool = False,
-) -> dict[str, Any]:
-    """Run every trial of the sweep; returns what `tune --json` prints.
+) -> SweepResult:
+    """Run every trial of the sweep; the result is a mapping with what `tune --json` prints.
 
     address: a Ray cluster to join; default: a local one. resume: the folder of an interrupted sweep
     of the same configuration, or "" for the latest one; its completed trials are not run again.
@@ -78,7 +79,7 @@ def sweep(
                     outcome = recorder.close(status, time.perf_counter() - began)
                     if status != "FINISHED" and display:
                         print(f"to resume: {SWEEP.resume_command(folder.path)}", file=sys.stderr)
-                return outcome
+                return SweepResult(outcome, folder.ended)
 
 
 def _import_tuner() -> Callable[[Config, SweepRecorder, list[Any], str, bool, bool], None]:

@@ -1,0 +1,61 @@
+"""Python objects in a configuration, in place of names: functions, classes, modules and data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from fedsmu_ray import plugins
+from fedsmu_ray.config.plain_data import MAX_DEPTH
+from fedsmu_ray.datasets.dataset import Dataset
+
+DATA = "data.dataset"
+
+
+def named(value: Any, key: str = "", depth: int = 0) -> Any:
+    """Plain data with names in place of the objects in it.
+
+    Objects are functions, classes, a `torch.nn.Module` (the model; training begins at its
+    parameters), and a `Dataset` or a mapping of arrays as `data.dataset`. key, depth: where `value`
+    is.
+    """
+    if depth > MAX_DEPTH:
+        return value  # which is refused with a message
+    if isinstance(value, nn.Module):
+        return plugins.name_of(ModuleCopies(value))
+    if isinstance(value, Dataset) or (isinstance(value, Mapping) and key == DATA):
+        return plugins.name_of(GivenData(value))
+    if isinstance(value, Mapping):
+        inner = {name: f"{key}.{name}" if key else name for name in value}
+        return {name: named(value[name], where, depth + 1) for name, where in inner.items()}
+    if isinstance(value, (list, tuple)):
+        return [named(each, key, depth + 1) for each in value]
+    return plugins.name_of(value) if callable(value) else value
+
+
+class ModuleCopies:
+    """A model's function that returns copies of a module as it is now."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.__name__ = type(module).__name__
+        self.__module__ = type(module).__module__
+        self.module = copy.deepcopy(module)
+
+    def __call__(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """A copy, whatever the data."""
+        return copy.deepcopy(self.module)
+
+
+class GivenData:
+    """A data set's function that returns what was given."""
+
+    def __init__(self, data: Dataset | Mapping[str, Any]) -> None:
+        self.__name__ = data.name if isinstance(data, Dataset) else "arrays"
+        self.data = data
+
+    def __call__(self, root: Any) -> Dataset | Mapping[str, Any]:
+        """The data, wherever `data.root` is."""
+        return self.data
