@@ -25,9 +25,9 @@ LAYERS = [
     ["config"],
     ["federation"],
     ["executors", "display"],
-    ["experiment"],
+    ["experiment", "reports"],
     ["sweeps", "conformance", "cluster"],
-    ["train", "tune", "evaluate", "data", "ui", "commands"],
+    ["train", "tune", "evaluate", "report", "data", "ui", "commands"],
     ["__init__"],
     ["__main__"],
 ]
@@ -103,6 +103,8 @@ def test_few_modules_at_the_top():
         ("wandb", ("tracking/wandb",)),
         ("optuna", ("sweeps/searcher",)),
         ("numba", ("numerics/kernels",)),
+        ("matplotlib", ("reports/static", "data")),
+        ("plotly", ()),  # only its plotly.js is used
         ("rich", ("display/", "datasets/images", "data")),
     ],
 )

@@ -5,6 +5,7 @@ COMMANDS = {
     "train": ("fedsmu_ray.train", "run one experiment"),
     "tune": ("fedsmu_ray.tune", "run a sweep of experiments"),
     "ui": ("fedsmu_ray.ui", "start MLflow's UI, and link the charts of the latest sweep"),
+    "report": ("fedsmu_ray.report", "figures and tables of a sweep, for a browser and for paper"),
     "evaluate": ("fedsmu_ray.evaluate", "evaluate a trained model on a test set"),
     "recipes": ("fedsmu_ray.commands.recipes", "recipes to start from: ls, show NAME, cp NAME"),
     "config": ("fedsmu_ray.commands.config", "print the resolved configuration as YAML"),

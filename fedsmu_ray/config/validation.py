@@ -56,6 +56,18 @@ def parse(plain: Mapping[str, Any]) -> Config:
     return Config(method, method_name, profile, model, model_name, source=source, **values)
 
 
+def parse_section(name: str, given: object) -> Any:
+    """One section of a configuration without the rest of it; raises ConfigError.
+
+    Nothing of the user's is imported.
+    """
+    problems = Problems()
+    section = _section(SECTIONS[name], name, given, {}, problems)
+    if problems:
+        raise ConfigError([cut_text(problem) for problem in problems])
+    return section
+
+
 def known_keys(method: type[Method] | None = None) -> list[str]:
     """Every dotted key of a configuration, with the options of `method` (default: FedSMU)."""
     method = method or methods.METHODS[DEFAULT_METHOD]

@@ -67,6 +67,8 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
         again = SWEEP.resume_command(outcome["folder"])
         console.print(f"to run what has failed once more: {again}", soft_wrap=True)
     _print_nodes(console, outcome["trials"])
+    if outcome.get("report"):
+        console.print(f"the report with figures and tables is {outcome['report']}", soft_wrap=True)
     if outcome.get("model"):
         console.print(f"the model of the best trial is {outcome['model']}", soft_wrap=True)
     if outcome["tracking_uri"]:

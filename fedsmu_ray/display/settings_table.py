@@ -84,16 +84,7 @@ def _wrapped(parts: Sequence[str], width: int) -> list[str]:
 
 def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     """The cells of all columns by heading."""
-    keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
-    keys = [key for key in keys if key != "algorithm.name"]
-    columns = {"method": [row["method"] for row in rows]}
-    alike: dict[tuple[str, ...], list[str]] = {}  # keys that are swept together have the same cells
-    for key in keys:
-        cells = tuple(plain_value(row["values"].get(key)) for row in rows)
-        alike.setdefault(cells, []).append(key)
-    for cells, names in alike.items():
-        heading = short_key(", ".join(names))
-        columns[", ".join(names) if heading in columns else heading] = list(cells)
+    columns = key_columns(rows)
     if metric not in ACCURACY:
         columns[metric] = [_score(row) for row in rows]
     if _has_validation(rows):
@@ -111,6 +102,21 @@ def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     if any(row["difference"] for row in rows):
         factor = 100 if metric in ACCURACY else 1
         columns["difference"] = [_difference(row, factor) for row in rows]
+    return columns
+
+
+def key_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The cells of methods and swept keys by heading."""
+    keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
+    keys = [key for key in keys if key != "algorithm.name"]
+    columns = {"method": [row["method"] for row in rows]}
+    alike: dict[tuple[str, ...], list[str]] = {}  # keys that are swept together have the same cells
+    for key in keys:
+        cells = tuple(plain_value(row["values"].get(key)) for row in rows)
+        alike.setdefault(cells, []).append(key)
+    for cells, names in alike.items():
+        heading = short_key(", ".join(names))
+        columns[", ".join(names) if heading in columns else heading] = list(cells)
     return columns
 
 

@@ -130,7 +130,7 @@ def find_folder(
     Raises ConfigError, which says what is there instead, if it is not of this kind.
     """
     if str(resume):
-        return _given(kind, str(resume))
+        return given_folder(kind, str(resume), "--resume ")
     try:
         folders = _folders(kind, place(parent))
     except OSError as error:
@@ -143,19 +143,43 @@ def find_folder(
     return folders[name]
 
 
+def latest_folder(kind: Kind, parent: str | Place) -> Place:
+    """The latest folder of this kind in `parent`; raises ConfigError if there is none."""
+    try:
+        folders = _by_age(kind, place(parent))
+    except OSError as error:
+        raise ConfigError([f"{parent}: cannot be read ({error.strerror})"]) from None
+    if not folders:
+        raise ConfigError(
+            [
+                f"{parent}: there is no folder of a {kind.what} in it; run `{kind.command}` first, "
+                "or give another folder"
+            ]
+        )
+    return folders[-1][1]
+
+
 def _folders(kind: Kind, parent: Place) -> dict[str, Place]:
     """The latest folder of this kind in `parent` for every name."""
+    return {path.name[: made.start()]: path for made, path in _by_age(kind, parent)}
+
+
+def _by_age(kind: Kind, parent: Place) -> list[tuple[re.Match[str], Place]]:
+    """The folders of this kind in `parent`, the oldest first, with what follows their names."""
     paths: list[Place] = list(parent.iterdir()) if parent.is_dir() else []
     found = [(made, p) for p in paths if (made := _SUFFIX.search(p.name)) and _is(kind, p)]
-    found.sort(key=lambda each: (each[0][1], int(each[0][2]), int(each[0][3] or 1)))
-    return {path.name[: made.start()]: path for made, path in found}
+    return sorted(found, key=lambda each: (each[0][1], int(each[0][2]), int(each[0][3] or 1)))
 
 
 def _is(kind: Kind, folder: Place) -> bool:
     return (folder / kind.file).is_file()
 
 
-def _given(kind: Kind, given: str) -> Place:
+def given_folder(kind: Kind, given: str, option: str = "") -> Place:
+    """The folder of this kind that was given by the user, a path or a URI.
+
+    option: precedes it in an error. Raises ConfigError, which says what is there instead.
+    """
     try:
         folder = place(given) if is_uri(given) else _given_path(given)
         if _is(kind, folder):
@@ -165,7 +189,7 @@ def _given(kind: Kind, given: str) -> Place:
         problem = str(error)
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
-    raise ConfigError([f"--resume {given}: {problem}"])
+    raise ConfigError([f"{option}{given}: {problem}"])
 
 
 def _given_path(given: str) -> Path:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedsmu_ray.config.schema import Config
+from fedsmu_ray.config.schema import Config, TuneConfig
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.remote import Place
 from fedsmu_ray.files.valid_json import to_json
@@ -40,26 +40,31 @@ ON_TEST, TESTED = ("test_accuracy", "test_loss"), "tested"
 log = logging.getLogger(__name__)
 
 
-def results(config: Config, ended: Mapping[int, Row], is_final: bool = True) -> dict[str, Any]:
+def results(
+    tune: TuneConfig,
+    ended: Mapping[int, Row],
+    has_validation: bool = False,
+    is_final: bool = True,
+) -> dict[str, Any]:
     """Trials, settings and findings of a sweep.
 
     ended: what its folder has of trials that have ended, by index (`SweepFolder.ended`). With
     validation samples, only the best setting of each method has results on the test set, and only
     if no further trials are to come (is_final).
     """
-    tune, rows = config.tune, [row for _, row in sorted(ended.items())]
+    rows = [row for _, row in sorted(ended.items())]
     with_result = [row for row in rows if "error" not in row]
     diverged = _without_result(rows, DIVERGED)
     fixed = len(baselines(tune)) * seed_count(tune)
     settings = summarize_settings(with_result, diverged, tune, fixed)
     trials = [_without(row, ("event", "history", TESTED)) for row in with_result]
-    if config.data.validation and is_final:
+    if has_validation and is_final:
         _reveal(settings, {trial["index"]: trial for trial in trials}, ended)
     best = settings[0]["trials"] if settings and settings[0]["score"] else ()
     return {
         "trials": trials,
         "settings": settings,
-        "findings": list(findings(settings, accuracy_metric(bool(config.data.validation)))),
+        "findings": list(findings(settings, accuracy_metric(has_validation))),
         "best": min(
             (trial for trial in trials if trial["index"] in best),
             key=lambda trial: rank(trial["score"], tune.direction),

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsmu_ray.config.schema import Config
+from fedsmu_ray.executors.versions import versions
 from fedsmu_ray.experiment.summary import in_words
 from fedsmu_ray.experiment.tracking import DATA_DIGEST, NODES, new_run, where_tracked
 from fedsmu_ray.files.secrets import cut_text
+from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.models import SweepModels
 from fedsmu_ray.sweeps.outcome import (
@@ -21,6 +23,7 @@ from fedsmu_ray.sweeps.outcome import (
     results,
     write_tables,
 )
+from fedsmu_ray.sweeps.reporting import VERSIONS, report_sweep
 from fedsmu_ray.sweeps.settings import setting_name
 from fedsmu_ray.sweeps.space import TrialSpec, swept_keys
 from fedsmu_ray.tracking.base import RunStatus, Tracker, View
@@ -132,10 +135,10 @@ class SweepRecorder:
         """
         for index in self.folder.unfinished:
             self.tracker.finish(self.folder.run_ids[index], status)
-        tune = self.config.tune
+        tune, has_validation = self.config.tune, bool(self.config.data.validation)
         model = self.models.log(self.tracker) if status == "FINISHED" else None
         outcome = {
-            **results(self.config, self.folder.ended, status == "FINISHED"),
+            **results(tune, self.folder.ended, has_validation, status == "FINISHED"),
             "name": self.config.name,
             "metric": tune.metric,
             "mode": tune.direction,
@@ -145,13 +148,19 @@ class SweepRecorder:
             "folder": str(self.folder.path),
             "model": str(model) if model else None,
             "seconds": round(seconds, 3),
+            "versions": versions(),
+            "finished": status == "FINISHED",
         }
+        if status == "FINISHED":
+            args = self.config, self.folder, outcome, self.tracker, self.parent
+            outcome["report"] = report_sweep(*args)
         metrics, tags = {}, {"fedsmu.trials": str(len(outcome["trials"]))}
+        tags[VERSIONS] = to_json(outcome["versions"])
         if best := outcome["best"]:
             judged = self._accuracy.replace("/", "_")
             metrics[f"best/{judged}"] = best[f"best_{judged}"]
             tested = outcome["settings"][0]["test_accuracy"]
-            if self.config.data.validation and tested:
+            if has_validation and tested:
                 metrics["final/test_accuracy"] = tested["mean"]
             tags["fedsmu.best_run"] = best["run_id"]
         self.tracker.finish(self.parent, status, metrics, tags)

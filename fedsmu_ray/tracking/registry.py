@@ -10,7 +10,7 @@ from pathlib import Path
 from fedsmu_ray.environment import results_path, wandb_uploads
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files.secrets import cut
-from fedsmu_ray.tracking.base import NoTracker, Tracker, database_file
+from fedsmu_ray.tracking.base import NoTracker, TrackedRun, Tracker, database_file
 from fedsmu_ray.tracking.several import SeveralTrackers
 
 # Names of `tracking.also`, and the package that each needs, which is also our extra.
@@ -92,9 +92,36 @@ def tracked_model(uri: str, run_id: str) -> bytes:
     Raises ConfigError if the store cannot be opened or has no such run, and ModelFileError if the
     run has no model.
     """
-    path = database_file(uri)
-    if path and not path.exists():
-        raise ConfigError([f"tracking.uri = '{cut(uri)}': there is no such database"])
+    _check_exists(uri)
     from fedsmu_ray.tracking.mlflow_models import download
 
     return download(uri, run_id)
+
+
+def tracked_sweep(uri: str, run_id: str) -> tuple[TrackedRun, list[TrackedRun]]:
+    """The run of a sweep and those of its trials, the oldest first; a run alone has none.
+
+    Raises ConfigError if the store cannot be read or has no such run.
+    """
+    _check_exists(uri)
+    from fedsmu_ray.tracking import mlflow_runs
+
+    return mlflow_runs.sweep(uri, run_id)
+
+
+def tracked_experiment(uri: str, name: str) -> list[TrackedRun]:
+    """All runs of an experiment but those of sweeps, which have no rounds; the oldest first.
+
+    Raises ConfigError if the store cannot be read or has no such experiment.
+    """
+    _check_exists(uri)
+    from fedsmu_ray.tracking import mlflow_runs
+
+    return mlflow_runs.experiment(uri, name)
+
+
+def _check_exists(uri: str) -> None:
+    """Raise ConfigError for a database that does not exist, which MLflow would create."""
+    path = database_file(uri)
+    if path and not path.exists():
+        raise ConfigError([f"tracking.uri = '{cut(uri)}': there is no such database"])

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import platform
 
 import pytest
 
@@ -51,6 +52,9 @@ class ListTracker:
 
     def log(self, run_id, metrics, round):
         self.calls.append(("log", run_id, round, metrics))
+
+    def log_file(self, run_id, file):
+        self.calls.append(("log_file", run_id, file))
 
     def finish(self, run_id, status="FINISHED", metrics=None, tags=None):
         self.calls.append(("finish", run_id, status, metrics, tags))
@@ -110,8 +114,13 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
     assert finished["run1"] == (
         "FINISHED",
         {"best/test_accuracy": 0.7},
-        {"fedsmu.trials": "2", "fedsmu.best_run": ids[1]},
+        {
+            "fedsmu.trials": "2",
+            "fedsmu.versions": json.dumps(outcome["versions"]),
+            "fedsmu.best_run": ids[1],
+        },
     )
+    assert outcome["versions"]["python"] == platform.python_version()
     assert [t["index"] for t in outcome["trials"]] == [0, 1] and "event" not in outcome["best"]
     assert outcome["best"]["score"] == 0.6 and outcome["best"]["name"] == "001 lr=0.2"
     assert outcome["failed"] == [
@@ -301,7 +310,7 @@ def test_with_validation_samples_only_what_was_chosen_is_tested(tmp_path):
     ends = [call[3] for call in calls if call[0] == "finish"]
     assert all("final/val_accuracy" in end and "final/test_accuracy" not in end for end in ends)
 
-    interrupted = results(config, recorder.folder.ended, is_final=False)
+    interrupted = results(config.tune, recorder.folder.ended, True, is_final=False)
     assert not [row for row in interrupted["settings"] if row["test_accuracy"]]
     outcome = recorder.close("FINISHED", 3.0)
     assert outcome["best"]["index"] == 1 and outcome["metric"] == "val/accuracy"

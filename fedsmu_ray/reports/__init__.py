@@ -1,0 +1,1 @@
+"""The report of a sweep: figures, tables and a page, from plain data."""
