@@ -249,12 +249,14 @@ def to_markdown(table: Table) -> str:
         return re.sub(r"([\\|*_<>`\[\]])", r"\\\1", text).replace("\n", " ")
 
     marks = ["---" if name in table.text_columns else "--:" for name in table.columns]
-    lines = [map(cell, table.columns), marks]
+    lines = [[cell(name) for name in table.columns], marks]
     for number, row in enumerate(table.rows()):
         named = zip(table.columns, row, strict=True)
         lines.append(
-            f"**{cell(text)}**" if table.is_best(name, number) else cell(text)
-            for name, text in named
+            [
+                f"**{cell(text)}**" if table.is_best(name, number) else cell(text)
+                for name, text in named
+            ]
         )
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table.caption}\n\n{body}\n"
@@ -267,8 +269,10 @@ def to_latex(table: Table) -> str:
     for number, row in enumerate(table.rows()):
         named = zip(table.columns, row, strict=True)
         rows.append(
-            rf"\textbf{{{latex(text)}}}" if table.is_best(name, number) else latex(text)
-            for name, text in named
+            [
+                rf"\textbf{{{latex(text)}}}" if table.is_best(name, number) else latex(text)
+                for name, text in named
+            ]
         )
     return "\n".join(
         [

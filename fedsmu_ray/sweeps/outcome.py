@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedsmu_ray.config.schema import Config, TuneConfig
+from fedsmu_ray.config.schema import TuneConfig
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.remote import Place
 from fedsmu_ray.files.valid_json import to_json

@@ -9,9 +9,8 @@ from fedsmu_ray.reports import tables
 from fedsmu_ray.reports.tables import Table
 from tests.helpers.reports import report, trial, two_methods
 
-SMALL = Table(
-    "t_1", "T", "A_b & c.", {"method": ["a|b_<i>"], "x (%)": ["1 ± 2"]}, [], best={"x (%)": 0}
-)
+CELLS = {"method": ["a|b_<i>", "c"], "x (%)": ["1 ± 2", "0"]}
+SMALL = Table("t_1", "T", "A_b & c.", CELLS, [], best={"x (%)": 0})
 
 
 def read(text):
@@ -67,10 +66,14 @@ def test_markdown_latex_and_html_are_escaped():
         "| method | x (%) |",
         "| --- | --: |",
         r"| a\|b\_\<i\> | **1 ± 2** |",
+        "| c | 0 |",
     ]
     text = tables.to_latex(SMALL)
     assert r"\caption{A\_b \& c.}" in text and r"\begin{tabular}{lr}" in text
-    assert r"a|b\_\textless{}i\textgreater{} & \textbf{1 $\pm$ 2} \\" in text
+    assert (
+        r"a|b\_\textless{}i\textgreater{} & \textbf{1 $\pm$ 2} \\" in text
+    assert r"c & 0 \\" in text
+    )
     assert r"\label{tab:t-1}" in text and r"x (\%)" in text
     assert text.index("toprule") < text.index("midrule") < text.index("bottomrule")
     assert tables.latex("a\\b{c}~^") == (
@@ -78,3 +81,4 @@ def test_markdown_latex_and_html_are_escaped():
     )
     html = tables.to_html(SMALL)
     assert '<td class="text">a|b_&lt;i&gt;</td><td><strong>1 ± 2</strong></td>' in html
+    assert "<td>0</td>" in html
