@@ -70,10 +70,8 @@ def test_markdown_latex_and_html_are_escaped():
     ]
     text = tables.to_latex(SMALL)
     assert r"\caption{A\_b \& c.}" in text and r"\begin{tabular}{lr}" in text
-    assert (
-        r"a|b\_\textless{}i\textgreater{} & \textbf{1 $\pm$ 2} \\" in text
+    assert r"a|b\_\textless{}i\textgreater{} & \textbf{1 $\pm$ 2} \\" in text
     assert r"c & 0 \\" in text
-    )
     assert r"\label{tab:t-1}" in text and r"x (\%)" in text
     assert text.index("toprule") < text.index("midrule") < text.index("bottomrule")
     assert tables.latex("a\\b{c}~^") == (
