@@ -56,6 +56,17 @@ class PartitionConfig:
         int, Field(ge=1, lt=2**31, description="label-sorted shards of each client (shards)")
     ] = 2
 
+    def in_words(self) -> str:
+        """The split in a few words, such as `Dirichlet(0.25)`."""
+        return {
+            "dirichlet": f"Dirichlet({self.alpha:g})"
+            + (f", log-normal sizes({self.sigma:g})" if self.sigma else ""),
+            "iid": "IID",
+            "shards": f"{self.shards} shards each",
+            "natural": "natural",
+            "quantity_skew": f"sizes Dirichlet({self.alpha:g})",
+        }[self.kind]
+
 
 @dataclass(frozen=True)
 class Partition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,16 @@ def describe_params(params: Mapping[str, object]) -> str:
     return ", ".join(f"{short_key(key)}={plain_value(value)}" for key, value in params.items())
 
 
+def run_name(method: str, params: Mapping[str, object], seed: int) -> str:
+    """The short name of a trial's run: `fedsmu gamma1=.02 lr=.1 s=0`.
+
+    params: the swept ones; `algorithm.name` and `seed` are told anyway.
+    """
+    others = {key: value for key, value in params.items() if key not in ("algorithm.name", "seed")}
+    parts = [f"{short_key(key)}={_shortest(value)}" for key, value in others.items()]
+    return " ".join([method, *parts, f"s={seed}"])
+
+
 def short_key(key: str) -> str:
     """The last part of a configuration key; of `algorithm.name` and the like, the section.
 
@@ -56,3 +67,9 @@ def plain_value(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shortest(value: object) -> str:
+    """A configuration value as text, a number without a leading zero: `.02`."""
+    text = plain_value(value)
+    return re.sub(r"^(-?)0\.", r"\1.", text) if isinstance(value, float) else text

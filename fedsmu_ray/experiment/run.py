@@ -31,6 +31,7 @@ from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
 from fedsmu_ray.experiment.kept_model import keep_model
 from fedsmu_ray.experiment.model_file import TrainedModel, save_model
+from fedsmu_ray.experiment.provenance import provenance
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
 from fedsmu_ray.experiment.summary import in_words, summarize
 from fedsmu_ray.experiment.tracking import (
@@ -208,7 +209,8 @@ def _start(tracker: Tracker, problem: Problem, folder: Place | None) -> str:
         if before:
             log.warning("tracking is off: run %s in MLflow does not get the rest", before)
         return ""
-    run = new_run(config.name, config, {DATA_DIGEST: problem.dataset.digest()})
+    tags = {**provenance(config.compute), DATA_DIGEST: problem.dataset.digest()}
+    run = new_run(config.name, config, tags)
     if folder and not before and (folder / MANIFEST).exists():
         log.warning(
             "%s names no run in MLflow, as after a run without tracking: a new one gets everything "

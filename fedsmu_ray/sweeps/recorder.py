@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsmu_ray.config.schema import Config
+from fedsmu_ray.display.formatting import run_name
 from fedsmu_ray.executors.versions import versions
+from fedsmu_ray.experiment.provenance import provenance
 from fedsmu_ray.experiment.summary import in_words
 from fedsmu_ray.experiment.tracking import DATA_DIGEST, NODES, new_run, where_tracked
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.models import SweepModels
+from fedsmu_ray.sweeps.note import note
 from fedsmu_ray.sweeps.outcome import (
     COMPLETED,
     DIVERGED,
@@ -25,11 +28,12 @@ from fedsmu_ray.sweeps.outcome import (
 )
 from fedsmu_ray.sweeps.reporting import VERSIONS, report_sweep
 from fedsmu_ray.sweeps.settings import setting_name
-from fedsmu_ray.sweeps.space import TrialSpec, swept_keys
-from fedsmu_ray.tracking.base import RunStatus, Tracker, View
+from fedsmu_ray.sweeps.space import TrialSpec, differing_keys, swept_keys
+from fedsmu_ray.tracking.base import DESCRIPTION, RunStatus, Tracker, View
 from fedsmu_ray.tracking.metrics import accuracy_metric, final_metrics, is_finite
 
 SETTING = "fedsmu.setting"  # tag of a trial's run, the same for all seeds
+TRIAL = "fedsmu.trial"  # tag of a trial's run: its index
 MAX_ERROR_LENGTH = 500  # characters of an error in a tag
 
 
@@ -45,7 +49,9 @@ class SweepRecorder:
         self.evaluated: dict[int, dict[int, Mapping[str, float]]] = defaultdict(dict)
         self._accuracy = accuracy_metric(bool(config.data.validation))
         self.models = SweepModels(config, folder)
-        run = new_run(config.name, config, self._tags("parent", config))
+        self.provenance = provenance(config.compute)
+        tags = self._tags("parent", config)
+        run = new_run(config.name, config, tags, swept=differing_keys(config.tune))
         before = folder.parent_run
         self.parent = tracker.resume(before, run) if before else tracker.start(run)
         if not before or self.parent != before:
@@ -62,7 +68,7 @@ class SweepRecorder:
         """Tags of the run of the sweep or of a trial, which may have other data."""
         known = self.folder.data and config.data == self.config.data
         data = {DATA_DIGEST: self.folder.data} if known else {}
-        return {"fedsmu.sweep": kind, **data}
+        return {"fedsmu.sweep": kind, **self.provenance, **data}
 
     def start(self, spec: TrialSpec) -> None:
         """Record that a trial starts, or starts again.
@@ -70,8 +76,9 @@ class SweepRecorder:
         It starts again after an interruption or the loss of its process.
         """
         setting = setting_name(spec.params, spec.config.method_name)
-        tags = {**self._tags("trial", spec.config), SETTING: setting}
-        run = new_run(spec.name, spec.config, tags, self.parent)
+        tags = {**self._tags("trial", spec.config), SETTING: setting, TRIAL: str(spec.index)}
+        name = run_name(spec.config.method_name, spec.params, spec.config.seed)
+        run = new_run(name, spec.config, tags, self.parent)
         is_known = spec.index in self.folder.unfinished
         before = self.folder.run_ids[spec.index] if is_known else ""
         run_id = self.tracker.resume(before, run) if is_known else self.tracker.start(run)
@@ -154,16 +161,21 @@ class SweepRecorder:
         if status == "FINISHED":
             args = self.config, self.folder, outcome, self.tracker, self.parent
             outcome["report"] = report_sweep(*args)
+        self._finish(outcome, status)
+        outcome |= where_tracked(self.config, self.tracker)
+        write_tables(self.folder.path, outcome, self.folder.ended)
+        return outcome
+
+    def _finish(self, outcome: Mapping[str, Any], status: RunStatus) -> None:
+        """End the run of the sweep."""
         metrics, tags = {}, {"fedsmu.trials": str(len(outcome["trials"]))}
         tags[VERSIONS] = to_json(outcome["versions"])
+        tags[DESCRIPTION] = note(outcome, status, self.config.seed)
         if best := outcome["best"]:
             judged = self._accuracy.replace("/", "_")
             metrics[f"best/{judged}"] = best[f"best_{judged}"]
             tested = outcome["settings"][0]["test_accuracy"]
-            if has_validation and tested:
+            if self.config.data.validation and tested:
                 metrics["final/test_accuracy"] = tested["mean"]
             tags["fedsmu.best_run"] = best["run_id"]
         self.tracker.finish(self.parent, status, metrics, tags)
-        outcome |= where_tracked(self.config, self.tracker)
-        write_tables(self.folder.path, outcome, self.folder.ended)
-        return outcome

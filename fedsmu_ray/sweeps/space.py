@@ -249,6 +249,13 @@ def swept_keys(tune: TuneConfig) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != SEED]
 
 
+def differing_keys(tune: TuneConfig) -> set[str]:
+    """The single keys that trials may differ in, with the seed."""
+    spaces = (parse_space(tune.space), *baselines(tune))
+    has_seeds = tune.seeds != 1 or any(SEED in split_keys(params) for params in spaces)
+    return {*swept_keys(tune), *([SEED] if has_seeds else [])}
+
+
 def _corners(tune: TuneConfig) -> list[Params]:
     """Parameters that between them have every listed value, and both ends of every interval."""
     space = parse_space(tune.space)

@@ -20,12 +20,13 @@ METHOD = "algorithm.name"
 
 
 def rows_of(runs: Sequence[TrackedRun], metric: str, order: Sequence[str] = ()) -> dict[int, Row]:
-    """The trials by index: as in the names of the runs of a sweep, else in the order of `runs`.
+    """The trials by index: that of the runs of a sweep, else in the order of `runs`.
 
     metric: whose last value is the score. order: of keys, which trackers sort. Parameters of a
     trial are those in which the runs of its method differ.
     """
-    numbers = [re.match(r"(\d+)\b", run.name) for run in runs]
+    # Earlier versions began their names with it.
+    numbers = [re.match(r"(\d+)\b", run.tags.get("fedsmu.trial", run.name)) for run in runs]
     indexes = [int(number[1]) if number else -1 for number in numbers]
     if min(indexes) < 0 or len(set(indexes)) < len(indexes):
         indexes = list(range(len(runs)))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+# Tag of a run: its description in Markdown. A link to another run is made by `run_link`.
+DESCRIPTION = "mlflow.note.content"
+RUN_LINK = re.compile(r"\(run:([\w-]+)\)")
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 _SQLITE = re.compile(
     r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?P<options>\?.*)?", re.DOTALL | re.IGNORECASE
@@ -34,6 +37,8 @@ class NewRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # artifacts: file name -> text
     parent: str | None = None  # run id of the sweep that a trial belongs to
+    # The data that it is trained on: name, digest, source and profile (JSON).
+    dataset: Mapping[str, str] | None = None
     id: str | None = None  # that another tracker has given it; None: it gets a new one
 
 
@@ -214,6 +219,11 @@ class NoTracker:
     def publish(self, view: View) -> str | None:
         """There is no UI."""
         return None
+
+
+def run_link(text: str, run_id: str) -> str:
+    """A link to a run in a description; a tracker that knows its address puts that there."""
+    return f"[{text}](run:{run_id})" if run_id else text
 
 
 def database_file(uri: str) -> Path | None:

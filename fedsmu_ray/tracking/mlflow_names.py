@@ -10,6 +10,7 @@ from collections.abc import Mapping
 MAX_NAME = 250  # characters of the name of a parameter, tag, metric or run
 MAX_PARAM = 6000  # characters of a parameter's value
 MAX_TAG = 8000
+DIGEST = 12  # characters of the digest of a data set; MLflow takes 36, its own have 8
 _NOT_ALLOWED = re.compile(r"[^/\w.\- :]")
 
 

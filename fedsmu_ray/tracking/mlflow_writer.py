@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from fedsmu_ray.files.secrets import cut
 from fedsmu_ray.processes import identity
-from fedsmu_ray.tracking.base import NewFile, NewModel, NewRun, RoundCursor, View
+from fedsmu_ray.tracking.base import (
+    DESCRIPTION,
+    RUN_LINK,
+    NewFile,
+    NewModel,
+    NewRun,
+    RoundCursor,
+    View,
+)
 from fedsmu_ray.tracking.metrics import over_bytes
 from fedsmu_ray.tracking.mlflow_models import SavingError, write_model
 from fedsmu_ray.tracking.mlflow_names import (
+    DIGEST,
     MAX_NAME,
     MAX_PARAM,
     MAX_TAG,
@@ -52,6 +61,7 @@ class MLflowWriter:
             "tags": self._write_tags,
             "resume": self._resume,
             "metrics": self._write_metrics,
+            "dataset": self._write_dataset,
             "end": self._end,
         }
 
@@ -202,7 +212,7 @@ class MLflowWriter:
         if found:
             run.run_id = found.info.run_id
             return
-        tags = {name: self.store_id(value) for name, value in values["tags"].items()}
+        tags = {name: self._tag(name, value) for name, value in values["tags"].items()}
         tags["fedsmu.id"] = run.run_id
         name = shortened(encodable(values["name"]), MAX_NAME)
         created = self.client.create_run(
@@ -224,9 +234,24 @@ class MLflowWriter:
     def _write_tags(self, run: PendingRun, values: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        texts = {name: self.store_id(str(value)) for name, value in values.items()}
+        texts = {name: self._tag(name, str(value)) for name, value in values.items()}
         tags = [RunTag(name, value) for name, value in accepted(texts, MAX_TAG).items()]
         self._write_batch(run, "tags", tags)
+
+    def _tag(self, name: str, value: str) -> str:
+        """The value of a tag, with the ids that runs have in the store."""
+        if name != DESCRIPTION:
+            return self.store_id(value)
+        runs = f"#/experiments/{self.experiment_id}/runs"
+        return RUN_LINK.sub(lambda link: f"({runs}/{self.store_id(link[1])})", value)
+
+    def _write_dataset(self, run: PendingRun, values: dict[str, str]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        digest = values["digest"][:DIGEST]  # the whole one is a tag
+        dataset = Dataset(**{**values, "digest": digest, "source_type": "code"})
+        used_for = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(run.run_id, [DatasetInput(dataset, [used_for])])
 
     def _resume(self, run: PendingRun, values: dict[str, Any]) -> None:
         found, why = self._find(run.run_id)
@@ -299,7 +324,8 @@ def creation(run: NewRun) -> list[Write]:
         "tags": {**run.tags, **_process_tag(), **parent},
     }
     files = [Write(name, text, is_file=True) for name, text in run.files.items()]
-    return [Write("create", values), Write("params", dict(run.params)), *files]
+    data = [Write("dataset", dict(run.dataset))] if run.dataset else []
+    return [Write("create", values), Write("params", dict(run.params)), *data, *files]
 
 
 def _process_tag() -> dict[str, str]:

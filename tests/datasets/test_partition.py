@@ -247,3 +247,15 @@ def test_a_split_without_remainder_uses_every_sample(kind):  # oracle 31
     y = np.random.default_rng(0).integers(10, size=5000)
     counts = partition(PartitionConfig(kind, 0.25), y, 10, 50, 0).counts(y, 10)
     assert (counts.sum(0) == np.bincount(y, minlength=10)).all() and (counts.sum(1) == 100).all()
+
+
+def test_splits_in_words():
+    assert [kind.in_words() for kind in (*EQUAL[:1], *KINDS[:4])] == [
+        "Dirichlet(0.25)",
+        "Dirichlet(0.25), log-normal sizes(0.5)",
+        "2 shards each",
+        "5 shards each",
+        "natural",
+    ]
+    assert PartitionConfig("iid").in_words() == "IID"
+    assert PartitionConfig("quantity_skew", 0.5).in_words() == "sizes Dirichlet(0.5)"

@@ -7,6 +7,7 @@ from fedsmu_ray.display.formatting import (
     dropped_note,
     percent,
     plain_value,
+    run_name,
     short_key,
     size,
     stdout,
@@ -70,6 +71,14 @@ def test_swept_parameters_are_described_in_short():
     params = {"algorithm.name": "fedavg", "local.lr": 0.05, "model.groups": None}
     assert describe_params(params) == "algorithm=fedavg, lr=0.05, groups=-"
     assert describe_params({}) == ""
+
+
+def test_the_name_of_a_run_is_short():
+    params = {"algorithm.name": "fedsmu", "algorithm.gamma1": 0.02, "seed": 3}
+    assert run_name("fedsmu", params, 3) == "fedsmu gamma1=.02 s=3"
+    params = {"algorithm.beta1, algorithm.beta2": -0.5, "local.lr": 10.5, "model.hidden": [0.1]}
+    name = run_name("import:own:Method", params, 0)
+    assert name == "import:own:Method beta1/beta2=-.5 lr=10.5 hidden=[0.1] s=0"
 
 
 def test_piped_results_have_room_for_every_table(capsys):

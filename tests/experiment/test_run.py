@@ -9,6 +9,7 @@ import pytest
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import CheckpointError, ClientError, ConfigError
 from fedsmu_ray.experiment import run as module
+from fedsmu_ray.experiment.provenance import provenance
 from fedsmu_ray.experiment.run import Result, run
 from fedsmu_ray.experiment.tracking import new_run
 from fedsmu_ray.federation.records import Record
@@ -79,7 +80,8 @@ def test_a_run_is_tracked(recording):
     config = config_of()
     result = run(config)
     start, *logs, finish = recording.calls
-    tags = {"fedsmu.data_digest": result.problem.dataset.digest()}
+    digest = result.problem.dataset.digest()
+    tags = {**provenance(config.compute), "fedsmu.data_digest": digest}
     assert start == ("start", new_run("small", config, tags))
     evaluated = [record for record in result.history if record.test_accuracy is not None]
     assert [record.round for record in evaluated] == [2, 4, 5]

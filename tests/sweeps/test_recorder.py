@@ -93,8 +93,9 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
     (_, parent), (_, child), *_ = recorder.tracker.calls
     assert parent.name == "experiment" and parent.parent is None
     assert parent.tags["fedsmu.sweep"] == "parent" and child.tags["fedsmu.sweep"] == "trial"
-    assert child.name == "000 lr=0.1" and child.parent == outcome["parent_run_id"] == "run1"
+    assert child.name == "fedsmu lr=.1 s=0" and child.parent == outcome["parent_run_id"] == "run1"
     assert child.tags["fedsmu.setting"] == "fedsmu lr=0.1"
+    assert child.tags["fedsmu.trial"] == "0" and "local.lr" not in parent.params
     assert child.params["local.lr"] == "0.1" and "lr: 0.1" in child.files["config.yaml"]
     finished = {call[1]: call[2:] for call in recorder.tracker.calls if call[0] == "finish"}
     ids = recorder.folder.run_ids
@@ -111,6 +112,8 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
         None,
         {"fedsmu.status": "failed", "fedsmu.error": "ClientError: round 3"},
     )
+    text = finished["run1"][2].pop("mlflow.note.content")
+    assert f"| [0](run:{ids[0]}) |" in text and f"[002 lr=0.3](run:{ids[2]})" in text
     assert finished["run1"] == (
         "FINISHED",
         {"best/test_accuracy": 0.7},

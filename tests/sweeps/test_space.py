@@ -218,3 +218,17 @@ def test_seeds_and_comparisons_that_cannot_be(tune, message):
 def test_wrong_seeds_are_named(seeds):
     with pytest.raises(ConfigError, match="tune.seeds = "):
         space.check(parse({"tune": {"seeds": seeds}}))
+
+
+def test_the_keys_in_which_trials_differ():
+    tune = {"space": {"local.lr": [0.1], "algorithm.beta1, algorithm.beta2": [0.5]}}
+    swept = {"local.lr", "algorithm.beta1", "algorithm.beta2"}
+    baselines = [{"algorithm": {"name": "fedavg"}}]
+    for more, expected in (
+        ({}, swept),
+        ({"baselines": baselines}, swept | {"algorithm.name"}),
+        ({"seeds": 2}, swept | {"seed"}),
+        ({"seeds": [5]}, swept | {"seed"}),
+        ({"baselines": [{"seed": 3}]}, swept | {"seed"}),
+    ):
+        assert space.differing_keys(parse({"tune": {**tune, **more}}).tune) == expected

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from fedsmu_ray.tracking import mlflow as tracking
-from fedsmu_ray.tracking.base import NewFile, NewRun
-from tests.helpers.mlflow_runs import held, new_run, points, values
+from fedsmu_ray.tracking.base import DESCRIPTION, NewFile, NewRun, run_link
+from tests.helpers.mlflow_runs import connect, held, new_run, points, values
 
 # MLflow's own warnings, of its database layer
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -31,7 +31,9 @@ def test_a_sweep_continues_while_its_store_is_unreachable(tracker, caplog):
     connection.is_up = True
     third = tracker.start(new_run("third", parent=parent))
     tracker.finish(third)
-    tracker.finish(parent, tags={"fedsmu.best_run": second})
+    tracker.finish(
+        parent, tags={"fedsmu.best_run": second, DESCRIPTION: f"**{run_link('best', second)}**"}
+    )
     runs = held(tracker)
     assert not tracker.has_pending_writes() and set(runs) == {"sweep", "first", "second", "third"}
     found = connection.client.search_runs([tracker.writer.experiment_id])
@@ -47,6 +49,8 @@ def test_a_sweep_continues_while_its_store_is_unreachable(tracker, caplog):
     assert runs["second"][3] == {**points([1]), "final/x": [(0, 2.0)]}
     assert runs["second"][2]["fedsmu.status"] == "completed"
     assert runs["sweep"][2]["fedsmu.best_run"] == by_name["second"]
+    place = f"#/experiments/{tracker.writer.experiment_id}/runs/{by_name['second']}"
+    assert runs["sweep"][2]["mlflow.note.content"] == f"**[best]({place})**"
     for name in ("first", "second", "third"):
         assert runs[name][2]["mlflow.parentRunId"] == by_name["sweep"] == parent
         assert runs[name][1]["federation.rounds"] == "40" and runs[name][4] == ["config.yaml"]
@@ -64,6 +68,24 @@ def test_a_run_has_the_parameters_tags_and_files_it_was_given(tracker):
     status, params, tags, history, files = held(tracker)["given"]
     assert (status, params, tags["t"], history) == ("FINISHED", {"a": "1", "b": "x"}, "u", {})
     assert sorted(files) == ["one.txt", "two.txt"] and tags["fedsmu.id"].startswith("local-")
+
+
+def test_the_data_set_is_an_input_of_the_run_once_however_often_it_is_written(tracker):
+    data = {"name": "digits", "digest": "ab" * 32, "source": "{}", "profile": '{"clients": 5}'}
+    given = NewRun("data", {}, dataset=data)
+    tracker.writer.client.loses_responses = True
+    run = tracker.start(given)
+    tracker.log(run, values(1), 1)
+    tracker.writer.client.loses_responses = False
+    tracker.finish(run, "KILLED")
+    client, run_id = tracker.writer.client.client, tracker._store_id(run)
+    again = connect(tracker.uri, tracker.folder)
+    again.resume(run_id, given)
+    again.finish(run_id)
+    (used,) = client.get_run(run_id).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("digits", "ab" * 6)
+    assert used.dataset.profile == '{"clients": 5}'
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
 
 
 def test_a_file_is_logged_when_the_store_is_back_or_else_named_where_it_is(tracker):

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from dataclasses import replace
 
 import pytest
@@ -29,27 +30,42 @@ def messages(file):
             whole = b""
 
 
-def records(folder):
-    """What the files of all runs below a folder have: (id, name, group), rounds, summary."""
+def parsed(file):
+    """The records of a file and their kinds."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     found = []
-    for file in sorted(folder.glob("offline-run-*/*.wandb")):
-        run, rounds, summary = None, [], {}
-        for data in messages(file):
-            record = Record()
-            record.ParseFromString(data)
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                run = record.run.run_id, record.run.display_name, record.run.run_group
-            elif kind == "history":
-                row = {i.key or i.nested_key[0]: i.value_json for i in record.history.item}
-                rounds.append(int(json.loads(row["round"])))
-            elif kind == "summary":
-                items = record.summary.update
-                summary |= {i.key or i.nested_key[0]: i.value_json for i in items}
-        found.append((run, rounds, summary))
+    for data in messages(file):
+        record = Record()
+        record.ParseFromString(data)
+        found.append((record.WhichOneof("record_type"), record))
     return found
+
+
+def ended(folder, count):
+    """The records of `count` runs; the client's service writes their ends when it gets to it."""
+    until = time.monotonic() + 60
+    while True:
+        runs = [parsed(file) for file in folder.glob("offline-run-*/*.wandb")]
+        complete = [run for run in runs if run and run[-1][0] == "exit"]
+        if len(complete) == count or time.monotonic() > until:
+            return complete
+        time.sleep(0.1)
+
+
+def contents(records):
+    """(id, name, group) of a run, its rounds and its summary."""
+    run, rounds, summary = None, [], {}
+    for kind, record in records:
+        if kind == "run":
+            run = record.run.run_id, record.run.display_name, record.run.run_group
+        elif kind == "history":
+            row = {i.key or i.nested_key[0]: i.value_json for i in record.history.item}
+            rounds.append(int(json.loads(row["round"])))
+        elif kind == "summary":
+            items = record.summary.update
+            summary |= {i.key or i.nested_key[0]: i.value_json for i in items}
+    return run, rounds, summary
 
 
 def test_runs_of_a_sweep_and_a_resumed_one_offline(tmp_path, monkeypatch):
@@ -73,15 +89,15 @@ def test_runs_of_a_sweep_and_a_resumed_one_offline(tmp_path, monkeypatch):
         again.log(child, values(step), step)
     again.finish(child, "FINISHED", {"final/test_accuracy": 0.5}, {"model_sha256": "ab"})
     again.finish(parent)
-    found = records(folder)
+    found = [contents(records) for records in ended(folder, 4)]
     group = "sweep-01234567"
     assert {each[0] for each in found} == {
         (parent, "sweep", group),
         (child, "lr=0.1 s=0", group),
     }
     assert sorted(each[1] for each in found) == [[], [], [1, 2], [3]]
-    (ended,) = [summary for _, rounds, summary in found if rounds == [3]]
-    assert ended["final/test_accuracy"] == "0.5" and ended["model_sha256"] == '"ab"'
+    (final,) = [summary for _, rounds, summary in found if rounds == [3]]
+    assert final["final/test_accuracy"] == "0.5" and final["model_sha256"] == '"ab"'
 
 
 def test_without_a_key_it_says_how_to_get_one(tmp_path, monkeypatch):
