@@ -49,3 +49,10 @@ class TrackingConfig:
             "becomes a version; null: it is not registered"
         ),
     ] = None
+    system_metrics: Annotated[
+        bool,
+        Field(
+            description="whether the run of `train`, or of a sweep, has the use of its host: CPU, "
+            "memory, disk, network, GPUs"
+        ),
+    ] = False

@@ -52,7 +52,7 @@ from fedsmu_ray.numerics.isolation import isolated
 from fedsmu_ray.processes import guard
 from fedsmu_ray.tracking.base import Tracker
 from fedsmu_ray.tracking.metrics import final_metrics, tracked
-from fedsmu_ray.tracking.registry import check_also
+from fedsmu_ray.tracking.registry import check_packages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,7 @@ def run(
     """
     with _one_run, isolated(config.seed), ExitStack() as held:
         began = time.perf_counter()
-        check_also(config.tracking.also)
+        check_packages(config.tracking.also, config.tracking.system_metrics)
         # The folder of the run is held to the end.
         folder = None if resume is None else held.enter_context(old_folder(config, resume))
         trace = None if profile is None else _trace_file(profile, config.name)

@@ -50,6 +50,7 @@ def new_run(
         {RUN.file: config.to_yaml()},
         parent,
         dataset=_dataset(config, digest) if digest else None,
+        system_metrics=config.tracking.system_metrics and parent is None,
     )
 
 

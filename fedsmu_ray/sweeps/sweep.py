@@ -23,7 +23,7 @@ from fedsmu_ray.sweeps.folder import SweepFolder, new_folder, old_folder
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.result import SweepResult
 from fedsmu_ray.tracking.base import RunStatus
-from fedsmu_ray.tracking.registry import check_also
+from fedsmu_ray.tracking.registry import check_packages
 
 
 def sweep(
@@ -44,7 +44,7 @@ def sweep(
     """
     began = time.perf_counter()
     space.check(config)
-    check_also(config.tracking.also)
+    check_packages(config.tracking.also, config.tracking.system_metrics)
     with ExitStack() as held:  # the folder of the sweep
         opened = new_folder(config) if resume is None else old_folder(config, resume)
         path = held.enter_context(opened)  # before what takes long, as it may not be writable

@@ -39,6 +39,7 @@ class NewRun:
     parent: str | None = None  # run id of the sweep that a trial belongs to
     # The data that it is trained on: name, digest, source and profile (JSON).
     dataset: Mapping[str, str] | None = None
+    system_metrics: bool = False  # whether the use of this host is tracked, too
     id: str | None = None  # that another tracker has given it; None: it gets a new one
 
 

@@ -13,6 +13,7 @@ from fedsmu_ray import environment
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.tracking.base import NewFile, NewModel, NewRun, RunStatus, View
 from fedsmu_ray.tracking.mlflow_store import MAX_TIMEOUT_S, is_denied, is_slow
+from fedsmu_ray.tracking.mlflow_system import SystemMetrics
 from fedsmu_ray.tracking.mlflow_writer import MLflowWriter, creation
 from fedsmu_ray.tracking.pending import PendingRun, Point, leave_file, now
 
@@ -42,6 +43,7 @@ class MLflowTracker:
         self.uri, self.folder = self.writer.uri, Path(folder)
         self.missing: str | None = None
         self.next_flush = 0.0  # time.monotonic() seconds
+        self._system = SystemMetrics(self.writer.store_uri)
         self._runs: dict[str, PendingRun] = {}  # by their ids, local ones too
         self._failure: Exception | None = None  # of the last attempt to write
 
@@ -87,6 +89,8 @@ class MLflowTracker:
             self.writer.tell_refusal(pending)
         pending.is_open = True
         self._runs[pending.run_id] = pending
+        if run.system_metrics and not pending.writes and not pending.refusal:
+            self._system.start(pending.run_id)
         return pending.run_id
 
     def log(self, run_id: str, metrics: Mapping[str, float], round: int) -> None:
@@ -115,6 +119,7 @@ class MLflowTracker:
         After the last open run, retries an unreachable server for some time, then leaves a file.
         """
         pending = self._pending(run_id)
+        self._system.finish(run_id)
         if metrics:
             final = {name: float(v) for name, v in metrics.items() if v is not None}
             pending.add("metrics", [Point(0, now(), final)])

@@ -50,8 +50,8 @@ class MLflowWriter:
 
     def __init__(self, uri: str, experiment: str, store_id: Callable[[str], str]) -> None:
         """Open the store; store_id: from the id of a run to its id in the store, if it has one."""
-        self.client, self.experiment_id, self._uri = open_store(uri, experiment)
-        self.uri, self.store_id = cut(self._uri), store_id
+        self.client, self.experiment_id, self.store_uri = open_store(uri, experiment)
+        self.uri, self.store_id = cut(self.store_uri), store_id
         self.refused: list[Mapping[str, Any]] = []  # writes that the store has refused
         self.confirmed = 0  # requests that the store has confirmed
         self._told: set[str] = set()  # kinds of refused writes of which a warning was logged
@@ -99,7 +99,7 @@ class MLflowWriter:
 
     def describe(self, error: Exception) -> str:
         """An error of the client in one line, without secrets."""
-        return first_line(error, self._uri)
+        return first_line(error, self.store_uri)
 
     def write(self, run: PendingRun) -> None:
         """Write what is queued of one run.

@@ -17,8 +17,15 @@ from fedsmu_ray.tracking.several import SeveralTrackers
 PACKAGES = {"csv": "", "tensorboard": "tensorboard", "wandb": "wandb"}
 
 
-def check_also(also: Sequence[str]) -> None:
-    """Raise ConfigError if the package of a further tracker is not installed, or its key lacks."""
+def check_packages(also: Sequence[str], system_metrics: bool = False) -> None:
+    """Raise ConfigError if a package that tracking needs is not installed.
+
+    Also if Weights & Biases has no key.
+    """
+    if system_metrics and find_spec("psutil") is None:
+        raise ConfigError(
+            ["tracking.system_metrics = true: needs the package psutil; pip install psutil"]
+        )
     missing = [name for name in also if PACKAGES[name] and find_spec(PACKAGES[name]) is None]
     if missing:
         raise ConfigError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsmu_ray.tracking.base import NewRun, RunStatus
+from fedsmu_ray.tracking.base import DESCRIPTION, RUN_LINK, NewRun, RunStatus
 from fedsmu_ray.tracking.metrics import final_names
 from fedsmu_ray.tracking.run_folders import FolderTracker, RunWriter
 
@@ -53,7 +53,8 @@ class EventWriter(RunWriter):
         for name, value in metrics.items():
             self.events.add_scalar(name, value, self.last_round)
         for name, text in {**tags, "status": status}.items():
-            self.events.add_text(name, text)
+            shown = RUN_LINK.sub("", text) if name == DESCRIPTION else text
+            self.events.add_text("description" if name == DESCRIPTION else name, shown)
         self.events.file_writer.add_summary(self.end)
         self.events.close()
 

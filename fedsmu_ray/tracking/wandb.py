@@ -12,7 +12,7 @@ from typing import Any
 from fedsmu_ray import environment
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files.folders import write
-from fedsmu_ray.tracking.base import NewRun, RunStatus
+from fedsmu_ray.tracking.base import DESCRIPTION, RUN_LINK, NewRun, RunStatus
 from fedsmu_ray.tracking.run_folders import FolderTracker, RunWriter
 
 
@@ -51,11 +51,13 @@ class WandbTracker(FolderTracker):
             id=run_id,
             name=run.name,
             group=(folder.parent if run.parent else folder).name,
-            job_type="trial" if run.parent else "sweep or run",
+            job_type="trial" if run.parent else None,
             dir=str(self.folder.parent),  # below which it makes the folder wandb
             resume="allow",
             reinit="create_new",  # trials run at the same time
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_stats=not run.system_metrics
+            ),
         )
         return WandbWriter(begun, run, self.folder / "rounds" / folder.name)
 
@@ -69,7 +71,8 @@ class WandbWriter(RunWriter):
         self.run, self.note = begun, note
         self.last_round = int(note.read_text()) if note.exists() else 0
         note.parent.mkdir(parents=True, exist_ok=True)
-        self.run.config.update({**run.params, "tags": dict(run.tags)}, allow_val_change=True)
+        tags = {name: text for name, text in run.tags.items() if not name.startswith("mlflow.")}
+        self.run.config.update({**run.params, "tags": tags}, allow_val_change=True)
 
     def log(self, metrics: Mapping[str, float], round: int) -> None:
         """Log a row whose step is the round."""
@@ -80,5 +83,8 @@ class WandbWriter(RunWriter):
         self, status: RunStatus, metrics: Mapping[str, float], tags: Mapping[str, str]
     ) -> None:
         """Set the summary and end the run."""
-        self.run.summary.update({**metrics, "status": status, **tags})
+        own = {name: text for name, text in tags.items() if name != DESCRIPTION}
+        if description := tags.get(DESCRIPTION):
+            self.run.notes = RUN_LINK.sub(r"(\1)", description)  # beside the page of this run
+        self.run.summary.update({**metrics, "status": status, **own})
         self.run.finish(exit_code=0 if status == "FINISHED" else 1)

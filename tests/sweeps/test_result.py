@@ -36,7 +36,7 @@ def ended(index, seed, accuracy, method="fedsmu"):
 def result(*rows):
     config = parse({"tune": {"space": {"local.lr": [0.1]}, "seeds": 2}})
     by_index = {row["index"]: row for row in rows}
-    outcome = {**results(config, by_index), "name": "mine", "metric": "test/accuracy"}
+    outcome = {**results(config.tune, by_index), "name": "mine", "metric": "test/accuracy"}
     return SweepResult(outcome, by_index)
 
 

@@ -101,8 +101,12 @@ def test_a_sweep_starts_and_ends_trials_without_its_server(tmp_path):
         result = json.loads(out.splitlines()[-1])
         client, runs = by_name(server.uri)
         assert len(runs) == 4 and {run.info.status for run in runs.values()} == {"FINISHED"}
+        trials = {run.data.tags.get("fedsmu.trial"): run for run in runs.values()}
         for trial in result["trials"]:
-            run = runs[trial["name"]]
+            run = trials[str(trial["index"])]
+            (used,) = run.inputs.dataset_inputs
+            assert used.dataset.name == "digits"
+            assert f"/runs/{run.info.run_id})" in runs["away"].data.tags["mlflow.note.content"]
             assert run.data.tags["model_sha256"] == trial["model_sha256"]
             assert run.data.tags["mlflow.parentRunId"] == runs["away"].info.run_id
             assert [

@@ -11,7 +11,7 @@ import pytest
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.tracking import registry
 from fedsmu_ray.tracking.base import NewFile, NewRun, NoTracker
-from fedsmu_ray.tracking.registry import also_places, check_also, open_tracker
+from fedsmu_ray.tracking.registry import also_places, check_packages, open_tracker
 from fedsmu_ray.tracking.several import SeveralTrackers
 from tests.helpers.mlflow_runs import new_run, values
 
@@ -110,9 +110,11 @@ def test_another_tracker_that_fails_costs_one_warning_and_nothing_else(tmp_path,
 
 def test_a_package_that_is_missing_is_an_error_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
-    check_also(["csv"])
+    check_packages(["csv"])
+    with pytest.raises(ConfigError, match="system_metrics = true: .*; pip install psutil"):
+        check_packages([], system_metrics=True)
     with pytest.raises(ConfigError) as error:
-        check_also(["csv", "tensorboard", "wandb"])
+        check_packages(["csv", "tensorboard", "wandb"])
     assert error.value.problems == [
         f"tracking.also = {name}: the package is not installed; pip install 'fedsmu-ray[{name}]'"
         for name in ("tensorboard", "wandb")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fedsmu_ray.tracking.base import NewRun
+from fedsmu_ray.tracking.base import DESCRIPTION, NewRun, run_link
 from fedsmu_ray.tracking.tensorboard import TensorBoardTracker
 from tests.helpers.mlflow_runs import values
 
@@ -25,12 +25,15 @@ def test_scalars_parameters_and_texts(tmp_path):
     run_id = tracker.start(RUN)
     tracker.log(run_id, {"train/loss": 0.5, "test/accuracy": 0.25}, 1)
     tracker.log(run_id, {"train/loss": math.nan, "test/accuracy": 0.5}, 3)
-    tracker.finish(run_id, "FINISHED", {"final/test_accuracy": 0.5})
+    note = {DESCRIPTION: f"| a |\n|---|\n| {run_link('0', 'ab')} |"}
+    tracker.finish(run_id, "FINISHED", {"final/test_accuracy": 0.5}, note)
     (folder,) = tmp_path.iterdir()
     accumulator, scalars = read(folder)
     assert scalars["test/accuracy"] == [(1, 0.25), (3, 0.5)]
     assert scalars["train/loss"][0] == (1, 0.5) and math.isnan(scalars["train/loss"][1][1])
     assert scalars["final/test_accuracy"] == [(3, 0.5)]
+    (text,) = accumulator.Tensors("description/text_summary")
+    assert text.tensor_proto.string_val == [b"| a |\n|---|\n| [0] |"]
     assert {"k/text_summary", "c/text_summary"} <= {*accumulator.Tags()["tensors"]}
     content = accumulator.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"local.lr" in content and b"fedsmu" in content

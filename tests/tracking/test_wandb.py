@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.tracking.base import NewRun
+from fedsmu_ray.tracking.base import DESCRIPTION, NewRun, run_link
 from fedsmu_ray.tracking.wandb import WandbTracker, check_key
 from tests.helpers.mlflow_runs import values
 
@@ -54,11 +54,12 @@ def ended(folder, count):
 
 
 def contents(records):
-    """(id, name, group) of a run, its rounds and its summary."""
+    """(id, name, group) of a run, its rounds and its summary, with the notes of the run."""
     run, rounds, summary = None, [], {}
     for kind, record in records:
         if kind == "run":
             run = record.run.run_id, record.run.display_name, record.run.run_group
+            summary["notes"] = record.run.notes
         elif kind == "history":
             row = {i.key or i.nested_key[0]: i.value_json for i in record.history.item}
             rounds.append(int(json.loads(row["round"])))
@@ -88,7 +89,7 @@ def test_runs_of_a_sweep_and_a_resumed_one_offline(tmp_path, monkeypatch):
     for step in (1, 2, 3):
         again.log(child, values(step), step)
     again.finish(child, "FINISHED", {"final/test_accuracy": 0.5}, {"model_sha256": "ab"})
-    again.finish(parent)
+    again.finish(parent, tags={DESCRIPTION: f"best: {run_link('s=0', child)}"})
     found = [contents(records) for records in ended(folder, 4)]
     group = "sweep-01234567"
     assert {each[0] for each in found} == {
@@ -96,6 +97,7 @@ def test_runs_of_a_sweep_and_a_resumed_one_offline(tmp_path, monkeypatch):
         (child, "lr=0.1 s=0", group),
     }
     assert sorted(each[1] for each in found) == [[], [], [1, 2], [3]]
+    assert f"best: [s=0]({child})" in {summary["notes"] for _, _, summary in found}
     (final,) = [summary for _, rounds, summary in found if rounds == [3]]
     assert final["final/test_accuracy"] == "0.5" and final["model_sha256"] == '"ab"'
 
