@@ -65,6 +65,7 @@ class SavedRecord:
     test_loss: _Number | None
     val_accuracy: _Share | None = None  # which earlier releases did not have
     val_loss: _Number | None = None
+    retried: _Count = 0
 
     @staticmethod
     def of(record: Record) -> SavedRecord:
@@ -91,6 +92,7 @@ class SavedProgress:
     uplink_bytes: _Count
     downlink_bytes: _Count
     dropped: _Count
+    retried: _Count = 0  # which earlier releases did not have
 
     @staticmethod
     def of(progress: Progress) -> SavedProgress:
@@ -102,6 +104,7 @@ class SavedProgress:
             progress.uplink_bytes,
             progress.downlink_bytes,
             progress.dropped,
+            progress.retried,
         )
 
     def restore(self, progress: Progress, config: Config) -> None:
@@ -110,7 +113,7 @@ class SavedProgress:
         progress.waiting = self.waiting.record(config) if self.waiting else None
         progress.evaluated = [saved.record(config) for saved in self.evaluated]
         progress.uplink_bytes, progress.downlink_bytes = self.uplink_bytes, self.downlink_bytes
-        progress.dropped = self.dropped
+        progress.dropped, progress.retried = self.dropped, self.retried
 
 
 @dataclass(frozen=True)

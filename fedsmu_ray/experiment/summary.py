@@ -38,6 +38,7 @@ def summarize(
         **{f"best_{m.field}": best.accuracy for m in METRICS if m.best and m.name == judged},
         "best_round": best.round,
         "dropped": last.dropped,
+        "retried": last.retried,
         "clients": config.data.clients,
         "cohort": config.federation.cohort,
         "dim": problem.dim,

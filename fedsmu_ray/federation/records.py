@@ -20,6 +20,8 @@ class Record:
     seconds: float  # wall time of this round
     zero_fraction: float  # of the uploaded signs, the share that stands for exact zeros
     dropped: int = 0  # cumulative: sampled clients without a usable upload
+    # Cumulative: clients that were trained again after a failure. It says nothing of the result.
+    retried: int = field(default=0, compare=False)
     uniformity: float | None = None  # magnitude uniformity; None in rounds that are not evaluated
     # 0 to 1, and mean cross-entropy, likewise; with validation samples, `test` only after training.
     val_accuracy: float | None = None
@@ -52,6 +54,7 @@ class Progress:
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     dropped: int = 0
+    retried: int = 0
 
     @property
     def last(self) -> Record:

@@ -91,12 +91,12 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     progress.uplink_bytes += trained.stats.uplink_bytes
     progress.downlink_bytes += trained.stats.downlink_bytes * len(cohort)
     progress.dropped += len(cohort) - len(participants)
+    progress.retried += trained.retried
     if problem.has_feedback:
         receivers = _send_feedback(problem, executor, progress, t, participants)
         progress.downlink_bytes += trained.stats.feedback_bytes * receivers
-    complete = []
-    if progress.waiting:
-        complete.append(_complete_record(progress, problem, scores | trained.scores))
+    scores |= trained.scores
+    complete = [_complete_record(progress, problem, scores)] if progress.waiting else []
     record = Record(
         round=t,
         cohort=tuple(cohort),
@@ -106,6 +106,7 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
         seconds=time.perf_counter() - began,
         zero_fraction=trained.zeros / (len(participants) * problem.dim),
         dropped=progress.dropped,
+        retried=progress.retried,
         uniformity=trained.stats.uniformity,
     )
     progress.round, progress.waiting = t, record if evaluated else None
@@ -120,6 +121,7 @@ class _Trained:
     results: dict[int, tuple[Train, TrainResult]]  # by cohort position
     scores: Scores
     repacked: dict[int, StateRef]  # where copies of states of other clients are
+    retried: int  # clients that were trained again; one that was twice counts twice
 
     @property
     def losses(self) -> dict[int, float]:
@@ -165,7 +167,7 @@ def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[
         if not failed:
             stats = executor.step(retries.dropped)
             if not isinstance(stats, RejectedMessages):
-                return _Trained(stats, results, scores, repacked)
+                return _Trained(stats, results, scores, repacked, retries.retried)
             failed = [(results.pop(at)[0], error) for at, error in stats.errors.items()]
         tasks = [again for task, error in failed for again in retries.after(task, error)]
 
@@ -178,6 +180,7 @@ class _Retries:
     tasks: InitVar[list[Task]]
     failures: Counter[tuple[int, ...]] = field(default_factory=Counter)  # by clients of the group
     dropped: list[int] = field(default_factory=list)  # cohort positions
+    retried: int = 0  # clients
 
     def __post_init__(self, tasks: list[Task]) -> None:
         self.asked = sum(len(task.clients) for task in tasks if isinstance(task, Train))
@@ -191,12 +194,14 @@ class _Retries:
         if self.failures[clients] <= config.client_retries:
             count = self.failures[clients]
             log.warning("%s; retry %d of %d", error, count, config.client_retries)
+            self.retried += len(clients)
             return [task]
         if config.on_client_failure == "fail":
             raise error
         if len(clients) > 1:
             log.warning("%s; retrying its %d clients one by one", error, len(clients))
             self.failures.update({(client,): config.client_retries for client in clients})
+            self.retried += len(clients)
             return [*_split(task)]
         log.warning("%s; client %d is dropped from round %d", error, clients[0], task.round)
         self.dropped.append(task.position)

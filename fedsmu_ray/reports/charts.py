@@ -12,7 +12,7 @@ from fedsmu_ray.display.formatting import size
 from fedsmu_ray.reports.curves import DOWNLINK, ROUND, UPLINK, by_trial, curve, in_words
 from fedsmu_ray.reports.data import Report, Row
 
-UNIFORMITY, DROPPED = "mu/upload", "clients/dropped"
+UNIFORMITY, DROPPED, RETRIED = "mu/upload", "clients/dropped", "clients/retried"
 DASHES = 6  # line styles
 TICK_GAP = 0.2  # between ticks of bytes, as a share of the axis: enough for their text
 # Within a decade, the most first.
@@ -145,16 +145,21 @@ def uniformity(report: Report) -> Chart | None:
     return Chart("uniformity", "Magnitude uniformity", caption, [panel], _legend(report))
 
 
-def dropped(report: Report) -> Chart | None:
-    """Uploads that are missing, over rounds; None if there were none."""
-    panel = _lines(report, DROPPED, (ROUND,), Axis("round"), Axis("missing uploads"))
-    if not panel.lines:
+def failures(report: Report) -> Chart | None:
+    """Missing uploads and retries over rounds; None if there were none."""
+    panels = [
+        _lines(report, metric, (ROUND,), Axis("round"), Axis(label))
+        for metric, label in ((DROPPED, "missing uploads"), (RETRIED, "clients trained again"))
+    ]
+    drawn = [panel for panel in panels if panel.lines]
+    if not drawn:
         return None
     caption = (
-        "Sampled clients without a usable upload so far (dropped after their retries, or by "
-        f"`federation.dropout`). Settings without a line have all uploads. {_bands(report)}"
+        "So far: sampled clients without a usable upload (dropped after their retries, or by "
+        "federation.dropout), and clients that were trained again after a failure; what is not "
+        f"drawn has not happened. {_bands(report)}"
     )
-    return Chart("dropped", "Missing uploads", caption, [panel], _legend(report))
+    return Chart("failures", "Missing uploads and retries", caption, drawn, _legend(report))
 
 
 def _lines(

@@ -45,6 +45,11 @@ def _about_results(report: Report) -> Iterator[str]:
     if report.seeds() == [1]:
         yield "Each setting has one seed: there are no intervals and no tests."
     yield _dropped(report.trials)
+    if retried := sum(trial.get("retried") or 0 for trial in report.trials):
+        yield (
+            f"Clients were trained again after a failure, {retried} in all, which does not change "
+            "the result."
+        )
 
 
 def _named(names: Sequence[str]) -> str:

@@ -176,6 +176,7 @@ def trials(report: Report) -> Table:
         f"{report.set_name} accuracy (%)": [_share(row.get(_field(report))) for row in rows],
         "rounds": [str(row.get("rounds", NONE)) for row in rows],
         "missing uploads": [str(row.get("dropped", NONE)) for row in rows],
+        "retries": [str(row.get("retried", NONE)) for row in rows],
         "seconds": [_number(row.get("seconds")) for row in rows],
         "model SHA-256": [(row.get("model_sha256") or NONE)[:12] for row in rows],
     }

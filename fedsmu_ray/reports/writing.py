@@ -1,7 +1,7 @@
 """Writes a report: the page, and beside it the figures and tables as files.
 
 report.html               the page
-report/FIGURE.pdf, .png   the figures: accuracy, to_target, swept, uniformity, dropped
+report/FIGURE.pdf, .png   the figures: accuracy, to_target, swept, uniformity, failures
 report/TABLE.csv, .md, .tex   the tables: settings, to_target, trials
 """
 
@@ -14,8 +14,8 @@ from fedsmu_ray.reports.data import Report
 from fedsmu_ray.reports.page import FOLDER, page
 
 PAGE = "report.html"
-FIGURES = (charts.accuracy, charts.to_target, swept.chart, charts.uniformity, charts.dropped)
-FIGURE_NAMES = ("accuracy", "to_target", "swept", "uniformity", "dropped")
+FIGURES = (charts.accuracy, charts.to_target, swept.chart, charts.uniformity, charts.failures)
+FIGURE_NAMES = ("accuracy", "to_target", "swept", "uniformity", "failures")
 TABLE_NAMES = ("settings", "to_target", "trials")
 TABLES = (tables.settings, tables.to_target, tables.trials)
 FORMATS = {"csv": tables.to_csv, "md": tables.to_markdown, "tex": tables.to_latex}

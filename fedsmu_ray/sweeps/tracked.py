@@ -102,6 +102,7 @@ def _result(run: TrackedRun, metric: str) -> dict[str, Any]:
         **{f"best_{m.field}": _best(run, m.name) for m in METRICS if m.best},
         "rounds": max(run.history),
         "dropped": _whole(last.get("clients/dropped", 0)),
+        "retried": _whole(last.get("clients/retried", 0)),
         "seconds": run.metrics.get("final/seconds"),
         "model_sha256": run.tags.get("model_sha256"),
         "status": status if is_finite(score) else DIVERGED,

@@ -104,6 +104,13 @@ METRICS = (
         "sampled clients without a usable upload so far",
         omit_zero=True,
     ),
+    Metric(
+        "clients/retried",
+        "retried",
+        "clients",
+        "clients that were trained again after a failure so far, each time counted",
+        omit_zero=True,
+    ),
 )
 # Accuracy once more, with kilobytes as its steps, for charts over bytes with a logarithmic axis:
 # what follows its name -> the metrics whose sum it is tracked over.

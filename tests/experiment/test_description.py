@@ -78,6 +78,7 @@ def test_the_format(written, problem):
         "uplink_bytes",
         "downlink_bytes",
         "dropped",
+        "retried",
     ]
     assert progress["round"] == 4 and progress["waiting"]["round"] == 4
     assert [record["round"] for record in progress["evaluated"]] == [1, 2, 3]
@@ -94,6 +95,7 @@ def test_the_format(written, problem):
         "test_loss",
         "val_accuracy",
         "val_loss",
+        "retried",
     ]
 
 

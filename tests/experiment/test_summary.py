@@ -51,6 +51,7 @@ def test_the_figures_of_a_summary():
         "uplink_bytes": 80,
         "downlink_bytes": 160,
         "dropped": 3,
+        "retried": 0,
         "clients": 20,
         "cohort": 5,
         "dim": 1000,

@@ -78,10 +78,11 @@ def test_a_transient_failure_is_retried_and_does_not_change_the_result(
     how, group, misbehave, caplog
 ):
     problem = problem_of(group=group, client_retries=2)
-    undisturbed = outcome(problem)[1]
+    before, undisturbed = outcome(problem)
     left = misbehave(how, 2)
     history, sha256 = outcome(problem)
     assert sha256 == undisturbed and left == [0] and history[-1].dropped == 0
+    assert history[-1].retried == 2 * group and before[-1].retried == 0
     assert "retry 1 of 2" in caplog.text and "retry 2 of 2" in caplog.text
 
 
@@ -141,6 +142,7 @@ def test_one_bad_client_of_a_group_does_not_take_the_others_with_it(misbehave, c
     misbehave(raises, ALWAYS)
     history, _ = outcome(problem_of(group=6, on_client_failure="drop", client_retries=0))
     assert "retrying its 6 clients one by one" in caplog.text and 1 <= history[-1].dropped <= 4
+    assert history[-1].retried == 6 * history[-1].dropped  # in each of its rounds
 
 
 def test_a_diverging_client_is_dropped(monkeypatch, caplog):

@@ -43,6 +43,7 @@ def trial(index, level=0.5, method="fedsmu", seed=0, past=None, **params):
         "rounds": 8,
         "seconds": 1.5,
         "dropped": 0,
+        "retried": 0,
         "model_sha256": "ab" * 32,
         "run_id": "",
         "history": past,

@@ -32,12 +32,15 @@ def test_bytes_and_rounds_to_a_target_from_the_least_upload_on():
     assert charts.to_target(report([trial(0, 0.0), trial(1, 0.0, "fedavg")])) is None
 
 
-def test_uploads_that_are_missing_are_drawn_if_there_are_any():
-    assert charts.dropped(two_methods()) is None
+def test_missing_uploads_and_retries_are_drawn_if_there_are_any():
+    assert charts.failures(two_methods()) is None
     past = history(**{"clients/dropped": [None, 1, 2, 5]})
-    chart = charts.dropped(report([trial(0, past=past), trial(1, local__lr=0.2)]))
-    (line,) = chart.panels[0].lines
-    assert (line.x, line.y) == ([4, 6, 8], [1, 2, 5])
+    chart = charts.failures(report([trial(0, past=past), trial(1, local__lr=0.2)]))
+    (panel,) = chart.panels
+    assert [(line.x, line.y) for line in panel.lines] == [([4, 6, 8], [1, 2, 5])]
+    past["clients/retried"] = [3, 3, 3, 3]
+    _, retried = charts.failures(report([trial(0, past=past)])).panels
+    assert retried.y.label == "clients trained again" and retried.lines[0].y == [3] * 4
 
 
 @pytest.mark.parametrize("past", [{}, {"round": []}, history(**{"test/accuracy": [None] * 4})])

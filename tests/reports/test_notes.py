@@ -21,6 +21,8 @@ def test_notes_say_what_is_missing():
     assert "no bytes and rounds to a target" in said and "Each setting has one seed" in said
     dropped = notes(report([{**trial(0), "dropped": 3}, trial(1, local__lr=1)]))
     assert "3 uploads are missing in 1 of 2 trials" in dropped[-1]
+    retried = notes(report([{**trial(0), "retried": 4}, trial(1, local__lr=1)]))
+    assert retried[-1].startswith("Clients were trained again after a failure, 4 in all")
     unknown = trial(0)
     del unknown["dropped"]
     assert "not known" in notes(report([unknown]))[-1]

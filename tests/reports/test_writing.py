@@ -24,7 +24,7 @@ def test_a_report_is_a_page_with_figures_and_tables_beside_it(tmp_path):
 def test_a_new_report_leaves_no_figure_of_an_earlier_one(tmp_path):
     past = history(**{"clients/dropped": [1, 2, 3, 4]})
     write_report(report([trial(0, past=past)]), tmp_path)
-    assert (tmp_path / "report" / "dropped.pdf").exists()
+    assert (tmp_path / "report" / "failures.pdf").exists()
     (tmp_path / "report" / "mine.pdf").touch()
     write_report(report([trial(0, past={})]), tmp_path)
     left = {path.stem for path in (tmp_path / "report").iterdir()}

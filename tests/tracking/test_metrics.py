@@ -25,6 +25,7 @@ RECORD = Record(
     seconds=0.25,
     zero_fraction=0.1,
     dropped=3,
+    retried=2,
     uniformity=0.75,
     test_accuracy=0.9,
     test_loss=0.3,
@@ -65,6 +66,7 @@ def test_a_record_as_tracked_metrics():
         "time/round_s": 0.25,
         "mu/upload": 0.75,
         "clients/dropped": 3.0,
+        "clients/retried": 2.0,
     }
     assert all(isinstance(value, float) for value in values.values())
 
