@@ -85,13 +85,12 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     elif progress.waiting:
         scores = evaluate(problem, executor, t, executor.model_message())
     trained = _train(problem, executor, broadcast, tasks)
-    losses = trained.losses
+    losses, progress.retried = trained.losses, progress.retried + trained.retried
     participants = [client for client in cohort if client in losses]
     progress.states.update(trained.repacked | trained.states)
     progress.uplink_bytes += trained.stats.uplink_bytes
     progress.downlink_bytes += trained.stats.downlink_bytes * len(cohort)
     progress.dropped += len(cohort) - len(participants)
-    progress.retried += trained.retried
     if problem.has_feedback:
         receivers = _send_feedback(problem, executor, progress, t, participants)
         progress.downlink_bytes += trained.stats.feedback_bytes * receivers

@@ -156,6 +156,7 @@ class SweepRecorder:
             "model": str(model) if model else None,
             "seconds": round(seconds, 3),
             "versions": versions(),
+            "provenance": self.provenance,
             "finished": status == "FINISHED",
         }
         if status == "FINISHED":

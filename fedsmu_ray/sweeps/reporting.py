@@ -86,6 +86,7 @@ def _of_records(
     facts = {
         "run in MLflow": f"{records.parent_run} in {uri}" if uri and records.parent_run else "",
         "data digest": records.data,
+        **_origin(outcome.get("provenance") or {}),
         "run again with": f"python -m fedsmu_ray.tune {shlex.quote(str(file))}",
     }
     return report_of(
@@ -116,6 +117,12 @@ def _tune(plain: Mapping[str, Any], targets: Sequence[float]) -> TuneConfig:
     return replace(tune, targets=tuple(targets)) if targets else tune
 
 
+def _origin(tags: Mapping[str, str]) -> dict[str, str]:
+    """What computed the results, from the tags of a run (see `experiment.provenance`)."""
+    names = {"commit": "git.commit", "processor": "fedsmu.device", "ray": "version.ray"}
+    return {name: tags.get(tag, "") for name, tag in names.items()}
+
+
 def _has_validation(plain: Mapping[str, Any]) -> bool:
     return bool((plain.get("data") or {}).get("validation"))
 
@@ -139,7 +146,7 @@ def of_runs(
     plain = read_yaml_text(recipe, name) if recipe else {}
     tune = _tune(plain, targets)
     tags = parent.tags if parent else {}
-    facts = {"data digest": tags.get("fedsmu.data_digest", "")}
+    facts = {"data digest": tags.get("fedsmu.data_digest", ""), **_origin(tags)}
     has_validation = any(VALIDATED in own for run in runs for own in run.history.values())
     if has_validation and not parent:
         tune = replace(tune, metric=VALIDATED)

@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from html import escape
 
 import pytest
 
@@ -91,6 +92,8 @@ def test_at_its_end_a_sweep_has_a_report_in_its_folder_and_in_mlflow(tracked, tm
     assert outcome["report"] == str(folder / "report.html")
     text = (folder / "report.html").read_text()
     assert "<strong>80 % test accuracy (means of 3 seeds)</strong>" in text
+    for tag in ("fedsmu.device", "version.ray"):
+        assert f"<dd>{escape(outcome['provenance'][tag])}</dd>" in text
     assert outcome["parent_run_id"] in text and outcome["versions"]["torch"] in text
     assert (folder / "report" / "accuracy.pdf").exists()
     client = MlflowClient(uri)
@@ -111,6 +114,7 @@ def test_a_folder_and_its_runs_in_mlflow_give_the_same_report(tracked):
         assert {key: one[key] for key in same} == {key: other[key] for key in same}
         assert (one["difference"] or {}).get("p") == (other["difference"] or {}).get("p")
     assert found.histories == own.histories and found.versions == own.versions
+    assert found.facts["processor"] == own.facts["processor"] != ""
     assert "seeds: 3" in found.recipe and own.base() == found.base() == "fedavg"
 
 
