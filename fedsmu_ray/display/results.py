@@ -80,6 +80,17 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     _print_store(console, outcome)
 
 
+def print_unfinished(outcome: Mapping[str, Any], limit: int = 12) -> None:
+    """Print what a sweep that was ended before its end has found, and where that is."""
+    console, settings, ended = stdout(), outcome["settings"], len(outcome["trials"])
+    if settings:
+        print_settings(console, settings[:limit], outcome["metric"], len(settings))
+    what = "trial has ended; its results are" if ended == 1 else "trials have ended; results are"
+    console.print(
+        f"{ended} {what} in {outcome['folder']} (results.csv, history.csv)", soft_wrap=True
+    )
+
+
 def _print_nodes(console: Console, trials: Sequence[Mapping[str, Any]]) -> None:
     """Print which node has trained clients of which trials, if there were several."""
     by_node: dict[str, list[int]] = {}

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from fedsmu_ray.config.schema import Config
+from fedsmu_ray.display.results import print_unfinished
 from fedsmu_ray.executors import ray_cluster
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.tracking import open_tracker
@@ -78,6 +79,7 @@ def sweep(
                 finally:
                     outcome = recorder.close(status, time.perf_counter() - began)
                     if status != "FINISHED" and display:
+                        print_unfinished(outcome)
                         print(f"to resume: {SWEEP.resume_command(folder.path)}", file=sys.stderr)
                 return SweepResult(outcome, folder.ended)
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from fedsmu_ray.config.schema import TuneConfig
-from fedsmu_ray.display.results import print_run, print_sweep
+from fedsmu_ray.display.results import print_run, print_sweep, print_unfinished
 from fedsmu_ray.display.settings_table import print_settings
 from fedsmu_ray.sweeps.settings import findings, summarize_settings
 
@@ -249,3 +249,16 @@ def test_with_validation_samples_both_accuracies_are_shown_and_named(capsys):
     assert "by val/accuracy" in out and "val accuracy  test accuracy" in out
     assert "87.50 %        90.00 %" in out and "87.50 %              -" in out
     assert "test accuracy: of the best setting of each method" in out
+
+
+def test_an_unfinished_sweep_shows_what_has_ended_and_where(capsys):
+    print_unfinished(outcome())
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "the best 3 of 3 settings, by test/accuracy"
+    assert out.endswith(
+        "3 trials have ended; results are in my runs/small-1 (results.csv, history.csv)\n"
+    )
+    print_unfinished(outcome([]))
+    assert capsys.readouterr().out.startswith(
+        "0 trials have ended; results are in my runs/small-1 "
+    )
