@@ -146,7 +146,9 @@ def test_an_interrupted_sweep_ends_and_resumes_to_the_same_bits(folder):
         family = psutil.Process(process.pid).children(recursive=True)
         assert any("raylet" in p.name() for p in family)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=240) == 130
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 130
+    assert "1 trial has ended; its results are in " in out and "to resume: " in err
     _, alive = psutil.wait_procs(family, timeout=120)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
     _, found = tracked(folder)
