@@ -103,7 +103,7 @@ def test_few_modules_at_the_top():
         ("wandb", ("tracking/wandb",)),
         ("optuna", ("sweeps/searcher",)),
         ("numba", ("numerics/kernels",)),
-        ("matplotlib", ("reports/static", "data")),
+        ("matplotlib", ("reports/static", "sweeps/result", "data")),
         ("plotly", ()),  # only its plotly.js is used
         ("rich", ("display/", "datasets/images", "data")),
     ],

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsmu_ray.reports.charts import Axis, Chart, Dots, Heat, Line, Lines, Panel, Style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WIDTH = 7.0  # inches: the text of a two-column paper
 COLUMNS = 3  # of panels
@@ -43,6 +46,15 @@ METADATA: dict[str, dict[str, None]] = {
 def draw(chart: Chart) -> dict[str, bytes]:
     """A figure as files: their contents by suffix (pdf, png, svg)."""
     import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        drawn = figure(chart)
+        return {suffix: _saved(drawn, suffix) for suffix in METADATA}
+
+
+def figure(chart: Chart) -> Figure:
+    """A figure of matplotlib, as wide as a page."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     count = len(chart.panels)
@@ -55,8 +67,8 @@ def draw(chart: Chart) -> dict[str, bytes]:
     in_legend = max(1, int(width / (KEY + CHARACTER * longest)))  # columns
     legend = 0.16 * math.ceil(len(chart.legend) / in_legend)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, sum(heights) + legend), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flat
+        drawn = Figure(figsize=(width, sum(heights) + legend), layout="constrained")
+        axes = drawn.subplots(rows, columns, squeeze=False, height_ratios=heights).flat
         for number, ax in enumerate(axes):
             if number < count:
                 _draw_panel(chart.panels[number], ax, number % columns == 0)
@@ -64,12 +76,12 @@ def draw(chart: Chart) -> dict[str, bytes]:
                 ax.set_visible(False)
         if chart.legend:
             handles = [_handle(style) for style in chart.legend]
-            figure.legend(
+            drawn.legend(
                 handles=handles, loc="outside lower center", ncols=in_legend, frameon=False
             )
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # it is laid out
-        return {suffix: _saved(figure, suffix) for suffix in METADATA}
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")  # it is laid out
+        return drawn
 
 
 def _height(panel: Panel) -> float:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedsmu_ray.display.settings_table import in_words, settings_columns
+from fedsmu_ray.reports import charts, static
+from fedsmu_ray.reports.data import Report
 from fedsmu_ray.sweeps.outcome import history_rows, result_rows
 from fedsmu_ray.sweeps.settings import Row
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 class SweepResult(dict[str, Any]):
@@ -48,6 +51,21 @@ class SweepResult(dict[str, Any]):
         import pandas as pd
 
         return pd.DataFrame(settings_columns(self["settings"], self["metric"]))
+
+    def plot(self) -> Figure:
+        """Accuracy over rounds, uploaded bytes and all bytes, with a line for each setting.
+
+        It is the figure of the sweep's report; savefig writes it. Raises ValueError if no trial has
+        an evaluated round.
+        """
+        histories = {row["index"]: row.get("history") or {} for row in self._rows}
+        report = Report(
+            self["name"], self["folder"], self["metric"], self["settings"], histories=histories
+        )
+        chart = charts.accuracy(report)
+        if chart is None:
+            raise ValueError(f"sweep {self['name']}: no trial has an evaluated round to plot")
+        return static.figure(chart)
 
     def __repr__(self) -> str:
         count = len(self["settings"])

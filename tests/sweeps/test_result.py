@@ -3,6 +3,8 @@
 import json
 import math
 
+import pytest
+
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.sweeps.outcome import results
@@ -36,7 +38,8 @@ def ended(index, seed, accuracy, method="fedsmu"):
 def result(*rows):
     config = parse({"tune": {"space": {"local.lr": [0.1]}, "seeds": 2}})
     by_index = {row["index"]: row for row in rows}
-    outcome = {**results(config.tune, by_index), "name": "mine", "metric": "test/accuracy"}
+    outcome = {**results(config.tune, by_index), "name": "mine"}
+    outcome |= {"metric": "test/accuracy", "folder": "sweeps/mine"}
     return SweepResult(outcome, by_index)
 
 
@@ -68,3 +71,12 @@ def test_a_sweep_without_a_result_has_empty_tables():
     found = result()
     assert found.best is None and found.frame().empty and found.history().empty
     assert "0 settings" in found._repr_html_() and "no finding" in repr(found)
+
+
+def test_a_figure_of_accuracy_over_rounds_and_bytes():
+    found = result(ended(0, 0, 0.5), ended(1, 1, 0.75), ended(2, 0, 0.25, "fedavg"))
+    axes = found.plot().axes
+    assert [ax.get_xscale() for ax in axes] == ["linear", "log", "log"]
+    assert all(len(ax.lines) == 2 for ax in axes)
+    with pytest.raises(ValueError, match="sweep mine: no trial has an evaluated round"):
+        result().plot()
