@@ -1,9 +1,11 @@
-"""The documentation: files that it names exist."""
+"""The documentation: files that it names exist, and the notebook runs."""
 
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fedsmu_ray"
@@ -46,3 +48,21 @@ def test_every_linked_file_exists(page):
 def test_the_search_finds_paths_and_leaves_out_other_text():
     text = "`a/b.py` and `c d.py`, `e*.py`, mine.md, `f.yaml --x`, `docs/g.md`\n```\n`h.py`\n```\n"
     assert named_files(text) == {"a/b.py", "docs/g.md"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of Jupyter
+def test_the_notebook_runs(tmp_path):
+    """In a kernel of its own; what it shows is of the kinds that are stored in it."""
+    notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    stored = [kinds(cell) for cell in notebook.cells]
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    assert [kinds(cell) for cell in notebook.cells] == stored
+    assert {("text/html", "text/plain"), ("image/png", "text/plain")} <= {
+        each for cell in stored for each in cell
+    }
+
+
+def kinds(cell):
+    return [tuple(sorted(output.get("data", ["printed"]))) for output in cell.get("outputs", ())]

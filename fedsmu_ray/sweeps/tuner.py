@@ -74,6 +74,7 @@ def run_trials(
                 storage_path=str(path),
                 callbacks=[TrialEvents(recorder, progress, config.compute.wait_s)],
                 verbose=0,
+                progress_reporter=tune.CLIReporter(),  # in a notebook another one displays
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=TRIAL_RETRIES),
             ),
