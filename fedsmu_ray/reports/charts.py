@@ -48,6 +48,7 @@ class Axis:
     label: str
     is_log: bool = False
     ticks: Sequence[tuple[float, str]] = ()
+    ends: tuple[float, float] | None = None  # None: as the values need
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,21 @@ def styles(report: Report) -> dict[str, Style]:
     """How the settings that figures show are drawn, by name.
 
     One color for each method; its settings, and methods whose colors are the same, differ in the
-    line style.
+    line style, then in the shade.
     """
     colors, used, found = colors_of(report.methods()), dict[str, int](), dict[str, Style]()
     for row in report.shown():
         color = colors[row["method"]]
-        found[row["name"]] = Style(row["name"], color, used.get(color, 0) % DASHES)
+        shade, dash = divmod(used.get(color, 0), DASHES)
+        found[row["name"]] = Style(row["name"], _lighter(color, shade), dash)
         used[color] = used.get(color, 0) + 1
     return found
+
+
+def _lighter(color: str, times: int) -> str:
+    """A color moved towards white, by four tenths each time."""
+    parts = [255 - (255 - int(color[i : i + 2], 16)) * 0.6**times for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(part):02x}" for part in parts)
 
 
 def accuracy(report: Report) -> Chart | None:
@@ -134,7 +142,7 @@ def accuracy(report: Report) -> Chart | None:
 
 def uniformity(report: Report) -> Chart | None:
     """Magnitude uniformity of the uploads over rounds; None if it was not measured."""
-    label = Axis("magnitude uniformity")
+    label = Axis("magnitude uniformity", ends=(0.0, 1.05))
     panel = _lines(report, UNIFORMITY, (ROUND,), Axis("round"), label)
     if not panel.lines:
         return None
@@ -194,8 +202,11 @@ def _shown(report: Report) -> str:
     return "" if shown == total else f"{shown} of {total} settings, by {report.metric}."
 
 
-def byte_ticks(values: Sequence[float]) -> list[tuple[float, str]]:
-    """Ticks of a logarithmic axis of bytes that has these values, as value and text."""
+def byte_ticks(values: Sequence[float], gap: float = TICK_GAP) -> list[tuple[float, str]]:
+    """Ticks of a logarithmic axis of bytes that has these values, as value and text.
+
+    gap: the least between two of them, as a share of the axis.
+    """
     if not values:
         return []
     low, high = math.log10(min(values)), math.log10(max(values))
@@ -205,10 +216,10 @@ def byte_ticks(values: Sequence[float]) -> list[tuple[float, str]]:
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         ticks = [v for v in ticks if low - margin <= math.log10(v) <= high + margin]
         gaps = [math.log10(b / a) for a, b in itertools.pairwise(ticks)]
-        if min(gaps, default=1) >= TICK_GAP * (high - low):
+        if min(gaps, default=1) >= gap * (high - low):
             break
     else:
-        ticks = ticks[:: math.ceil(TICK_GAP * (high - low))]
+        ticks = ticks[:: math.ceil(gap * (high - low))]
     return [(v, size(v)) for v in ticks]
 
 
@@ -254,7 +265,7 @@ def _needs(report: Report, rows: Sequence[Row], i: int, target: str) -> list[Pan
         return found
 
     sent = [*points("uplink_bytes"), *points("total_bytes", filled=False)]
-    ticks = byte_ticks([float(v) for line in sent for v in line.x])
+    ticks = byte_ticks([float(v) for line in sent for v in line.x], 1.5 * TICK_GAP)
     return [
         Dots(Axis(f"bytes to {target}", True, ticks), sent, names),
         Dots(Axis(f"rounds to {target}"), points("rounds"), names),

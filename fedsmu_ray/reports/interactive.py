@@ -40,7 +40,7 @@ def _traces(line: Line, sideways: bool) -> list[dict[str, Any]]:
     if line.points:
         at = line.x if sideways else line.y
         ends = [*zip(line.low or at, line.high or at, at, strict=True)]
-        error = {
+        error: dict[str, Any] = {
             "type": "data",
             "symmetric": False,
             "array": [max(0.0, float(high) - float(v)) for _, high, v in ends],
@@ -48,12 +48,14 @@ def _traces(line: Line, sideways: bool) -> list[dict[str, Any]]:
             "color": style.color,
             "thickness": 1,
         }
+        is_known = any(error["array"]) or any(error["arrayminus"])
         symbol = "circle" if line.filled else "circle-open"
         marker = {"color": style.color, "size": 9, "symbol": symbol}
         shown = "%{x:.4g}" if sideways else "%{x:.4g}: %{y:.4g}"
         hover = f"{escape(style.label)}<br>{shown}<extra></extra>"
         axis = "error_x" if sideways else "error_y"
-        return [{**own, "mode": "markers", "marker": marker, axis: error, "hovertemplate": hover}]
+        own |= {"mode": "markers", "marker": marker, "hovertemplate": hover}
+        return [{**own, axis: error} if is_known else own]
     dash = {"color": style.color, "width": LINE_WIDTH, "dash": DASHES[style.dash % len(DASHES)]}
     mode = "markers" if len(line.x) == 1 else "lines"
     own |= {"mode": mode, "line": dash, "marker": {"color": style.color}}
@@ -94,7 +96,7 @@ def _heat(panel: Heat) -> dict[str, Any]:
 
 def _layout(panel: Panel, y: Axis, height: int) -> dict[str, Any]:
     return {
-        "title": {"text": escape(panel.title), "font": {"size": 14}},
+        "title": {"text": escape(panel.title), "font": {"size": 14}, "x": 0, "xref": "paper"},
         "height": height,
         "margin": {"l": 56, "r": 12, "t": 36 if panel.title else 28, "b": 48},
         "xaxis": _axis(panel.x),
@@ -113,7 +115,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "automargin": True,
     }
     if axis.is_log:
-        made["type"] = "log"
+        made |= {"type": "log", "tickangle": 0}
+    if axis.ends:
+        made["range"] = list(axis.ends)
     if axis.ticks:
         values, texts = zip(*axis.ticks, strict=True)
         made |= {"tickvals": list(values), "ticktext": [escape(text) for text in texts]}

@@ -47,8 +47,8 @@ def _about_results(report: Report) -> Iterator[str]:
     yield _dropped(report.trials)
     if retried := sum(trial.get("retried") or 0 for trial in report.trials):
         yield (
-            f"Clients were trained again after a failure, {retried} in all, which does not change "
-            "the result."
+            f"Clients were trained again after a failure, {retried:,} in all, which changes no "
+            "result."
         )
 
 
@@ -65,6 +65,6 @@ def _dropped(trials: Sequence[Row]) -> str:
     if not total:
         return "No upload is missing: every sampled client took part in its round."
     return (
-        f"{total} upload{'s are' if total > 1 else ' is'} missing in {some} of {len(trials)} "
+        f"{total:,} upload{'s are' if total > 1 else ' is'} missing in {some} of {len(trials)} "
         "trials: of clients that were dropped after their retries, or by federation.dropout."
     )

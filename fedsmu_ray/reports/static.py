@@ -124,7 +124,7 @@ def _draw_line(line: Line, ax: Any, sideways: bool) -> None:
     ax.errorbar(
         line.x,
         line.y,
-        **{"xerr" if sideways else "yerr": error or None},
+        **{"xerr" if sideways else "yerr": error if any(map(any, error)) else None},
         fmt="o",
         markersize=4,
         color=style.color,
@@ -159,6 +159,8 @@ def _set_axis(ax: Any, which: str, axis: Axis) -> None:
     if axis.is_log:
         ax.set(**{f"{which}scale": "log"})
         own.set_minor_formatter(NullFormatter())
+    if axis.ends:
+        getattr(ax, f"set_{which}lim")(*axis.ends)
     if axis.ticks:
         values, texts = zip(*axis.ticks, strict=True)
         own.set_ticks(values, [_plain(text) for text in texts])

@@ -23,6 +23,13 @@ def test_accuracy_over_rounds_uploaded_and_all_bytes():
     assert len(looks) == 3
 
 
+def test_more_settings_than_line_styles_differ_in_the_shade():
+    found = charts.styles(report([trial(i, 0.5, local__lr=i) for i in range(8)]))
+    assert len({(style.color, style.dash) for style in found.values()}) == 8
+    assert [style.dash for style in found.values()] == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert found["fedsmu lr=6"].color == "#66aad1"  # 0072b2, four tenths of the way to white
+
+
 def test_bytes_and_rounds_to_a_target_from_the_least_upload_on():
     chart = charts.to_target(two_methods())
     sent, rounds = chart.panels
