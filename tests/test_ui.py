@@ -4,13 +4,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from fedsmu_ray.tracking import mlflow_ui
 from fedsmu_ray.tracking.base import NewRun, View
 from fedsmu_ray.tracking.mlflow import MLflowTracker
+from tests.helpers import commands
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's own, of its database layer
@@ -75,22 +75,26 @@ def test_accuracy_is_in_the_store_over_kilobytes(tracked):
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-def test_the_printed_link_opens_the_charts_over_bytes(tracked, tmp_path):
+def test_the_command_that_the_quickstart_prints_opens_the_charts_over_bytes(tmp_path):
     """Pins the format of MLflow's shared views, which is not documented."""
-    command = [sys.executable, "-m", "fedsmu_ray.ui", tracked]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ui:
-        try:
-            url = ui.stdout.readline().strip()
-            assert "&compareRunsMode=CHART&viewStateShareKey=fedsmu-" in url
-            profile = f"--user-data-dir={tmp_path}/browser"
-            shown = subprocess.run(
-                [BROWSER, *DUMP, profile, url], capture_output=True, text=True, timeout=240
-            ).stdout
-        finally:
-            ui.send_signal(signal.SIGINT)
+    short = ["federation.rounds=2", "tune.seeds=2", "model.hidden=[8]", "compute.executor=inline"]
+    with commands.command(tmp_path, "tune", *short) as tune:
+        out, err = tune.communicate(timeout=300)
+    assert tune.returncode == 0, err
+    printed = re.search(r"python -m fedsmu_ray\.(ui) (sqlite:\S+)$", out, re.MULTILINE)
+    assert printed and "accuracy over uploaded kilobytes" in out, out
+    with commands.command(tmp_path, *printed.groups()) as ui:
+        url = ui.stdout.readline().strip()
+        assert "&compareRunsMode=CHART&viewStateShareKey=fedsmu-" in url
+        profile = f"--user-data-dir={tmp_path}/browser"
+        shown = subprocess.run(
+            [BROWSER, *DUMP, profile, url], capture_output=True, text=True, timeout=240
+        ).stdout
+        ui.send_signal(signal.SIGINT)
         assert ui.wait(timeout=60) == 0
     text = " ".join(re.sub(r"<[^>]+>", " ", shown).split())
     assert "Accuracy for bytes" in text, text[:2000]
-    for shown_text in ("Sweep one", "Group by: fedsmu.setting", "fedsmu lr=0.1", "4 matching runs"):
+    shown_texts = ("Sweep quickstart", "Group by: fedsmu.setting", "fedavg lr=0.3")
+    for shown_text in (*shown_texts, "12 matching runs"):
         assert shown_text in text, text[:4000]
     assert "test/accuracy_by_upload_kB" in shown
