@@ -92,6 +92,8 @@ def test_sweep_end_to_end(folder):
         assert trial["uplink_bytes"] == 6 * 5 * (
             (4 * trial["dim"] if trial["method"] == "fedavg" else -(-trial["dim"] // 8)) + 32
         )
+    assert f"the report with figures and tables is {result['report']}" in out
+    assert "LocalDivergenceError" in (folder / result["report"]).read_text(encoding="utf-8")
     best = max(result["trials"], key=lambda t: t["test_accuracy"])
     assert result["best"]["test_accuracy"] == best["test_accuracy"]
     assert f"python -m fedsmu_ray.ui sqlite:///{folder}/mlflow.db" in out and "[3/3]" in err
