@@ -2,6 +2,7 @@
 
 import os
 
+from fedsmu_ray.files.remote import place
 from fedsmu_ray.reports.writing import POSSIBLE, write_report
 from tests.helpers.reports import history, report, trial, two_methods
 
@@ -29,3 +30,13 @@ def test_a_new_report_leaves_no_figure_of_an_earlier_one(tmp_path):
     write_report(report([trial(0, past={})]), tmp_path)
     left = {path.stem for path in (tmp_path / "report").iterdir()}
     assert left == {"settings", "trials", "mine"}
+
+
+def test_a_report_is_written_behind_a_uri(tmp_path):
+    (tmp_path / "stored").mkdir()
+    folder = place(f"local://{tmp_path}/stored")
+    for _ in range(2):  # the second one takes the place of the first
+        file, text = write_report(report([trial(0)]), folder)
+        assert str(file) == f"local://{tmp_path}/stored/report.html"
+    assert (tmp_path / "stored" / "report.html").read_text() == text
+    assert (tmp_path / "stored" / "report" / "accuracy.pdf").exists()
