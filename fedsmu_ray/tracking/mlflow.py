@@ -73,6 +73,7 @@ class MLflowTracker:
     def _open(self, pending: PendingRun, run: NewRun) -> str:
         begun_as = pending.run_id
         self._runs[begun_as] = pending
+        pending.is_starting = True
         self.flush()
         refusal = pending.refusal
         if refusal is None and self._failure and is_denied(self._failure):
@@ -87,7 +88,7 @@ class MLflowTracker:
             )
         if pending.refusal:
             self.writer.tell_refusal(pending)
-        pending.is_open = True
+        pending.is_starting, pending.is_open = False, True
         self._runs[pending.run_id] = pending
         if run.system_metrics and not pending.writes and not pending.refusal:
             self._system.start(pending.run_id)
@@ -126,12 +127,22 @@ class MLflowTracker:
         if tags:
             pending.add("tags", dict(tags))
         pending.add("end", {"status": status, "end_time": now()})
-        self.flush()
         pending.is_open = False
-        if not any(run.is_open for run in self._runs.values()):
+        is_last = not any(run.is_open for run in self._runs.values())
+        if is_last:
+            self._end_interrupted()
+        self.flush()
+        if is_last:
             self._final_flush(
                 FINAL_FLUSH_TIMEOUT_S if status == "FINISHED" else ABORTED_FLUSH_TIMEOUT_S
             )
+
+    def _end_interrupted(self) -> None:
+        """End the runs whose start was interrupted: nobody has their ids."""
+        for run in self._runs.values():
+            if run.is_starting:
+                run.is_starting = False
+                run.add("end", {"status": "KILLED", "end_time": now()})
 
     def publish(self, view: View) -> str | None:
         """Save a view of the UI; None if that fails, which only makes comparing less convenient."""

@@ -45,6 +45,7 @@ class PendingRun:
     run_id: str  # a local id until the run has been created in the store
     may_exist: bool = False  # a creation was attempted: the run may be in the store already
     is_open: bool = False  # more writes will follow
+    is_starting: bool = False  # nobody has its id yet; for ever, if that was interrupted
     writes: list[Write] = field(default_factory=list)
     cursor: RoundCursor = field(default_factory=RoundCursor)  # rounds that the store has
     finals: Mapping[str, float] = field(default_factory=dict)  # final metrics that the store has

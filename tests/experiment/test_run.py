@@ -272,3 +272,25 @@ def test_a_trace_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     (tmp_path / "a.json").mkdir()
     assert run(config_of(), profile=tmp_path / "a.json").profile
     assert "the trace cannot be written" in caplog.text
+
+
+def test_a_run_is_tracked_as_csv_without_mlflow_and_resumed_there(tmp_path):
+    tracking = {"uri": None, "also": ["csv"], "folder": str(tmp_path / "logs")}
+    config = config_of(tracking=tracking, checkpoint={"every": 2, "folder": str(tmp_path / "runs")})
+    first = run(config).summary
+    (folder,) = (tmp_path / "runs").iterdir()
+    resumed = run(config, resume=folder).summary
+    assert resumed["run_id"] == first["run_id"] == (folder / "run_id").read_text() != ""
+    assert resumed["also_tracked"] == {"csv": f"{tmp_path}/logs/csv"}
+    assert resumed["tracking_uri"] is None
+    (rows,) = (tmp_path / "logs").rglob("metrics.csv")
+    assert [line.split(",")[0] for line in rows.read_text().splitlines()] == [
+        "round",
+        "2",
+        "4",
+        "5",
+    ]
+    about = json.loads(rows.with_name("run.json").read_text())
+    assert about["status"] == "FINISHED" and about["id"] == first["run_id"]
+    assert about["metrics"]["final/test_accuracy"] == first["test_accuracy"]
+    assert about["tags"]["model_sha256"] == first["model_sha256"]

@@ -38,6 +38,9 @@ def test_keys_that_are_always_equal_are_one_and_trials_keep_their_numbers():
     rows = rows_of(runs, "test/accuracy")
     assert sorted(rows) == [0, 2, 3]
     assert rows[2]["params"] == {"algorithm.name": "fedsmu", "a.b, a.c": 2, "a.d": 1, "seed": 0}
+    # Earlier versions had them in the names, later ones have them in a tag.
+    runs = [run(f"fedsmu b={i}", tags={"fedsmu.trial": str(i)}, a__b=str(i)) for i in (2, 0)]
+    assert rows_of(runs, "test/accuracy")[2]["name"] == "fedsmu b=2"
 
 
 def test_what_a_run_came_to():

@@ -70,6 +70,27 @@ def test_a_run_has_the_parameters_tags_and_files_it_was_given(tracker):
     assert sorted(files) == ["one.txt", "two.txt"] and tags["fedsmu.id"].startswith("local-")
 
 
+@pytest.mark.parametrize("is_created", [True, False])
+def test_a_run_whose_start_was_interrupted_does_not_stay_running(tracker, monkeypatch, is_created):
+    parent = tracker.start(new_run("sweep"))
+    client = tracker.writer.client.client
+
+    def interrupted(*given):
+        if is_created:
+            client.create_run(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tracker.writer.client, "create_run", interrupted, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.start(new_run("child", parent=parent))
+    tracker.finish(parent, "KILLED")
+    assert {name: run[0] for name, run in held(tracker).items()} == {
+        "sweep": "KILLED",
+        "child": "KILLED",
+    }
+
+
 def test_the_data_set_is_an_input_of_the_run_once_however_often_it_is_written(tracker):
     data = {"name": "digits", "digest": "ab" * 32, "source": "{}", "profile": '{"clients": 5}'}
     given = NewRun("data", {}, dataset=data)
