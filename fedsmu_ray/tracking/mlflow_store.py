@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -57,6 +58,8 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str, str]:
     at once. Raises ConfigError for everything that the user has to change.
     """
     environment.set_mlflow_defaults()
+    if find_spec("mlflow") is None:
+        raise _unusable(uri, "the package mlflow is not installed; pip install mlflow")
     from mlflow import MlflowClient
 
     # They log migrations and broken connections, with tracebacks and URLs; we say what is wrong.

@@ -250,3 +250,10 @@ def test_the_message_of_an_error_has_no_secrets():
     assert first_line(RuntimeError(), "http://h") == "RuntimeError"
     error = RuntimeError("(raised as a result of Query-invoked autoflush; x)\n(sqlite3) locked\n")
     assert first_line(error, "sqlite:///x") == "(sqlite3) locked"
+
+
+def test_without_mlflow_the_cure_is_told(tmp_path, monkeypatch):
+    """It is a dependency, so that it is missing has to be feigned."""
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="mlflow is not installed; .*tracking.uri=null"):
+        open_store(f"sqlite:///{tmp_path}/mlflow.db", "first")
