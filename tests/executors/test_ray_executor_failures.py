@@ -233,8 +233,7 @@ def test_a_client_that_always_hangs_is_dropped_and_reported(started, hung, caplo
         outcome(problem_of(**options), started(problem_of(**options), 1, Hanging))
 
 
-@pytest.mark.parametrize("algorithm", ["fedsmu", "dlion"])
-@pytest.mark.parametrize("checkpoints", [True, False])
+@pytest.mark.parametrize("algorithm, checkpoints", [("fedsmu", True), ("dlion", False)])
 def test_the_server_actor_is_killed(
     algorithm, checkpoints, started, server_actor, tmp_path, caplog
 ):
@@ -307,15 +306,15 @@ def test_client_states_lost_from_the_object_store(started, tmp_path, caplog):
     )
 
 
-def test_twenty_client_actors_killed_at_random_moments(started, caplog):
+def test_eight_client_actors_killed_at_random_moments(started, caplog):
     """Actors that have been loaded: one that is lost too often while it starts is given up."""
-    problem = problem_of(rounds=100_000)  # as many as twenty kills take
+    problem = problem_of(rounds=100_000)  # as many as eight kills take
     executor = started(problem, 3)
     kills, chance, stop = [], random.Random(1), threading.Event()
 
     def killer():
         loaded = []
-        while len(kills) < 20 and not stop.wait(chance.uniform(0.5, 2.0)):
+        while len(kills) < 8 and not stop.wait(chance.uniform(0.5, 2.0)):
             if not loaded and not executor.clients.loading:
                 family = psutil.Process().children(recursive=True)
                 loaded = [p for p in family if title(p).startswith("ray::ClientActor")]
@@ -336,7 +335,7 @@ def test_twenty_client_actors_killed_at_random_moments(started, caplog):
     finally:
         stop.set()
         thread.join()
-    assert len(set(kills)) == 20 and caplog.text.count("was lost") >= 10
+    assert len(set(kills)) == 8 and caplog.text.count("was lost") >= 4
     assert figures(history) == undisturbed(problem_of(rounds=len(history)))[0]
 
 

@@ -100,8 +100,7 @@ def statuses(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
-@pytest.mark.parametrize("module", ["train", "tune"])
+@pytest.mark.parametrize("module, victim", [("train", "raylet"), ("tune", "gcs_server")])
 def test_a_killed_process_of_ray_ends_the_command_with_the_cause(tmp_path, module, victim):
     """While a client trains, in a run that would never end by itself."""
     brakes = Brake(tmp_path, 1)
