@@ -13,7 +13,6 @@ from fedsmu_ray.experiment.provenance import provenance
 from fedsmu_ray.experiment.summary import in_words
 from fedsmu_ray.experiment.tracking import DATA_DIGEST, NODES, new_run, where_tracked
 from fedsmu_ray.files.secrets import cut_text
-from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.models import SweepModels
 from fedsmu_ray.sweeps.note import note
@@ -26,7 +25,7 @@ from fedsmu_ray.sweeps.outcome import (
     results,
     write_tables,
 )
-from fedsmu_ray.sweeps.reporting import VERSIONS, report_sweep
+from fedsmu_ray.sweeps.reporting import report_sweep
 from fedsmu_ray.sweeps.settings import setting_name
 from fedsmu_ray.sweeps.space import TrialSpec, differing_keys, swept_keys
 from fedsmu_ray.tracking.base import DESCRIPTION, RunStatus, Tracker, View
@@ -170,7 +169,6 @@ class SweepRecorder:
     def _finish(self, outcome: Mapping[str, Any], status: RunStatus) -> None:
         """End the run of the sweep."""
         metrics, tags = {}, {"fedsmu.trials": str(len(outcome["trials"]))}
-        tags[VERSIONS] = to_json(outcome["versions"])
         tags[DESCRIPTION] = note(outcome, status, self.config.seed)
         if best := outcome["best"]:
             judged = self._accuracy.replace("/", "_")

@@ -25,7 +25,7 @@ from fedsmu_ray.sweeps.tracked import rows_of
 from fedsmu_ray.tracking.base import NewFile, TrackedRun, Tracker
 
 VALIDATED, TESTED = "val/accuracy", "final/test_accuracy"  # metrics
-VERSIONS = "fedsmu.versions"  # tag of the run of a sweep: versions of the software, as JSON
+VERSION = "version."  # begins tags with versions, see `experiment.provenance`
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _tune(plain: Mapping[str, Any], targets: Sequence[float]) -> TuneConfig:
 
 def _origin(tags: Mapping[str, str]) -> dict[str, str]:
     """What computed the results, from the tags of a run (see `experiment.provenance`)."""
-    names = {"commit": "git.commit", "processor": "fedsmu.device", "ray": "version.ray"}
+    names = {"commit": "git.commit", "processor": "fedsmu.device", "ray": f"{VERSION}ray"}
     return {name: tags.get(tag, "") for name, tag in names.items()}
 
 
@@ -152,7 +152,7 @@ def of_runs(
         tune = replace(tune, metric=VALIDATED)
     if has_validation and parent and TESTED in parent.metrics:
         facts["test accuracy of the best setting"] = f"{100 * parent.metrics[TESTED]:.2f} %"
-    versions = json.loads(tags.get(VERSIONS, "{}"))
+    versions = {k.removeprefix(VERSION): v for k, v in tags.items() if k.startswith(VERSION)}
     source = f"MLflow at {cut(uri)}, {f'run {parent.run_id}' if parent else 'experiment ' + name}"
     rows = rows_of(runs, tune.metric, swept_keys(tune))
     title = parent.name if parent else name

@@ -127,11 +127,11 @@ class MLflowTracker:
         if tags:
             pending.add("tags", dict(tags))
         pending.add("end", {"status": status, "end_time": now()})
-        pending.is_open = False
-        is_last = not any(run.is_open for run in self._runs.values())
+        is_last = not any(run.is_open for run in self._runs.values() if run is not pending)
         if is_last:
             self._end_interrupted()
-        self.flush()
+        self.flush()  # of an open run it is told that it is refused
+        pending.is_open = False
         if is_last:
             self._final_flush(
                 FINAL_FLUSH_TIMEOUT_S if status == "FINISHED" else ABORTED_FLUSH_TIMEOUT_S

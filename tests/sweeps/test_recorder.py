@@ -119,7 +119,6 @@ def test_a_sweep_has_a_run_with_a_child_run_per_trial(config, tmp_path):
         {"best/test_accuracy": 0.7},
         {
             "fedsmu.trials": "2",
-            "fedsmu.versions": json.dumps(outcome["versions"]),
             "fedsmu.best_run": ids[1],
         },
     )

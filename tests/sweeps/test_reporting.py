@@ -113,7 +113,9 @@ def test_a_folder_and_its_runs_in_mlflow_give_the_same_report(tracked):
         same = ("name", "score", "uplink_bytes", "test_accuracy", "rounds", "trials", "targets")
         assert {key: one[key] for key in same} == {key: other[key] for key in same}
         assert (one["difference"] or {}).get("p") == (other["difference"] or {}).get("p")
-    assert found.histories == own.histories and found.versions == own.versions
+    assert found.histories == own.histories
+    assert found.versions["python"] == own.versions["python"]
+    assert own.versions["torch"].startswith(found.versions["torch"])
     assert found.facts["processor"] == own.facts["processor"] != ""
     assert "seeds: 3" in found.recipe and own.base() == found.base() == "fedavg"
 
