@@ -86,10 +86,9 @@ def test_the_command_that_the_quickstart_prints_opens_the_charts_over_bytes(tmp_
     with commands.command(tmp_path, *printed.groups()) as ui:
         url = ui.stdout.readline().strip()
         assert "&compareRunsMode=CHART&viewStateShareKey=fedsmu-" in url
-        profile = f"--user-data-dir={tmp_path}/browser"
-        shown = subprocess.run(
-            [BROWSER, *DUMP, profile, url], capture_output=True, text=True, timeout=240
-        ).stdout
+        shown, runs = (
+            dom(tmp_path, each) for each in (url, url.replace("fedsmu-", "fedsmu_runs-"))
+        )
         ui.send_signal(signal.SIGINT)
         assert ui.wait(timeout=60) == 0
     text = " ".join(re.sub(r"<[^>]+>", " ", shown).split())
@@ -98,3 +97,11 @@ def test_the_command_that_the_quickstart_prints_opens_the_charts_over_bytes(tmp_
     for shown_text in (*shown_texts, "12 matching runs"):
         assert shown_text in text, text[:4000]
     assert "test/accuracy_by_upload_kB" in shown
+    assert "Sweep quickstart: runs" in runs and "Parallel Coordinates" in runs
+    assert "Group by: fedsmu.setting" not in runs
+
+
+def dom(tmp_path, url):
+    """What a browser makes of a page."""
+    command = [BROWSER, *DUMP, f"--user-data-dir={tmp_path}/browser", url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240).stdout

@@ -1,5 +1,7 @@
-"""A saved view of MLflow's UI: the charts, columns and groups by which a sweep is compared.
+"""Saved views of MLflow's UI: the charts, columns and groups by which a sweep is compared.
 
+One view has the settings, as groups of runs; another one the runs themselves, in the colors of
+their methods, with parallel coordinates of the swept keys, which MLflow does not draw of groups.
 MLflow keeps such a view, which its "Share" button makes, as a tag of the experiment; a link names
 it. The format is MLflow's own (3.x, seen in 3.17) and not documented.
 """
@@ -16,7 +18,8 @@ from fedsmu_ray.tracking.base import View
 from fedsmu_ray.tracking.metrics import BY_BYTES
 
 TAG = "mlflow.sharedViewState."  # and the key of a view
-SWEEP_VIEW = "fedsmu-"  # begins the key of a sweep's view
+SWEEP_VIEW = "fedsmu-"  # begins the key of the view of a sweep's settings
+RUNS_VIEW = "fedsmu_runs-"  # and of that of its runs
 SECTION = "fedsmu"
 MAX_RUNS = 100  # in a chart
 COLUMNS = ("final/uplink_bytes", "final/downlink_bytes", "final/seconds")
@@ -28,12 +31,28 @@ def link(experiment_id: str, key: str | None) -> str:
     return f"{runs}&compareRunsMode=CHART&viewStateShareKey={key}" if key else runs
 
 
-def encode(view: View, parent: str) -> str:
-    """The value of the tag of a view; parent: id of the sweep's run in the store."""
-    packed = base64.b64encode(zlib.compress(json.dumps(_state(view, parent)).encode(), 9)).decode()
+def view_tags(view: View, parent: str) -> dict[str, str]:
+    """The tags of the experiment that are the views; parent: id of the sweep's run in the store."""
+    settings = _state(view, parent)
+    runs = {**settings, "groupBy": None, "useGroupedValuesInCharts": False}
+    runs["compareRunCharts"] = _numbered([_parallel(view), *_lines(view)])
+    return {
+        f"{TAG}{SWEEP_VIEW}{key_of(parent)}": _encoded(view.name, settings),
+        f"{TAG}{RUNS_VIEW}{key_of(parent)}": _encoded(f"{view.name}: runs", runs),
+    }
+
+
+def key_of(parent: str) -> str:
+    """What ends the keys of the views of a sweep; parent: id of its run in the store."""
+    return parent[:12]
+
+
+def _encoded(name: str, state: dict[str, Any]) -> str:
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
     made = int(time.time() * 1000)
-    tag = {"name": view.name, "createdAt": made, "updatedAt": made, "state": f"deflate;{packed}"}
-    return json.dumps(tag)
+    return json.dumps(
+        {"name": name, "createdAt": made, "updatedAt": made, "state": f"deflate;{packed}"}
+    )
 
 
 def made_at(tag: str) -> int:
@@ -57,7 +76,7 @@ def _state(view: View, parent: str) -> dict[str, Any]:
         "columnOrder": [],
         "columnWidths": {},
         "runsHiddenMode": "SHOWALL",
-        "compareRunCharts": _charts(view),
+        "compareRunCharts": _numbered([*_lines(view), _scatter(view)]),
         "compareRunSections": [
             {
                 "uuid": SECTION,
@@ -88,20 +107,35 @@ def _final(view: View) -> str:
     return "final/" + view.accuracy.replace("/", "_")
 
 
-def _charts(view: View) -> list[dict[str, Any]]:
+def _numbered(charts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"uuid": f"{SECTION}-{i}", **chart} for i, chart in enumerate(charts)]
+
+
+def _lines(view: View) -> list[dict[str, Any]]:
     upload, total = (f"{view.accuracy}{suffix}" for suffix in BY_BYTES)
-    charts = [
+    return [
         _line("accuracy over uploaded kB (log)", upload, "log"),
         _line("accuracy over total kB, up and down (log)", total, "log"),
         _line("accuracy over rounds", view.accuracy, "linear"),
-        {
-            **_chart("SCATTER", "accuracy for uploaded bytes"),
-            "xaxis": {"key": "final/uplink_bytes", "type": "METRIC"},
-            "yaxis": {"key": _final(view), "type": "METRIC"},
-            "tooltipDataKeys": [],
-        },
     ]
-    return [{"uuid": f"{SECTION}-{i}", **chart} for i, chart in enumerate(charts)]
+
+
+def _scatter(view: View) -> dict[str, Any]:
+    return {
+        **_chart("SCATTER", "accuracy for uploaded bytes"),
+        "xaxis": {"key": "final/uplink_bytes", "type": "METRIC"},
+        "yaxis": {"key": _final(view), "type": "METRIC"},
+        "tooltipDataKeys": [],
+    }
+
+
+def _parallel(view: View) -> dict[str, Any]:
+    return {
+        **_chart("PARALLEL", "swept keys"),
+        "selectedParams": list(view.params),
+        "selectedMetrics": ["final/uplink_bytes", _final(view)],
+        "showAllRuns": True,
+    }
 
 
 def _chart(kind: str, name: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from fedsmu_ray.tracking.mlflow_names import (
     shortened,
 )
 from fedsmu_ray.tracking.mlflow_store import first_line, is_refusal, is_too_large, open_store
-from fedsmu_ray.tracking.mlflow_view import SWEEP_VIEW, TAG, encode, link
+from fedsmu_ray.tracking.mlflow_view import SWEEP_VIEW, key_of, link, view_tags
 from fedsmu_ray.tracking.pending import PendingRun, Point, Write, now
 
 if TYPE_CHECKING:
@@ -88,14 +88,16 @@ class MLflowWriter:
             )
 
     def publish(self, view: View) -> str:
-        """Save a view of the UI in the store; returns its link, without the server.
+        """Save the views of a sweep in the store; returns the link to the first one.
+
+        It lacks the server.
 
         Raises what the client raises.
         """
         parent = self.store_id(view.parent)
-        key = f"{SWEEP_VIEW}{parent[:12]}"
-        self.client.set_experiment_tag(self.experiment_id, f"{TAG}{key}", encode(view, parent))
-        return link(self.experiment_id, key)
+        for tag, value in view_tags(view, parent).items():
+            self.client.set_experiment_tag(self.experiment_id, tag, value)
+        return link(self.experiment_id, SWEEP_VIEW + key_of(parent))
 
     def describe(self, error: Exception) -> str:
         """An error of the client in one line, without secrets."""
