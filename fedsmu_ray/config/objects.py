@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -11,21 +12,25 @@ from torch import nn
 from fedsmu_ray import plugins
 from fedsmu_ray.config.plain_data import MAX_DEPTH
 from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.errors import ConfigError
 
 DATA = "data.dataset"
+SECTIONS = ("model", "algorithm")
 
 
 def named(value: Any, key: str = "", depth: int = 0) -> Any:
     """Plain data with names in place of the objects in it.
 
     Objects are functions, classes, a `torch.nn.Module` (the model; training begins at its
-    parameters), and a `Dataset` or a mapping of arrays as `data.dataset`. key, depth: where `value`
-    is.
+    parameters), and a `Dataset` or a mapping of arrays as `data.dataset`. As a whole section an
+    object stands for its name. key, depth: where `value` is. Raises ConfigError for a class that
+    cannot be a model's function.
     """
     if depth > MAX_DEPTH:
         return value  # which is refused with a message
-    if isinstance(value, nn.Module):
-        return plugins.name_of(ModuleCopies(value))
+    if isinstance(value, nn.Module) or callable(value):
+        name = plugins.name_of(_as_function(value, key))
+        return {"name": name} if key in SECTIONS else name
     if isinstance(value, Dataset) or (isinstance(value, Mapping) and key == DATA):
         return plugins.name_of(GivenData(value))
     if isinstance(value, Mapping):
@@ -33,7 +38,24 @@ def named(value: Any, key: str = "", depth: int = 0) -> Any:
         return {name: named(value[name], where, depth + 1) for name, where in inner.items()}
     if isinstance(value, (list, tuple)):
         return [named(each, key, depth + 1) for each in value]
-    return plugins.name_of(value) if callable(value) else value
+    return value
+
+
+def _as_function(value: Any, key: str) -> Callable[..., Any]:
+    if isinstance(value, nn.Module):
+        return ModuleCopies(value)
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        try:
+            inspect.signature(value).bind_partial((), 0)  # shape, classes
+        except TypeError:
+            raise ConfigError(
+                [
+                    f"{key} = {value.__name__}: a class whose constructor does not take the shape "
+                    f"of a sample and the number of classes; pass an instance, {value.__name__}(), "
+                    "or a function (shape, classes) that returns one"
+                ]
+            ) from None
+    return value  # type: ignore[no-any-return]
 
 
 class ModuleCopies:

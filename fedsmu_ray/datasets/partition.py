@@ -125,7 +125,7 @@ def partition(
     if len(labels) < clients:
         raise ConfigError(
             [
-                f"data.clients = {clients}: there are only {len(labels)} samples to train on; use "
+                f"data.clients = {clients}: the training set has only {len(labels)} samples; use "
                 "fewer clients"
             ]
         )

@@ -19,7 +19,7 @@ def split(
     """The training samples of every client, and those for validation.
 
     validation: the share of the training samples that is set aside, drawn from the seed alone.
-    Raises ConfigError if that is less than one sample, and like `partition` for what is left.
+    Raises ConfigError if that is less than one sample or leaves too few, and like `partition`.
     """
     labels, classes, natural = dataset.train_y, dataset.classes, dataset.clients
     if not validation:
@@ -31,6 +31,13 @@ def split(
             [
                 f"data.validation = {validation}: less than one of {len(labels)} training samples; "
                 "raise it"
+            ]
+        )
+    if len(labels) - count < clients:
+        raise ConfigError(
+            [
+                f"data.validation = {validation}: leaves {len(labels) - count} of {len(labels)} "
+                f"training samples for data.clients = {clients}; lower it"
             ]
         )
     aside, rest = np.sort(order[:count]), np.sort(order[count:])

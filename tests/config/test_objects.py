@@ -102,6 +102,27 @@ def test_an_object_of_another_process_is_asked_for_again(monkeypatch):
         parse(config.to_dict())
 
 
+def test_a_model_or_method_may_stand_in_place_of_its_section():
+    assert load_config({**BASE, "model": net}) == load_config({**BASE, "model": {"name": net}})
+    assert load_config({**BASE, "algorithm": FedAvg}).algorithm == FedAvg()
+
+
+def test_a_class_of_a_model_without_arguments_is_to_be_an_instance():
+    class Net(nn.Module):
+        """A model as they are usually written."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.layer(x.flatten(1))
+
+    with pytest.raises(ConfigError, match=r"model.name = Net: .* pass an instance, Net\(\)"):
+        load_config({**BASE, "model": {"name": Net}})
+    assert run(load_config({**BASE, "model": Net()})).summary["dim"] == 650
+
+
 def test_what_cannot_stand_in_place_of_a_name_is_refused():
     with pytest.raises(ConfigError, match="local.lr = .*must be a"):
         load_config({"local": {"lr": net}})

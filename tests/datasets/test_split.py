@@ -51,5 +51,7 @@ def test_without_them_the_split_is_that_of_all_samples():
 def test_too_few_samples_for_validation_or_left_by_it_are_refused():
     with pytest.raises(ConfigError, match="data.validation = 1e-06: less than one of .* raise it"):
         split(dataset(), KINDS[0], 20, 0, 1e-6)
-    with pytest.raises(ConfigError, match="data.clients = 20: there are only 10 samples to train"):
+    with pytest.raises(
+        ConfigError, match="validation = 0.9: leaves 10 of 100 .* for data.clients = 20"
+    ):
         split(dataset(100), KINDS[0], 20, 0, 0.9)
