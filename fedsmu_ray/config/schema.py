@@ -96,6 +96,14 @@ class FederationConfig:
 
     rounds: Annotated[Positive, Field(description="rounds of the experiment")] = 100
     cohort: Annotated[Positive, Field(description="clients sampled for a round")] = 10
+    sampling: Annotated[
+        Literal["uniform", "weighted", "fixed", "cyclic"],
+        Field(
+            description="how they are sampled from the seed: each with the same probability, or "
+            "with one proportional to its samples (weighted); the same ones in every round "
+            "(fixed), or all in turn (cyclic)"
+        ),
+    ] = "uniform"
     eval_every: Annotated[
         Positive,
         Field(

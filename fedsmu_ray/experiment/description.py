@@ -17,7 +17,7 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import CheckpointError, ConfigError
 from fedsmu_ray.executors.versions import differences, versions
-from fedsmu_ray.federation.cohort import drop_out, sample_cohort
+from fedsmu_ray.federation.cohort import drop_out
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.files.remote import Place
@@ -74,12 +74,9 @@ class SavedRecord:
         del values["cohort"]
         return SavedRecord(**values)
 
-    def record(self, config: Config) -> Record:
+    def record(self, problem: Problem) -> Record:
         """The record that was saved."""
-        cohort = sample_cohort(
-            config.seed, self.round, config.data.clients, config.federation.cohort
-        )
-        return Record(cohort=tuple(cohort), **asdict(self))
+        return Record(cohort=tuple(problem.cohort(self.round)), **asdict(self))
 
 
 @dataclass(frozen=True)
@@ -107,11 +104,11 @@ class SavedProgress:
             progress.retried,
         )
 
-    def restore(self, progress: Progress, config: Config) -> None:
+    def restore(self, progress: Progress, problem: Problem) -> None:
         """Set `progress`, except for the client states, to what was saved."""
         progress.round = self.round
-        progress.waiting = self.waiting.record(config) if self.waiting else None
-        progress.evaluated = [saved.record(config) for saved in self.evaluated]
+        progress.waiting = self.waiting.record(problem) if self.waiting else None
+        progress.evaluated = [saved.record(problem) for saved in self.evaluated]
         progress.uplink_bytes, progress.downlink_bytes = self.uplink_bytes, self.downlink_bytes
         progress.dropped, progress.retried = self.dropped, self.retried
 
@@ -306,8 +303,7 @@ class Resumption:
         asked: set[int] = set()
         total = 0
         for t in range(1, progress.round + 1):
-            cohort = sample_cohort(config.seed, t, config.data.clients, config.federation.cohort)
-            left = drop_out(config.seed, t, cohort, config.federation.dropout)
+            left = drop_out(config.seed, t, self.problem.cohort(t), config.federation.dropout)
             asked.update(left)
             total += len(left)
         failed = total - (progress.round * config.federation.cohort - progress.dropped)

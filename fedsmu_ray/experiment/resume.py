@@ -178,7 +178,7 @@ def _restore(
     problem: Problem, executor: Executor, progress: Progress, checkpoint: Checkpoint, loaded: Loaded
 ) -> None:
     """Set progress and executor to the state in a checkpoint."""
-    _checked(problem, checkpoint, loaded).saved.progress.restore(progress, problem.config)
+    _checked(problem, checkpoint, loaded).saved.progress.restore(progress, problem)
     executor.restore_state(loaded.server)
     client_state = problem.method.client_init(problem.initial())
     for arrays, rows, file in loaded.shards():

@@ -20,6 +20,7 @@ from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.datasets.split import split
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.federation.cohort import SAMPLINGS
 from fedsmu_ray.federation.dry_run import check_model
 from fedsmu_ray.models import checks, probes, registry
 from fedsmu_ray.models.costs import activations
@@ -123,6 +124,11 @@ class Problem:
         if self.runs_user_code:
             key = streams.keys(self.config.seed, stream, round, torch.tensor([client]))
             isolation.seed_generators(int(key))
+
+    def cohort(self, round: int) -> list[int]:
+        """The clients that are sampled for a round (from 1), ascending."""
+        federation, sizes = self.config.federation, self.partition.sizes
+        return SAMPLINGS[federation.sampling](self.config.seed, round, sizes, federation.cohort)
 
     @property
     def held_out(self) -> tuple[int, int]:

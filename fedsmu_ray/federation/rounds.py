@@ -14,7 +14,7 @@ from typing import Any
 
 from fedsmu_ray.config.schema import FederationConfig
 from fedsmu_ray.errors import ClientError, DivergenceError, ExperimentError, MethodError
-from fedsmu_ray.federation.cohort import by_size, drop_out, sample_cohort
+from fedsmu_ray.federation.cohort import by_size, drop_out
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.states import ClientStates
@@ -74,7 +74,7 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     config, seed = problem.config.federation, problem.config.seed
     evaluated = t % config.eval_every == 0 or t == config.rounds
     with executor.spans.measure("sample"):
-        cohort = sample_cohort(seed, t, problem.config.data.clients, config.cohort)
+        cohort = problem.cohort(t)
         asked = by_size(drop_out(seed, t, cohort, config.dropout), problem.partition.sizes)
     _require_participants(t, len(asked), config, f"{len(cohort) - len(asked)} dropped out")
     broadcast = executor.open_round(t, evaluated)

@@ -107,6 +107,21 @@ def test_resumed_runs_have_the_bits_of_undisturbed_ones(tmp_path, algorithm, sto
     )
 
 
+@pytest.mark.parametrize("sampling", ["weighted", "fixed", "cyclic"])
+def test_a_resumed_run_samples_the_clients_of_an_undisturbed_one(tmp_path, sampling):
+    partition = {"kind": "quantity_skew", "alpha": 0.5}
+    data = {"clients": 20, "partition": partition}
+    federation = {**PLAIN["federation"], "sampling": sampling, "dropout": 0.3}
+    problem = problem_of(algorithm={"name": "scaffold"}, data=data, federation=federation)
+    whole, sha256 = rounds_until(problem, None)
+    rounds_until(problem, tmp_path, 4)
+    second, resumed = rounds_until(problem, tmp_path)
+    assert resumed == sha256 and without_seconds(second)[-3:] == without_seconds(whole)[-3:]
+    assert [r.cohort for r in whole] == [tuple(problem.cohort(t)) for t in range(1, 10)]
+    with pytest.raises(ConfigError, match=r"differs in .*federation.sampling"):
+        rounds_until(problem_of(algorithm={"name": "scaffold"}, data=data), tmp_path)
+
+
 def test_a_resumed_run_may_have_more_rounds_but_no_other_change(tmp_path):
     short = {"federation": {**PLAIN["federation"], "rounds": 4}}
     rounds_until(problem_of(**short), tmp_path)
