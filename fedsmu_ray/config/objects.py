@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from fedsmu_ray.errors import ConfigError
 
 DATA = "data.dataset"
 SECTIONS = ("model", "algorithm")
+# Keys whose values are names, in a search space and in baselines, too.
+_NAMES = re.compile(r"(.+\.)?(model\.name|algorithm\.name|data\.dataset)(\.(grid|choice))?")
 
 
 def named(value: Any, key: str = "", depth: int = 0) -> Any:
@@ -23,12 +26,13 @@ def named(value: Any, key: str = "", depth: int = 0) -> Any:
 
     Objects are functions, classes, a `torch.nn.Module` (the model; training begins at its
     parameters), and a `Dataset` or a mapping of arrays as `data.dataset`. As a whole section an
-    object stands for its name. key, depth: where `value` is. Raises ConfigError for a class that
-    cannot be a model's function.
+    object stands for its name. Elsewhere they stay, and are refused as what no configuration can
+    hold. key, depth: where `value` is. Raises ConfigError for a class that cannot be a model's
+    function.
     """
     if depth > MAX_DEPTH:
         return value  # which is refused with a message
-    if isinstance(value, nn.Module) or callable(value):
+    if callable(value) and (key in SECTIONS or _NAMES.fullmatch(key)):
         name = plugins.name_of(_as_function(value, key))
         return {"name": name} if key in SECTIONS else name
     if isinstance(value, Dataset) or (isinstance(value, Mapping) and key == DATA):

@@ -79,7 +79,8 @@ class Result:
 
     def _repr_html_(self) -> str:
         """For a notebook: the results in words, and the evaluated rounds as a table."""
-        evaluated = self.frame().dropna(subset=["train_loss"]).dropna(axis=1, how="all")
+        rounds = [record.round for record in self.history if record.accuracy is not None]
+        evaluated = self.frame().loc[rounds].dropna(axis=1, how="all")
         return f"<p>{html.escape(run_in_words(self.summary))}</p>{evaluated._repr_html_()}"
 
     def frame(self) -> pd.DataFrame:

@@ -124,8 +124,10 @@ def test_a_class_of_a_model_without_arguments_is_to_be_an_instance():
 
 
 def test_what_cannot_stand_in_place_of_a_name_is_refused():
-    with pytest.raises(ConfigError, match="local.lr = .*must be a"):
-        load_config({"local": {"lr": net}})
+    options = {"model": {"name": net, "options": {"layer": nn.ReLU}}}
+    for wrong in ({"local": {"lr": net}}, options, {"tune": {"space": {"local.lr": [net]}}}):
+        with pytest.raises(ConfigError, match="(lr|layer) = <.*must be text, a number, true"):
+            load_config(wrong)
     with pytest.raises(ConfigError, match="data.dataset = import:in_memory:arrays.*train_y"):
         run(load_config({**BASE, "data": {"dataset": {"train_x": X}}}))
     with pytest.raises(ConfigError, match="algorithm.name = .*net"):

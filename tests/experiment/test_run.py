@@ -1,6 +1,7 @@
 """Runs from their configuration to their result: tracking, output, and how they end."""
 
 import json
+import re
 import socket
 
 import numpy as np
@@ -74,6 +75,19 @@ def test_a_run_and_its_result():
     x = parameters.flatten(result.model())
     assert np.array_equal(x.numpy(), result.params)
     assert parameters.sha256(x) == result.summary["model_sha256"]
+
+
+def test_a_notebook_shows_the_evaluated_rounds_and_the_frame_has_all():
+    result = run(config_of())
+    frame = result.frame()
+    assert list(frame.index) == [record.round for record in result.history]
+    assert frame["train_loss"].tolist() == [record.train_loss for record in result.history]
+    evaluated = [record.round for record in result.history if record.accuracy is not None]
+    assert 0 < len(evaluated) < len(frame)
+    page = result._repr_html_()
+    assert [int(n) for n in re.findall(r"<th>(\d+)</th>", page)] == evaluated
+    assert "val_accuracy" not in page and "<p>test accuracy " in page
+    assert repr(result).startswith("Result(test accuracy ") and len(repr(result)) < 300
 
 
 def test_a_run_is_tracked(recording):
