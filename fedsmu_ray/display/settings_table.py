@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsmu_ray.display.formatting import plain_value, short_key, size
-from fedsmu_ray.tracking.metrics import is_finite
+from fedsmu_ray.tracking.metrics import ACCURACIES, is_finite
 
-ACCURACY = ("val/accuracy", "test/accuracy")
 NONE = "-"  # of what does not apply
 GAP = 2  # between columns
 INDENT = "   "  # of the lines of a block after its first one
@@ -41,7 +40,7 @@ def print_settings(
             soft_wrap=True,
         )
     if others := [row["difference"]["to"] for row in rows if row["difference"]]:
-        unit = " in percentage points" if metric in ACCURACY else ""
+        unit = " in percentage points" if metric in ACCURACIES else ""
         console.print(
             f"difference: {metric}{unit}, to {others[0]}, paired by seed; p-values of two-sided "
             "t-tests, not corrected for their number",
@@ -85,7 +84,7 @@ def _wrapped(parts: Sequence[str], width: int) -> list[str]:
 def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     """The cells of all columns by heading."""
     columns = key_columns(rows)
-    if metric not in ACCURACY:
+    if metric not in ACCURACIES:
         columns[metric] = [_score(row) for row in rows]
     if _has_validation(rows):
         columns["val accuracy"] = [_percent(row["val_accuracy"]) for row in rows]
@@ -100,7 +99,7 @@ def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     columns["rounds"] = [_mean(row["rounds"]) for row in rows]
     columns["seconds"] = [_mean(row["seconds"], ".1f") for row in rows]
     if any(row["difference"] for row in rows):
-        factor = 100 if metric in ACCURACY else 1
+        factor = 100 if metric in ACCURACIES else 1
         columns["difference"] = [_difference(row, factor) for row in rows]
     return columns
 

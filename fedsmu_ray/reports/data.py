@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedsmu_ray.tracking.metrics import is_finite
+from fedsmu_ray.tracking.metrics import ACCURACIES, is_finite
 
-ACCURACIES = ("val/accuracy", "test/accuracy")  # by which models are judged: the first there is
 SETS = {"test": "test", "val": "validation"}  # by the beginning of a metric's name
 MAX_SHOWN = 8  # settings in a figure, unless more methods are compared
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from fedsmu_ray.display.colors import colors_of
 from fedsmu_ray.display.formatting import plain_value, short_key
 from fedsmu_ray.reports.charts import Axis, Chart, Heat, Line, Lines, Panel, Style
-from fedsmu_ray.reports.data import ACCURACIES, Report, Row
-from fedsmu_ray.tracking.metrics import SWEEPABLE, is_finite, rank
+from fedsmu_ray.reports.data import Report, Row
+from fedsmu_ray.tracking.metrics import ACCURACIES, SWEEPABLE, is_finite, rank
 
 MAX_VALUES = 12  # of a key, for a heat map
 MAX_PANELS = 9

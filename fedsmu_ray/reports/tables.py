@@ -12,8 +12,8 @@ from typing import Any
 
 from fedsmu_ray.display.formatting import size
 from fedsmu_ray.display.settings_table import key_columns
-from fedsmu_ray.reports.data import ACCURACIES, Report, Row
-from fedsmu_ray.tracking.metrics import METRICS, is_finite
+from fedsmu_ray.reports.data import Report, Row
+from fedsmu_ray.tracking.metrics import ACCURACIES, METRICS, is_finite
 
 NONE = "–"
 VALIDATED, TESTED = "val/accuracy", "test accuracy (%)"

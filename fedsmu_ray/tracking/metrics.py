@@ -118,6 +118,7 @@ BY_BYTES = {
     "_by_upload_kB": ("comm/uplink_bytes",),
     "_by_total_kB": ("comm/uplink_bytes", "comm/downlink_bytes"),
 }
+ACCURACIES = ("val/accuracy", "test/accuracy")  # by which models are judged: the first there is
 # Values of `tune.metric`, with the direction of improvement.
 SWEEPABLE = {metric.name: metric.direction for metric in METRICS if metric.direction}
 
@@ -163,7 +164,7 @@ def final_names() -> list[str]:
 
 def accuracy_metric(has_validation: bool) -> str:
     """The accuracy that is measured while a model is trained."""
-    return "val/accuracy" if has_validation else "test/accuracy"
+    return ACCURACIES[0] if has_validation else ACCURACIES[1]
 
 
 def final_accuracy(summary: Mapping[str, Any]) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,8 @@ from fedsmu_ray import environment
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files.secrets import cut
 from fedsmu_ray.tracking.base import TrackedRun, absolute_uri
-from fedsmu_ray.tracking.metrics import METRICS
-from fedsmu_ray.tracking.mlflow_store import first_line
+from fedsmu_ray.tracking.metrics import ACCURACIES, METRICS
+from fedsmu_ray.tracking.mlflow_store import first_line, quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 PARENT = "mlflow.parentRunId"
 CONFIG = "config.yaml"  # artifact
-# An evaluated round has one of the first, and all of the others; runs of others may have neither.
-ACCURACIES = ("test/accuracy", "val/accuracy")
+# An evaluated round has these, and an accuracy; runs of others may have neither.
 BYTES = {"comm/uplink_bytes", "comm/downlink_bytes"}
 
 
@@ -62,8 +60,7 @@ def _client(uri: str, what: str) -> Iterator[MlflowClient]:
     environment.set_mlflow_defaults()
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic", "urllib3"):  # they log what the error says
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    quiet()
     try:
         yield MlflowClient(absolute_uri(uri))
     except ConfigError:

@@ -51,6 +51,15 @@ _STATUS = re.compile(r"failed with error code (\d{3})\b")
 _PASSING = (401, 403, 408, 425, 429, 499)  # 401 and 403: credentials may be renewed
 
 
+def quiet() -> None:
+    """Keep MLflow and what it uses from logging migrations and errors, with tracebacks and URLs.
+
+    What is wrong is said here.
+    """
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str, str]:
     """The client of a store, the id of the experiment, and the store's absolute URI.
 
@@ -62,9 +71,7 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str, str]:
         raise _unusable(uri, "the package mlflow is not installed; pip install mlflow")
     from mlflow import MlflowClient
 
-    # They log migrations and broken connections, with tracebacks and URLs; we say what is wrong.
-    for name in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    quiet()
     uri = absolute_uri(_with_credentials(uri))
     if uri.startswith("sqlite") and uri.endswith(("://", ":///", ":memory:")):
         raise _unusable(uri, "it is in memory and ends with this process; write sqlite:///FILE")
