@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.plain_data import format_value
 from fedsmu_ray.config.schema import DataConfig, FederationConfig, TuneConfig
 from fedsmu_ray.config.tracking import TrackingConfig
+from fedsmu_ray.tracking.metrics import STOPPING, SWEEPABLE, accuracy_metric, is_share
 
 
 def check(values: Mapping[str, Any]) -> list[str]:
@@ -21,6 +23,7 @@ def check(values: Mapping[str, Any]) -> list[str]:
     return [
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),
+        *_impossible_stop(data, federation),
         *_impossible_compute(compute, federation),
         *_unmeasured(values["tune"], data),
         *_opposite_mode(values["tune"]),
@@ -51,6 +54,28 @@ def _impossible_cohorts(data: DataConfig, federation: FederationConfig) -> Itera
         )
 
 
+def _impossible_stop(data: DataConfig, federation: FederationConfig) -> Iterator[str]:
+    stop = federation.stop
+    metric = stop.metric or accuracy_metric(bool(data.validation))
+    if stop.metric is not None:
+        yield from _unmeasured_metric("federation.stop.metric", stop.metric, STOPPING, data)
+    if not stop.is_set and (stop.metric is not None or stop.min_rounds > 1):
+        yield (
+            "federation.stop: neither target nor patience is given, so nothing would end the run; "
+            "add one, as in federation.stop.patience=10, or remove federation.stop"
+        )
+    if stop.target is not None and is_share(metric) and not 0 < stop.target <= 1:
+        yield (
+            f"federation.stop.target = {stop.target:g}: {metric} is from 0 to 1; give a value "
+            "above 0 and up to 1, as in 0.8 for 80 %"
+        )
+    if stop.min_rounds > federation.rounds:
+        yield (
+            f"federation.stop.min_rounds = {stop.min_rounds}: more than federation.rounds = "
+            f"{federation.rounds}, so the run could not end before; lower it"
+        )
+
+
 def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) -> Iterator[str]:
     timeout, gpus, name = federation.client_timeout_s, compute.gpus_per_actor, compute.executor
     executor = EXECUTORS[name]
@@ -73,15 +98,27 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
 
 
 def _unmeasured(tune: TuneConfig, data: DataConfig) -> Iterator[str]:
-    if tune.metric.startswith("val/") and not data.validation:
+    yield from _unmeasured_metric("tune.metric", tune.metric, SWEEPABLE, data)
+
+
+def _unmeasured_metric(
+    key: str, metric: str, known: Collection[str], data: DataConfig
+) -> Iterator[str]:
+    """Problems of a metric by which something is decided while models are trained."""
+    if metric not in known:
+        close = difflib.get_close_matches(metric, known, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        yield f"{key} = {metric}: must be one of {', '.join(known)}{meant}"
+    elif metric.startswith("val/") and not data.validation:
         yield (
-            f"tune.metric = {tune.metric}: there are no validation samples; set data.validation, "
-            "as in data.validation=0.1"
+            f"{key} = {metric}: there are no validation samples; set data.validation, as in "
+            "data.validation=0.1"
         )
-    if tune.metric.startswith("test/") and data.validation:
+    elif metric.startswith("test/") and data.validation:
+        what = "trials are not chosen" if key == "tune.metric" else "no run ends by its results"
         yield (
-            f"tune.metric = {tune.metric}: with data.validation = {data.validation} trials are not "
-            "chosen on the test set; use val/accuracy or val/loss, or remove data.validation"
+            f"{key} = {metric}: with data.validation = {data.validation} {what} on the test set; "
+            "use val/accuracy or val/loss, or remove data.validation"
         )
 
 

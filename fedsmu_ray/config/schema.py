@@ -20,6 +20,7 @@ from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.numbers import NonNegative, PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
+from fedsmu_ray.config.stopping import StopConfig
 from fedsmu_ray.config.tracking import TrackingConfig
 from fedsmu_ray.config.yaml_files import dump_yaml
 from fedsmu_ray.datasets.partition import PartitionConfig
@@ -138,6 +139,7 @@ class FederationConfig:
     min_cohort: Annotated[
         Positive, Field(description="fewest participants of a round; with fewer the run ends")
     ] = 1
+    stop: StopConfig = field(default_factory=StopConfig)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ class RunProgress(_Display):
         """done: rounds of the checkpoint that the experiment is resumed from."""
         super().__init__(enabled)
         self.rounds, self.note = config.federation.rounds, ""
-        resumed = f", goes on after round {done}" if done else ""
+        self.done = done
+        resumed = f", goes on after round {done}" if 0 < done < self.rounds else ""
         self.accuracy = "validation accuracy" if config.data.validation else "accuracy"
         self.print_line(
             f"{config.name}: {config.method_name} on {config.data.dataset}, {config.model_name} "
@@ -104,6 +105,17 @@ class RunProgress(_Display):
             self.print_line(
                 f"round {record.round}/{self.rounds}  {self.note}  {record.seconds:.2f} s/round"
             )
+
+    def end(self, last: int, stopped: str | None) -> None:
+        """Say that the experiment has ended before its last round, or was complete already.
+
+        last: the last round that was done. stopped: why there was no other one, if so.
+        """
+        was = "was complete before, " if last == self.done else ""
+        if stopped:
+            self.print_line(f"the run {was}stopped after round {last} of {self.rounds}: {stopped}")
+        elif was:
+            self.print_line(f"the run {was}with all {self.rounds} rounds")
 
 
 class SweepProgress(_Display):

@@ -24,7 +24,8 @@ def run_in_words(summary: Mapping[str, Any]) -> str:
             f"best {percent(summary['best_val_accuracy'])} in round {summary['best_round']}"
         )
     return (
-        f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds "
+        f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds"
+        f"{', where it was stopped' if summary.get('stopped') else ''} "
         f"({best}); uploaded {size(summary['uplink_bytes'])}, "
         f"downloaded {size(summary['downlink_bytes'])}, {summary['seconds']:.1f} s"
         f"{dropped_note(summary['dropped'])}"
@@ -41,6 +42,8 @@ def print_run(summary: Mapping[str, Any]) -> None:
             "server's step size",
             soft_wrap=True,
         )
+    if stopped := summary.get("stopped"):
+        console.print(f"stopped: {stopped}", soft_wrap=True)
     console.print(f"model {summary['model_sha256']}", soft_wrap=True)
     if len(nodes := summary["nodes"]) > 1:
         counts = ", ".join(f"{node} {count}" for node, count in nodes.items())

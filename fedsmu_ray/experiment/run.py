@@ -33,10 +33,10 @@ from fedsmu_ray.experiment.kept_model import keep_model
 from fedsmu_ray.experiment.model_file import TrainedModel, save_model
 from fedsmu_ray.experiment.provenance import provenance
 from fedsmu_ray.experiment.resume import check_resume, new_folder, old_folder, resumable
-from fedsmu_ray.experiment.summary import in_words, summarize
+from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.experiment.tracking import (
     DATA_DIGEST,
-    NODES,
+    ended_tags,
     new_run,
     open_tracker,
     where_tracked,
@@ -259,6 +259,6 @@ def _train(
     seconds = time.perf_counter() - began
     summary = summarize(problem, progress, executor.sha256(), seconds, executor.trained_on)
     keep_model(executor, summary, folder, tracker, run_id)
-    tags = {"model_sha256": summary["model_sha256"], NODES: in_words(summary["nodes"])}
-    tracker.finish(run_id, "FINISHED", final_metrics(summary), tags)
+    tracker.finish(run_id, "FINISHED", final_metrics(summary), ended_tags(summary))
+    shown.end(summary["rounds"], summary.get("stopped"))
     return history, summary

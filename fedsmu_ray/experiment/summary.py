@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedsmu_ray.config.schema import Config
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
+from fedsmu_ray.federation.stopping import stop_reason
 from fedsmu_ray.tracking.metrics import METRICS, Metric, accuracy_metric
 
 
@@ -34,6 +36,7 @@ def summarize(
         "name": config.name,
         "method": config.method_name,
         "rounds": last.round,
+        **_stopped(config, progress),
         **{m.field: getattr(last, m.field) for m in METRICS if m.final and is_measured(m)},
         **{f"best_{m.field}": best.accuracy for m in METRICS if m.best and m.name == judged},
         "best_round": best.round,
@@ -46,6 +49,14 @@ def summarize(
         "seconds": round(seconds, 3),
         "nodes": dict(sorted(trained_on.items())),
     }
+
+
+def _stopped(config: Config, progress: Progress) -> dict[str, str | None]:
+    """Why the run has ended before its last round, if it may: None if it has not."""
+    if not config.federation.stop.is_set:
+        return {}
+    ends_early = progress.last.round < config.federation.rounds
+    return {"stopped": stop_reason(config, progress.evaluated) if ends_early else None}
 
 
 def in_words(trained_on: Mapping[str, int]) -> str:

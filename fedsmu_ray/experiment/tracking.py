@@ -9,12 +9,15 @@ from typing import Any
 
 from fedsmu_ray.config.schema import PROFILES, Config
 from fedsmu_ray.display.colors import color_of
+from fedsmu_ray.experiment.summary import in_words
 from fedsmu_ray.files.run_folders import RUN
 from fedsmu_ray.tracking import registry
 from fedsmu_ray.tracking.base import NewRun, Tracker
 
 DATA_DIGEST = "fedsmu.data_digest"  # tag of a run with `Dataset.digest`
 NODES = "fedsmu.nodes"  # tag of a run with the nodes that have trained its clients
+
+STOPPED = "fedsmu.stopped"  # tag of a run that `federation.stop` has ended: why
 
 
 def open_tracker(config: Config, folder: Path) -> Tracker:
@@ -95,6 +98,13 @@ def _dataset(config: Config, digest: str) -> dict[str, str]:
         "source": json.dumps(source),
         "profile": json.dumps({"split": _split(config)}),
     }
+
+
+def ended_tags(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a run that has ended, from its summary."""
+    tags = {NODES: in_words(summary["nodes"])}
+    tags |= {"model_sha256": summary["model_sha256"]} if summary["model_sha256"] else {}
+    return tags | ({STOPPED: summary["stopped"]} if summary.get("stopped") else {})
 
 
 def where_tracked(config: Config, tracker: Tracker) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fedsmu_ray.federation.cohort import by_size, drop_out
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.states import ClientStates
+from fedsmu_ray.federation.stopping import stop_reason
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Evaluate,
@@ -51,21 +52,38 @@ def rounds(
     if `federation.on_client_failure` is `fail`.
 
     The evaluation of a round is work like any other: it shares the next round's broadcast (which is
-    the model to evaluate) and its actors, so an evaluated record is yielded one round late.
+    the model to evaluate) and its actors, so an evaluated record is yielded one round late. With
+    `federation.stop`, which may end the experiment there, it is made before the next round.
     """
     progress = progress or Progress()
-    last = problem.config.federation.rounds
+    last, can_stop = problem.config.federation.rounds, problem.config.federation.stop.is_set
     spans = executor.spans
     for t in range(progress.round + 1, last + 1):
+        if stop_reason(problem.config, progress.evaluated):
+            return
         with spans.measure("round", round=t):
             records = _run_round(problem, executor, progress, t)
+            if can_stop and progress.waiting and t < last:
+                records.append(_evaluate_now(problem, executor, progress, final=False))
             with spans.measure("track"):  # what the consumer does with them
                 yield from records
     if progress.waiting:
-        t = progress.round + 1
-        broadcast = executor.open_round(t, False)
-        sent = broadcast if "x" in problem.downlink else executor.model_message()
-        yield _complete_record(progress, problem, evaluate(problem, executor, t, sent, final=True))
+        yield _evaluate_now(problem, executor, progress, final=True)
+
+
+def _evaluate_now(problem: Problem, executor: Executor, progress: Progress, final: bool) -> Record:
+    """Complete the record that waits, before another round; final: it is that of the last one."""
+    t = progress.round + 1
+    broadcast = executor.open_round(t, False)
+    sent = broadcast if "x" in problem.downlink else executor.model_message()
+    waiting = progress.waiting
+    record = _complete_record(progress, problem, evaluate(problem, executor, t, sent, final))
+    is_tested = final or not problem.held_out[0]
+    if is_tested or not stop_reason(problem.config, progress.evaluated):
+        return record
+    progress.evaluated.pop()  # the test set is used after the last round, and this is it
+    progress.waiting = waiting
+    return _complete_record(progress, problem, evaluate(problem, executor, t, sent, final=True))
 
 
 def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int) -> list[Record]:

@@ -31,6 +31,12 @@ def _about_results(report: Report) -> Iterator[str]:
         yield (
             f"A trial of {_named(unscored)} has diverged, so there is no mean of {report.metric}."
         )
+    if uneven := _uneven(report):
+        yield (
+            f"Seeds of {_named(uneven)} have ended after different numbers of rounds: curves of a "
+            "setting end with the first of its seeds, and its other figures are means over the "
+            "last round of each."
+        )
     unknown = [t for t in report.trials if not report.histories.get(t["index"], {}).get(ROUND)]
     if unknown:
         yield (
@@ -50,6 +56,12 @@ def _about_results(report: Report) -> Iterator[str]:
             f"Clients were trained again after a failure, {retried:,} in all, which changes no "
             "result."
         )
+
+
+def _uneven(report: Report) -> list[str]:
+    """The settings whose seeds have different last rounds."""
+    last = {trial["index"]: trial.get("rounds") for trial in report.trials}
+    return [row["name"] for row in report.settings if len({last[i] for i in row["trials"]}) > 1]
 
 
 def _named(names: Sequence[str]) -> str:

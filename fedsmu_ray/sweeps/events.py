@@ -193,8 +193,10 @@ def _outcome_line(config: Config, report: TrialReport, status: str) -> str:
     is_accuracy = metric.endswith("/accuracy")
     score = "" if is_accuracy else f"{metric} {report.metrics[metric]:.4g}, "
     score += "validation " if "val/accuracy" in report.metrics else ""
-    is_early = status != COMPLETED and summary["rounds"] < config.federation.rounds
+    why = summary.get("stopped")
+    is_early = (why or status != COMPLETED) and summary["rounds"] < config.federation.rounds
     early = f", stopped after round {summary['rounds']}" if is_early else ""
+    early += f" ({why})" if why else ""
     return (
         f"{'diverged: ' * (status == DIVERGED)}{score}{percent(final_accuracy(summary))}, "
         f"upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s"

@@ -10,8 +10,7 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.formatting import run_name
 from fedsmu_ray.executors.versions import versions
 from fedsmu_ray.experiment.provenance import provenance
-from fedsmu_ray.experiment.summary import in_words
-from fedsmu_ray.experiment.tracking import DATA_DIGEST, NODES, new_run, where_tracked
+from fedsmu_ray.experiment.tracking import DATA_DIGEST, ended_tags, new_run, where_tracked
 from fedsmu_ray.files.secrets import cut_text
 from fedsmu_ray.sweeps.folder import FAILED, SweepFolder
 from fedsmu_ray.sweeps.models import SweepModels
@@ -106,9 +105,7 @@ class SweepRecorder:
         is_whole = summary["rounds"] == self.config.federation.rounds or summary["model_sha256"]
         score = metrics[self.config.tune.metric]
         status = DIVERGED if not is_finite(score) else COMPLETED if is_whole else STOPPED
-        tags = {"fedsmu.status": status, NODES: in_words(summary["nodes"])}
-        if summary["model_sha256"]:
-            tags["model_sha256"] = summary["model_sha256"]
+        tags = {"fedsmu.status": status, **ended_tags(summary)}
         run_id = self.folder.run_ids[spec.index]
         self.tracker.finish(run_id, "FINISHED", final_metrics(summary), tags)
         flat = spec.config.flat()

@@ -23,6 +23,7 @@ from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
+from fedsmu_ray.federation.stopping import stop_reason
 from fedsmu_ray.files.remote import Place, place
 from fedsmu_ray.files.run_folders import SWEEP
 from fedsmu_ray.sweeps.failures import RETRIED, TrialFailure
@@ -126,25 +127,33 @@ class Trial(tune.Trainable):
         """Run to the next evaluated round; returns the result for Tune."""
         if self.failure:
             return {DONE: True, REPORT: self.failure}
-        last = self.problem.config.federation.rounds
         try:
             record = next(r for r in self.rounds if r.accuracy is not None)
             # Except for the last record, the server is already one round further.
-            sha256 = self.executor.sha256() if record.round == last else None
+            is_last = self._is_last(record)
+            sha256 = self.executor.sha256() if is_last else None
         except (BrokenGPUError, RayError):
             raise
         except Exception as error:
             failure = TrialFailure.of(error)
             self._end()
             return {DONE: True, REPORT: failure}
-        if record.round == last:
+        if is_last:
             self._end()
         seconds = time.perf_counter() - self.began
         trained_on = self.executor.trained_on
         summary = summarize(self.problem, self.progress, sha256, seconds, trained_on)
-        model = self._model() if record.round == last else None
+        model = self._model() if is_last else None
         report = TrialReport(record.round, tracked(record), summary, self.apart, model)
-        return {**report.metrics, ROUND: record.round, DONE: record.round == last, REPORT: report}
+        return {**report.metrics, ROUND: record.round, DONE: is_last, REPORT: report}
+
+    def _is_last(self, record: Record) -> bool:
+        """Whether the trial ends with this record, which has just been yielded."""
+        config, evaluated = self.problem.config, self.progress.evaluated
+        if record.round < self.progress.last.round:  # yielded once more, before a checkpoint
+            return False
+        is_done = record.round == config.federation.rounds
+        return is_done or stop_reason(config, evaluated) is not None
 
     def _model(self) -> OfferedModel | None:
         """The trained model, if models are kept; that it cannot be is a warning."""

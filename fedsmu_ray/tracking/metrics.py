@@ -123,6 +123,27 @@ ACCURACIES = ("val/accuracy", "test/accuracy")  # by which models are judged: th
 SWEEPABLE = {metric.name: metric.direction for metric in METRICS if metric.direction}
 
 
+# Those by which a run may end (`federation.stop`): bytes only ever grow.
+STOPPING = [metric.name for metric in METRICS if metric.direction and metric.unit != "bytes"]
+
+
+def direction_of(name: str) -> Direction:
+    """The direction in which a metric of SWEEPABLE improves."""
+    direction = SWEEPABLE[name]
+    assert direction is not None
+    return direction
+
+
+def value_of(name: str, record: object) -> float | None:
+    """The value of the metric of this name in a record, or None where it was not measured."""
+    return next(metric for metric in METRICS if metric.name == name).value(record)
+
+
+def is_share(name: str) -> bool:
+    """Whether the values of a metric are from 0 to 1."""
+    return any(metric.name == name and metric.unit == "0 to 1" for metric in METRICS)
+
+
 def is_finite(score: float | None) -> bool:
     """Whether a score can be compared: it was measured and is neither NaN nor infinite."""
     return score is not None and math.isfinite(score)

@@ -102,3 +102,19 @@ def test_names_are_shown_as_they_are(capsys, always, text):
     assert lines[2] == f"{text}: 1 trials of up to 6 rounds; {text}"
     assert any(line.startswith(f"  {text} ") for line in lines)
     assert lines[-1] == f"[1/1] {text}: failed: {text}"
+
+
+@pytest.mark.parametrize(
+    "done, last, why, line",
+    [
+        (0, 4, "because", "the run stopped after round 4 of 6: because"),
+        (4, 4, "because", "the run was complete before, stopped after round 4 of 6: because"),
+        (6, 6, None, "the run was complete before, with all 6 rounds"),
+        (4, 6, None, ""),
+    ],
+)
+def test_the_end_of_a_run_is_told_if_there_is_something_to_tell(capsys, done, last, why, line):
+    with RunProgress(CONFIG, 12345, "this process", enabled=True, done=done) as shown:
+        capsys.readouterr()
+        shown.end(last, why)
+    assert capsys.readouterr().err == (f"{line}\n" if line else "")

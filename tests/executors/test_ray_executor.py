@@ -58,6 +58,20 @@ def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
         )
 
 
+@pytest.mark.parametrize("algorithm", [{"name": "fedsmu"}, {"name": "dlion"}], ids=str)
+def test_a_run_that_stops_early_has_the_bits_of_an_inline_one(algorithm, executor):
+    federation = {"rounds": 9, "cohort": 7, "eval_every": 2}
+    federation["stop"] = {"metric": "train/loss", "target": 100.0, "min_rounds": 3}
+    data = {"clients": 30, "validation": 0.25}
+    problem = problem_of(algorithm, federation=federation, data=data)
+    history, sha256, _ = inline(problem)
+    executor.load(problem)
+    got, got_sha256, _ = outcome(problem, executor)
+    assert [r.round for r in got] == [1, 2, 3, 4] and got_sha256 == sha256
+    scores = [(r.train_loss, r.val_loss, r.test_loss, r.downlink_bytes) for r in history]
+    assert [(r.train_loss, r.val_loss, r.test_loss, r.downlink_bytes) for r in got] == scores
+
+
 @pytest.mark.parametrize("algorithm", METHODS[1:], ids=str)
 @pytest.mark.parametrize("in_process", [True, False])
 def test_same_bits_wherever_the_server_is_and_with_messages_in_parts(

@@ -428,3 +428,40 @@ def test_a_killed_process_changes_neither_the_result_nor_the_points(tmp_path, mo
     assert {key: result[key] for key in same} == {key: undisturbed[key] for key in same}
     steps = [m.step for m in points(uri, result["run_id"], "test/accuracy")]
     assert steps == list(range(2, 151, 2))
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.2])
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize(
+    "algorithm", [{"name": "fedsmu"}, {"name": "dlion"}], ids=lambda a: a["name"]
+)
+def test_a_run_that_federation_stop_ends_is_resumed_to_the_same_end(
+    tmp_path, algorithm, every, validation
+):
+    """From a checkpoint before that round, and from one of it, after which nothing is left."""
+    federation = {**PLAIN["federation"], "stop": {"metric": "train/loss", "target": 100.0}}
+    federation["stop"]["min_rounds"] = 5  # and rounds 2, 4, ... are evaluated
+    problem = problem_of(
+        algorithm=algorithm,
+        data={"clients": 20, "validation": validation},
+        federation=federation,
+        checkpoint={"every": every},
+    )
+    whole, sha256 = rounds_until(problem, None)
+    assert whole[-1].round == 6 and whole[-1].test_loss is not None
+    rounds_until(problem, tmp_path, 3)
+    for _ in range(2):
+        again, resumed = rounds_until(problem, tmp_path)
+        assert resumed == sha256
+        seen = {r.round: r for r in again}
+        assert max(seen) == 6
+        expected = [r for r in whole if r.round in seen]
+        assert without_seconds(seen.values()) == without_seconds(expected)
+
+
+def test_another_rule_for_the_end_is_another_experiment(tmp_path):
+    federation = {**PLAIN["federation"], "stop": {"patience": 9}}
+    rounds_until(problem_of(federation=federation), tmp_path, 2)
+    federation["stop"] = {"patience": 8}
+    with pytest.raises(ConfigError, match=r"differs in federation\.stop\.patience"):
+        resume.check_resume(problem_of(federation=federation), tmp_path)

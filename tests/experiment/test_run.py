@@ -308,3 +308,25 @@ def test_a_run_is_tracked_as_csv_without_mlflow_and_resumed_there(tmp_path):
     assert about["status"] == "FINISHED" and about["id"] == first["run_id"]
     assert about["metrics"]["final/test_accuracy"] == first["test_accuracy"]
     assert about["tags"]["model_sha256"] == first["model_sha256"]
+
+
+def test_a_run_that_stops_early_says_so_everywhere(recording, tmp_path, capsys):
+    """And resumed once more it is complete: the same summary, and no further round."""
+    stop = {"metric": "test/loss", "target": 100.0, "min_rounds": 3}
+    federation = {**PLAIN["federation"], "stop": stop}
+    checkpoint = {"every": 1, "folder": str(tmp_path)}
+    config = config_of(federation=federation, checkpoint=checkpoint)
+    result = run(config, display=True)
+    assert "the run stopped after round 4 of 5: test/loss = " in capsys.readouterr().err
+    why = result.summary["stopped"]
+    assert result.summary["rounds"] == 4
+    assert why.endswith(" reaches federation.stop.target = 100")
+    assert recording.calls[-1][-1]["fedsmu.stopped"] == why
+    assert "after 4 rounds, where it was stopped (best " in repr(result)
+    plain = {**PLAIN, "federation": {**PLAIN["federation"], "rounds": 4}}
+    assert run(parse(plain)).summary["model_sha256"] == result.summary["model_sha256"]
+
+    again = run(config, resume="", display=True)
+    assert "complete before, stopped after round 4 of 5" in capsys.readouterr().err
+    same = ("rounds", "stopped", "model_sha256", "test_loss", "uplink_bytes")
+    assert [again.summary[key] for key in same] == [result.summary[key] for key in same]

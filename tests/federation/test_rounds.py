@@ -80,3 +80,25 @@ def test_with_validation_samples_the_test_set_is_used_once(monkeypatch, algorith
     for record, alone in zip(history[1::2], validated[1::2]):
         assert scores(record)[:2] == scores(alone)[2:]
     assert scores(last)[2:] == scores(tested[3])[2:]
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.25])
+@pytest.mark.parametrize(
+    "algorithm", [{"name": "fedsmu"}, {"name": "dlion"}], ids=lambda a: a["name"]
+)
+def test_a_stopped_run_is_the_beginning_of_a_longer_one_and_has_the_model_of_its_last_round(
+    algorithm, validation
+):
+    data = {"clients": 30, "validation": validation}
+    federation = {"rounds": 10, "cohort": 7, "eval_every": 2}
+    whole = inline(problem_of(algorithm, data=data, federation=federation))[0]
+    target = whole[5].accuracy
+    first = next(r.round for r in whole if r.accuracy is not None and r.accuracy >= target)
+    assert first < 10
+    stop = {"target": target}
+    stopped = inline(problem_of(algorithm, data=data, federation={**federation, "stop": stop}))
+    short = inline(problem_of(algorithm, data=data, federation={**federation, "rounds": first}))
+    assert [replace(r, seconds=0) for r in stopped[0]] == [replace(r, seconds=0) for r in short[0]]
+    assert stopped[1] == short[1] and np.array_equal(stopped[2], short[2])
+    assert [r.round for r in stopped[0]] == list(range(1, first + 1))
+    assert stopped[0][-1].test_loss is not None

@@ -35,3 +35,10 @@ def test_trials_without_a_result_are_named_with_their_errors():
     found = notes(replace(report([]), no_result=failed))
     assert found[0] == "No trial has a result: there is nothing to draw."
     assert found[1] == "000 has failed: E: x" and found[-1] == "2 more trials have failed."
+
+
+def test_seeds_that_have_ended_after_different_rounds_are_told():
+    long, short = trial(0), {**trial(1, seed=1), "rounds": 6}
+    (found,) = [note for note in notes(report([long, short])) if "different" in note]
+    assert found.startswith("Seeds of fedsmu have ended after different numbers of rounds: curves")
+    assert not [note for note in notes(two_methods()) if "different" in note]

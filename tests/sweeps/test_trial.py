@@ -278,3 +278,21 @@ def test_a_trial_on_a_node_with_other_software_fails_by_name(ray_cluster, tmp_pa
     error = report_of(trial.train()).error
     expected = f"torch {torch.__version__} instead of 2.11.0+other: the result would depend"
     assert expected in error and f"(on {socket.gethostname()}, process " in error
+
+
+@pytest.mark.parametrize("every", [None, 1])
+def test_a_trial_that_federation_stop_ends_is_done_at_that_round(ray_cluster, tmp_path, every):
+    """Resumed after its end, too."""
+    own = {"federation.stop.metric": "train/loss", "federation.stop.target": 100.0}
+    own |= {"federation.rounds": 8, "federation.stop.min_rounds": 3, "checkpoint.every": every}
+    spec = TrialSpec.of(CONFIG, 1, own)
+    expected = unmeasured(undisturbed({"federation.rounds": 4}))
+    (tmp_path / "sweep.yaml").touch()
+    for _ in range(2):
+        trial = make_trial(tmp_path, spec)
+        results = [trial.train() for _ in range(2)]
+        assert [(r["round"], r["done"]) for r in results] == [(2, False), (4, True)]
+        found = unmeasured(report_of(results[-1]).summary)
+        assert found.pop("stopped").startswith("train/loss = ")
+        assert found == expected
+        trial.stop()

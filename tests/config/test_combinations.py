@@ -1,0 +1,46 @@
+"""Values that are valid by themselves but not together."""
+
+import pytest
+
+from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ConfigError
+
+
+def problems(**plain):
+    with pytest.raises(ConfigError) as error:
+        parse(plain)
+    return error.value.problems
+
+
+@pytest.mark.parametrize(
+    "stop, more, words",
+    [
+        ({"metric": "test/acuracy", "target": 0.5}, {}, "did you mean test/accuracy?"),
+        ({"metric": "comm/uplink_bytes", "target": 5}, {}, "must be one of test/accuracy"),
+        ({"metric": "time/round_s", "target": 5}, {}, "must be one of test/accuracy"),
+        ({"metric": "val/loss", "target": 0.5}, {}, "there are no validation samples"),
+        (
+            {"metric": "test/loss", "target": 0.5},
+            {"data": {"validation": 0.1}},
+            "no run ends by its results on the test set; use val/accuracy or val/loss",
+        ),
+        ({"target": 80.0}, {}, "test/accuracy is from 0 to 1; give a value above 0"),
+        ({"target": 0.0}, {"data": {"validation": 0.1}}, "val/accuracy is from 0 to 1"),
+        ({"min_rounds": 5}, {}, "neither target nor patience is given"),
+        ({"metric": "test/loss"}, {}, "neither target nor patience is given"),
+        ({"patience": 3, "min_rounds": 101}, {}, "more than federation.rounds = 100"),
+        ({"patience": 0}, {}, "federation.stop.patience = 0: "),
+        ({"rounds": 3}, {}, "federation.stop.rounds: unknown key"),
+        (5, {}, "federation.stop = 5: expected a mapping"),
+    ],
+    ids=str,
+)
+def test_what_federation_stop_cannot_be(stop, more, words):
+    (problem,) = problems(federation={"stop": stop}, **more)
+    assert problem.startswith("federation.stop") and words in problem
+
+
+def test_federation_stop_may_be_null():
+    assert not parse({"federation": {"stop": None}}).federation.stop.is_set
+    loss = {"metric": "train/loss", "target": 2.5, "patience": 3, "min_rounds": 100}
+    assert parse({"federation": {"stop": loss}}).federation.stop.is_set
