@@ -102,16 +102,20 @@ def votes(dim: int, count: int, repeat: int) -> None:
         for row in rows:
             total += np.unpackbits(row, count=dim, bitorder="little")
 
-    def ours():
+    weights = np.random.default_rng(1).integers(100, 1000, count).tolist()
+
+    def ours(weighted=False):
         counter = Sign().accumulator(dim, False)
         for i, row in enumerate(rows):
-            counter.add(i, counter.decode(row[None]))
+            given = [weights[i : i + 1]] if weighted else []
+            counter.add(i, counter.decode(row[None]), *given)
         counter.mean()
 
     table(
         f"{count} votes, d = {dim:,}",
         {
             "vote_counter: check, add, mean (float32)": ours,
+            "the same, weighted by 100 to 999": lambda: ours(True),
             "unpackbits and add (int32)": lambda: naive(np.int32),
             "unpackbits and add (smallest integer)": lambda: naive(np.min_scalar_type(count)),
         },

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -32,6 +32,7 @@ Positive = Annotated[float, Field(gt=0)]
 Divisor = Annotated[float, Field(ge=1e-18, le=1e18)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 TieRule = Literal["zero", "random"]  # what a tied vote becomes: 0, or a fair coin
+Weighting = Literal["uniform", "samples"]  # clients in a mean: alike, or by their samples
 
 # Options that mean the same in every method that has them.
 ServerRate = Annotated[Rate, Field(description="server learning rate (eta_g)")]
@@ -77,6 +78,7 @@ class Round:
     clients: tuple[int, ...]  # the participants, whose uploads the mean is over, in cohort order
     setting: Setting
     seed: int
+    weights: tuple[int, ...] | None = None  # of the participants in the mean; None: equal ones
 
     @property
     def share(self) -> float:
@@ -153,6 +155,11 @@ class Method(ABC):
     state under the same name.
     """
 
+    weighting: ClassVar[Weighting] = "uniform"  # of the clients in the mean, by the method's paper
+    # Why the method cannot have the other weights, `federation.weighting: samples`; None: it can.
+    # A server state that is a mean over all clients, absent ones included, is such a reason.
+    uniform_only: ClassVar[str | None] = None
+
     def problems(self, setting: Setting) -> Sequence[str]:
         """What keeps the method from working with its options in this experiment.
 
@@ -197,6 +204,8 @@ class Method(ABC):
     @abstractmethod
     def server(self, server: State, mean: State, round: Round) -> State:
         """New server state from the mean [P] of each uploaded field over `round.clients`.
+
+        It is weighted if `round.weights` are given.
 
         A field whose codec is `PerClient` is not averaged: its values are [n, P], in cohort order.
         """

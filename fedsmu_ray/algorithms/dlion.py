@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -103,6 +103,7 @@ class DLion(Method):
     ] = "mean"
     zero_rule: UploadedZero = "random"
     tie_rule: TiedVote = "zero"
+    uniform_only: ClassVar[str | None] = "its feedback counts the votes of clients"
 
     def uplink(self, setting: Setting) -> Fields:
         return {"u": sign_codec(self.zero_rule)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -56,6 +56,7 @@ class EF21(CompressedUplink):
         ),
     ] = "all"
     lr: Annotated[Rate, Field(description="server learning rate (gamma)")] = 1.0
+    uniform_only: ClassVar[str | None] = "its g is the plain mean of the g_i"
 
     def uplink(self, setting: Setting) -> Fields:
         z = self.compressor_of(self.group, setting)

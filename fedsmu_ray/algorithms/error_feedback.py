@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -65,6 +65,10 @@ class ErrorFeedback(CompressedUplink):
     The residual is computed from what the server decodes. Client state: e_i, zero at first, frozen
     while absent.
     """
+
+    uniform_only: ClassVar[str | None] = (
+        "what its compressor leaves out has to return with the weight that it had"
+    )
 
     def client_init(self, x: Tensor) -> State:
         return {"e": torch.zeros_like(x)}

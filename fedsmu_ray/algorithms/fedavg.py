@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from fedsmu_ray.algorithms.base import LocalSolver, Method, Round, ServerRate, Setting, State
+from fedsmu_ray.algorithms.base import (
+    LocalSolver,
+    Method,
+    Round,
+    ServerRate,
+    Setting,
+    State,
+    Weighting,
+)
 from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
@@ -33,13 +42,15 @@ class FedAvg(FedAvgClient):
         delta_i = LocalSGD(x) - x                               (1)
         x      <- x + lr * mean(delta_i)                        (2)
 
-    The mean is unweighted over the participants, as in the FedSMU paper's comparison; for clients
-    of equal size that is McMahan's weighting. lr = 1 is the original.
+    The original is `federation.weighting: samples`, where the mean over the participants is
+    weighted by their numbers of samples, with lr = 1. The FedSMU paper's comparison has the plain
+    mean, which is the default; for clients of equal size they are the same.
 
     State: none on clients, x on the server. Upload 32 d bits, download 32 d bits.
     """
 
     lr: ServerRate = 1.0
+    weighting: ClassVar[Weighting] = "samples"
 
     def server(self, server: State, mean: State, round: Round) -> State:
         return {"x": server["x"] + self.lr * mean["delta"]}  # (2)

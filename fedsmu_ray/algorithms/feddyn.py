@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -43,6 +43,7 @@ class FedDyn(Method):
     """
 
     alpha: Annotated[Divisor, Field(description="weight of the dynamic regularizer (alpha)")] = 0.01
+    uniform_only: ClassVar[str | None] = "its h is a plain sum over all clients"
 
     def uplink(self, setting: Setting) -> Fields:
         return {"delta": Float32()}

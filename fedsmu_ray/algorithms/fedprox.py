@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fedsmu_ray.algorithms.base import LocalSolver, Rate, State
+from fedsmu_ray.algorithms.base import LocalSolver, Rate, State, Weighting
 from fedsmu_ray.algorithms.fedavg import FedAvg
 
 
@@ -23,12 +23,13 @@ class FedProx(FedAvg):
         x      <- x + lr * mean(delta_i)                                (2)
 
     The term is part of the objective, so it is added before clipping. The original samples clients
-    by data size and lets some do less work; here cohorts and local epochs are those of every other
-    method. lr is 1 in the original.
+    by data size (`federation.sampling: weighted`), takes their plain mean, and lets some do less
+    work. lr is 1 in the original.
 
     State: none on clients, x on the server. Upload and download 32 d bits.
     """
 
+    weighting: ClassVar[Weighting] = "uniform"  # unlike FedAvg
     mu: Annotated[Rate, Field(description="weight of the proximal term (mu); 0 is FedAvg")] = 0.01
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:

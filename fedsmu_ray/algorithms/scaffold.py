@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class Scaffold(Method):
     """
 
     lr: ServerRate = 1.0
+    uniform_only: ClassVar[str | None] = "its c is the plain mean of the c_i of all clients"
 
     def problems(self, setting: Setting) -> Sequence[str]:
         if setting.lr >= SMALLEST_RATE:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.plain_data import format_value
 from fedsmu_ray.config.schema import DataConfig, FederationConfig, TuneConfig
@@ -14,16 +15,18 @@ from fedsmu_ray.config.tracking import TrackingConfig
 from fedsmu_ray.tracking.metrics import STOPPING, SWEEPABLE, accuracy_metric, is_share
 
 
-def check(values: Mapping[str, Any]) -> list[str]:
+def check(values: Mapping[str, Any], method_name: str, method: Method | None) -> list[str]:
     """The problems of the sections together.
 
-    values: fields of `Config` by name; `name` and `seed` only if they are valid.
+    values: fields of `Config` by name; `name` and `seed` only if they are valid. method: None if
+    it is not valid.
     """
     data, federation, compute = values["data"], values["federation"], values["compute"]
     return [
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),
         *_impossible_stop(data, federation),
+        *_impossible_weighting(federation, method_name, method),
         *_impossible_compute(compute, federation),
         *_unmeasured(values["tune"], data),
         *_opposite_mode(values["tune"]),
@@ -51,6 +54,16 @@ def _impossible_cohorts(data: DataConfig, federation: FederationConfig) -> Itera
         yield (
             f"federation.min_cohort = {federation.min_cohort}: only federation.cohort = {cohort} "
             "clients are sampled for a round; lower it"
+        )
+
+
+def _impossible_weighting(
+    federation: FederationConfig, name: str, method: Method | None
+) -> Iterator[str]:
+    if federation.weighting != "uniform" and method and method.uniform_only:
+        yield (
+            f"federation.weighting = {federation.weighting}: algorithm.name = {name} needs equal "
+            f"weights, as {method.uniform_only}; use federation.weighting=uniform"
         )
 
 

@@ -72,14 +72,18 @@ def methods_table() -> str:
         f"{setting.dim:,} parameters in {len(setting.sizes)} tensors, {setting.cohort} of "
         f"{setting.clients} clients, {setting.steps} local steps. A header adds at most 64 bytes. "
         "State is in vectors of the model's size. `algorithm.profile: authors`, the default, "
-        f"sets `decay`, where a method has it, to {PROFILES['authors']['algorithm.decay']:g}.",
+        f"sets `decay`, where a method has it, to {PROFILES['authors']['algorithm.decay']:g}. "
+        "Weighting is the value of `federation.weighting` in the method's paper; only: the other "
+        "one is refused.",
         "",
-        "| `algorithm.name` | options | upload | download | client state | server state |",
-        "|---|---|--:|--:|---|---|",
+        "| `algorithm.name` | options | upload | download | client state | server state | "
+        "weighting |",
+        "|---|---|--:|--:|---|---|---|",
     ]
     for name, cls in METHODS.items():
         for options in ({}, *VARIANTS.get(name, ())):
-            row = [f"`{name}`", _options(options), *_facts(cls(**options), setting)]
+            facts = *_facts(cls(**options), setting), _weighting(cls)
+            row = [f"`{name}`", _options(options), *facts]
             lines.append(f"| {' | '.join(row)} |")
     for name, cls in METHODS.items():
         lines += ["", f"## {name}", "", paper(cls), ""]
@@ -113,6 +117,7 @@ def method_text(name: str) -> str:
         up, down, client, server = _facts(cls(**options), setting)
         lines.append(f"{shown or 'defaults':32} {up:>6} {down:>8}  {client}; {server}")
     lines.append("(bits per parameter, for one client and round; states in vectors of their size)")
+    lines.append(f"weighting: {_weighting(cls)}")
     hints = get_type_hints(cls, include_extras=True)
     for f in fields(cls):
         values = _values(hints[f.name])
@@ -184,6 +189,11 @@ def _facts(method: Method, setting: Setting) -> tuple[str, str, str, str]:
     ]
     up = bits_per_parameter(method.uplink(setting), setting)
     return f"{up:.2f}", f"{down:.2f}", state[0], state[1]
+
+
+def _weighting(cls: type[Method]) -> str:
+    """The weighting of a method's paper, and whether it is the only one."""
+    return f"{cls.weighting} only" if cls.uniform_only else cls.weighting
 
 
 def _options(options: Mapping[str, Any]) -> str:

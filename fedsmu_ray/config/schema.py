@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from fedsmu_ray import environment
-from fedsmu_ray.algorithms.base import Method
+from fedsmu_ray.algorithms.base import Method, Weighting
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.numbers import NonNegative, PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
@@ -103,6 +103,13 @@ class FederationConfig:
             description="how they are sampled from the seed: each with the same probability, or "
             "with one proportional to its samples (weighted); the same ones in every round "
             "(fixed), or all in turn (cyclic)"
+        ),
+    ] = "uniform"
+    weighting: Annotated[
+        Weighting,
+        Field(
+            description="weight of a participant in the mean of a round's uploads: the same for "
+            "all, or its number of training samples"
         ),
     ] = "uniform"
     eval_every: Annotated[

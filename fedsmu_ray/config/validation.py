@@ -50,7 +50,7 @@ def parse(plain: Mapping[str, Any]) -> Config:
         values[name] = _section(cls, name, source.get(name), defaults, problems)
         if name == "data" and values[name].validation:
             defaults = {**defaults, "tune.metric": "val/accuracy"}
-    problems += combinations.check(values)
+    problems += combinations.check(values, method_name, method)
     if problems or method is None or model is None:
         raise ConfigError([cut_text(problem) for problem in problems]) from problems.cause
     return Config(method, method_name, profile, model, model_name, source=source, **values)

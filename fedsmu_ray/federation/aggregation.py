@@ -16,7 +16,7 @@ from fedsmu_ray.errors import MessageError
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics.parameters import as_tensor
 from fedsmu_ray.wire import message
-from fedsmu_ray.wire.accumulators import Node, PairwiseMean, node_count
+from fedsmu_ray.wire.accumulators import Node, PairwiseMean, node_count, weight_of
 from fedsmu_ray.wire.base import Accumulator
 
 
@@ -91,6 +91,7 @@ class Aggregator:
     def __init__(self, problem: Problem, round: int, uniformity: bool = False) -> None:
         """uniformity: whether to measure the magnitude uniformity of the uploads."""
         self.uplink, self.dim, self.round = problem.uplink, problem.dim, round
+        self.weights_of = problem.weights_of
         self.totals: dict[str, Accumulator] = {
             name: codec.accumulator(self.dim, uniformity) for name, codec in self.uplink.items()
         }
@@ -107,7 +108,7 @@ class Aggregator:
             self.groups.rejected[position] = error
             return
         for name, rows in values.items():
-            self.totals[name].add(position, rows)
+            self._add(name, position, clients, rows)
         self.groups.received[position] = Received(clients, messages.nbytes)
 
     def add(self, position: int, clients: Sequence[int], uploads: State) -> None:
@@ -117,9 +118,17 @@ class Aggregator:
         """
         for name, values in uploads.items():
             self.groups.largest.note(name, values, clients)
-            self.totals[name].add(position, values)
+            self._add(name, position, clients, values)
         nbytes = len(clients) * message.length(self.uplink, self.dim)
         self.groups.received[position] = Received(clients, nbytes)
+
+    def _add(self, name: str, position: int, clients: Sequence[int], values: Any) -> None:
+        weights = self.weights_of(clients)
+        total = self.totals[name]
+        if weights is None:  # an accumulator of the user's need not know weights
+            total.add(position, values)
+        else:
+            total.add(position, values, weights)
 
     def subtotal(self) -> Subtotal:
         """What was received; of a problem that `adds_up_early`."""
@@ -135,11 +144,13 @@ class Aggregator:
         self.groups.rejected |= part.groups.rejected
         largest = self.groups.largest, part.groups.largest
         self.groups.largest = max(largest, key=lambda each: each.norm)
-        count = sum(len(group.clients) for group in part.groups.received.values())
+        clients = [client for group in part.groups.received.values() for client in group.clients]
+        weight = weight_of(len(clients), self.weights_of(clients))
         for name, nodes in part.sums.items():
             total = self.totals[name]
             assert isinstance(total, PairwiseMean), name
-            total.count += count
+            total.count += len(clients)
+            total.weight += weight
             for node, value in nodes.items():
                 total.sum.merge(node, as_tensor(value))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -26,6 +27,7 @@ from fedsmu_ray.models import checks, probes, registry
 from fedsmu_ray.models.costs import activations
 from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import isolation, parameters, streams
+from fedsmu_ray.wire.accumulators import WEIGHT_BOUND
 from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
 
@@ -73,6 +75,8 @@ class Problem:
         plan = check_model(other, module, config, dataset, parts, probed)
         problem = replace(problem, probed=replace(probed, plan=plan))
         check_method(config.method_name, problem.method, problem.setting)
+        if problem.weights is not None:
+            _check_weights(problem.weights)
         return problem
 
     def with_dataset(self, dataset: Dataset | None) -> Problem:
@@ -152,6 +156,25 @@ class Problem:
     def method(self) -> Method:
         """The federated method with its options."""
         return self.config.algorithm
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """The weights of all clients in means of uploads, int64 [m]; None if they are equal.
+
+        Their numbers of samples over the greatest common divisor of these, so that clients of equal
+        size have weight 1.
+        """
+        if self.config.federation.weighting == "uniform":
+            return None
+        sizes = self.partition.sizes
+        return sizes // int(np.gcd.reduce(sizes.numpy()))
+
+    def weights_of(self, clients: Sequence[int]) -> list[int] | None:
+        """The weights of some clients; None if they are equal."""
+        if self.weights is None:
+            return None
+        weights: list[int] = self.weights[torch.tensor(clients, dtype=torch.int64)].tolist()
+        return weights
 
     @cached_property
     def setting(self) -> Setting:
@@ -241,3 +264,15 @@ class Problem:
         # As much again for what the backward pass computes from it.
         client = GPU_VECTORS * 4 * self.dim + 2 * kept
         return max(1, min(-(-cohort // int(1 / share)), int(share * GPU_BYTES / client)))
+
+
+def _check_weights(weights: Tensor) -> None:
+    """Raise ConfigError for weights, int64 [m], whose sums counters of votes cannot hold."""
+    total = int(weights.sum())
+    if total >= WEIGHT_BOUND:
+        raise ConfigError(
+            [
+                f"federation.weighting = samples: the clients' weights add up to {total}, but "
+                f"counters of votes hold less than {WEIGHT_BOUND}; use uniform, or fewer samples"
+            ]
+        )

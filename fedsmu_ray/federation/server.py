@@ -82,7 +82,11 @@ class Server:
         mean = self.uploads.mean()
         self._require_finite("mean of the uploads", mean)
         setting, seed = self.problem.setting, self.problem.config.seed
-        self.state = self._new_state(mean, Round(self.round, tuple(participants), setting, seed))
+        weights = self.problem.weights_of(participants)
+        round = Round(
+            self.round, tuple(participants), setting, seed, tuple(weights) if weights else None
+        )
+        self.state = self._new_state(mean, round)
         return self._stats(len(participants))
 
     def _new_state(self, mean: State, round: Round) -> dict[str, Tensor]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsmu_ray.numerics import passes
-from fedsmu_ray.wire.base import Accumulator, Bytes, Codec
+from fedsmu_ray.wire.base import Accumulator, Bytes, Codec, Weights
 from fedsmu_ray.wire.packing import check_padding
 
 Node = tuple[int, int]  # of a `PairwiseSum`: level and index
+# Weights of a round must add up to less: counts of votes are int32, and twice a count still fits.
+WEIGHT_BOUND = 1 << 30
+
+
+def weight_of(rows: int, weights: Weights) -> int:
+    """The total weight of so many rows."""
+    return rows if weights is None else sum(weights)
 
 
 class PairwiseSum:
@@ -89,7 +98,7 @@ class _Floats:
     def decode(self, rows: Bytes) -> Tensor:
         return self.codec.decode(rows, self.dim)
 
-    def add(self, position: int, values: Tensor) -> None:
+    def add(self, position: int, values: Tensor, weights: Weights = None) -> None:
         if self.magnitudes is not None:
             self.magnitudes.add(position, values)
         self.count += len(values)
@@ -100,28 +109,34 @@ class _Floats:
 
 
 class PairwiseMean(_Floats):
-    """Mean of floats, added up by a `PairwiseSum`."""
+    """Mean of floats: a `PairwiseSum` of the rows times their weights, over the total weight."""
 
     def __init__(self, codec: Codec, dim: int, uniformity: bool) -> None:
         super().__init__(codec, dim, uniformity)
-        self.sum = PairwiseSum()
+        self.sum, self.weight = PairwiseSum(), 0
 
-    def add(self, position: int, values: Tensor) -> None:
+    def add(self, position: int, values: Tensor, weights: Weights = None) -> None:
         super().add(position, values)
+        self.weight += weight_of(len(values), weights)
+        if weights is not None:
+            values = values * torch.tensor(weights, dtype=values.dtype)[:, None]
         self.sum.add(position, values)
 
     def mean(self) -> Tensor:
-        return self.sum.total() / self.count
+        return self.sum.total() / self.weight
 
 
 class PerClientRows(_Floats):
-    """The decoded rows themselves, float32 [n, P], for a server that keeps a state per client."""
+    """The decoded rows themselves, float32 [n, P], for a server that keeps a state per client.
+
+    Weights are left to the server (`algorithms.base.Round.weights`).
+    """
 
     def __init__(self, codec: Codec, dim: int, uniformity: bool) -> None:
         super().__init__(codec, dim, uniformity)
         self.rows: dict[int, Tensor] = {}  # by the cohort position of the first
 
-    def add(self, position: int, values: Tensor) -> None:
+    def add(self, position: int, values: Tensor, weights: Weights = None) -> None:
         super().add(position, values)
         self.rows[position] = values
 
@@ -156,10 +171,10 @@ def vote_counter(dim: int) -> Accumulator:
 
 
 class _Votes:
-    """What the two vote counters have in common."""
+    """What the two vote counters have in common; their total weight is below `WEIGHT_BOUND`."""
 
     def __init__(self, dim: int) -> None:
-        self.dim, self.count = dim, 0
+        self.dim, self.weight = dim, 0
 
     def decode(self, rows: Bytes) -> Bytes:
         check_padding(rows, self.dim)
@@ -176,21 +191,26 @@ class VoteCounter(_Votes):
         super().__init__(dim)
         self.total = np.zeros(dim, np.int32)
 
-    def add(self, position: int, rows: Bytes) -> None:
+    def add(self, position: int, rows: Bytes, weights: Weights = None) -> None:
         bits = np.unpackbits(rows, axis=1, count=self.dim, bitorder="little")
-        self.total += bits.sum(0, dtype=np.int32)
-        self.count += len(rows)
+        if weights is None:
+            self.total += bits.sum(0, dtype=np.int32)
+        else:
+            self.total += np.array(weights, np.int32) @ bits.astype(np.int32)
+        self.weight += weight_of(len(rows), weights)
 
     def mean(self) -> Tensor:
-        signs = (2 * self.total - self.count).astype(np.float32)
-        return torch.from_numpy(signs / np.float32(self.count))
+        signs = (2 * self.total - self.weight).astype(np.float32)
+        return torch.from_numpy(signs / np.float32(self.weight))
 
 
 class BitSlicedVoteCounter(_Votes):
     """Bit-sliced counts, from messages that are not unpacked: for large models.
 
-    Bit j of `planes[k]`, laid out like a message, is bit k of the count of coordinate j. Rows are
-    kept by reference until ROWS of them can be added together.
+    Bit j of `planes[k]`, laid out like a message, is bit k of the count of coordinate j: a total
+    weight below 2^k takes k planes (rounded up to fours) of a bit per coordinate. A row of weight w
+    is added to the planes from k on for each bit k of w. Rows are kept by reference until ROWS of
+    them can be added together.
     """
 
     ROWS = 28  # added in one call: a multiple of the seven that are summed first
@@ -198,62 +218,77 @@ class BitSlicedVoteCounter(_Votes):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self.planes: NDArray[np.uint8] = np.zeros((0, -(-dim // 8)), np.uint8)
-        self.waiting: list[NDArray[np.uint8]] = []
+        self.waiting: dict[int, list[NDArray[np.uint8]]] = {}  # rows by the bit of their weight
 
-    def add(self, position: int, rows: Bytes) -> None:
-        self.count += len(rows)
-        self.waiting.extend(rows)
-        while len(self.waiting) >= self.ROWS:
-            self._add_waiting()
+    def add(self, position: int, rows: Bytes, weights: Weights = None) -> None:
+        self.weight += weight_of(len(rows), weights)
+        for bit, some in _by_bit(rows, weights):
+            self.waiting.setdefault(bit, []).extend(some)
+            while len(self.waiting[bit]) >= self.ROWS:
+                self._add_waiting(bit)
 
     def mean(self) -> Tensor:
         from fedsmu_ray.numerics import kernels
 
-        if self.waiting:
-            self._add_waiting()
+        for bit, rows in self.waiting.items():
+            if rows:
+                self._add_waiting(bit)
         mean = np.empty(self.dim, np.float32)
-        kernels.mean_of_votes(self.planes, self.count, kernels.SPREAD, mean)
+        kernels.mean_of_votes(self.planes, self.weight, kernels.SPREAD, mean)
         return torch.from_numpy(mean)
 
-    def _add_waiting(self) -> None:
-        """Add up to ROWS waiting rows to the planes."""
+    def _add_waiting(self, bit: int) -> None:
+        """Add up to ROWS waiting rows to the planes from `bit` on."""
         from fedsmu_ray.numerics import kernels
 
-        self._grow()
-        rows, self.waiting = self.waiting[: self.ROWS], self.waiting[self.ROWS :]
+        self._grow(bit)
+        waiting = self.waiting[bit]
+        rows, self.waiting[bit] = waiting[: self.ROWS], waiting[self.ROWS :]
         count = -(-len(rows) // 7) * 7
         rows += [np.zeros(self.planes.shape[1], np.uint8)] * (self.ROWS - len(rows))
         for row in rows:  # the kernel takes rows of one type, and those from Ray are read-only
             row.flags.writeable = False
-        kernels.add_votes(self.planes, tuple(rows), count)
+        kernels.add_votes(self.planes[bit:], tuple(rows), count)
 
-    def _grow(self) -> None:
-        """Add planes, in fours, until they hold the largest possible count."""
-        missing = -(-self.count.bit_length() // 4) * 4 - len(self.planes)
+    def _grow(self, bit: int) -> None:
+        """Add planes, in fours: for the largest possible count, and the kernel takes three."""
+        needed = max(self.weight.bit_length(), bit + 3)
+        missing = -(-needed // 4) * 4 - len(self.planes)
         if missing > 0:
             more = np.zeros((missing, self.planes.shape[1]), np.uint8)
             self.planes = np.concatenate([self.planes, more])
 
 
+def _by_bit(rows: Bytes, weights: Weights) -> Iterator[tuple[int, Bytes | list[Bytes]]]:
+    """For each bit of the weights the rows in whose weight it is set."""
+    if weights is None:
+        yield 0, rows
+        return
+    for bit in range(max(weights).bit_length()):
+        if some := [row for row, weight in zip(rows, weights) if weight >> bit & 1]:
+            yield bit, some
+
+
 class TritCounter:
-    """Sums of -1, 0 and +1 as integers, and how many were not 0."""
+    """Sums of -1, 0 and +1 as int32 (for weights, see `WEIGHT_BOUND`), and how many were not 0."""
 
     def __init__(self, codec: Codec, dim: int) -> None:
-        self.codec, self.dim, self.count = codec, dim, 0
+        self.codec, self.dim, self.count, self.weight = codec, dim, 0, 0
         self.total = torch.zeros(dim, dtype=torch.int32)
         self.nonzero = torch.zeros(dim, dtype=torch.int32)
 
     def decode(self, rows: Bytes) -> Tensor:
         return self.codec.decode(rows, self.dim)
 
-    def add(self, position: int, values: Tensor) -> None:
-        for value in values:
-            self.total += value
+    def add(self, position: int, values: Tensor, weights: Weights = None) -> None:
+        for value, weight in zip(values, weights or [1] * len(values)):
+            self.total.add_(value, alpha=weight)
             self.nonzero += value.abs()
         self.count += len(values)
+        self.weight += weight_of(len(values), weights)
 
     def mean(self) -> Tensor:
-        return self.total.float() / self.count
+        return self.total.float() / self.weight
 
     def uniformity(self) -> float:
         kept = self.nonzero[self.nonzero > 0]

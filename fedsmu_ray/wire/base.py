@@ -8,7 +8,7 @@ Every codec names the accumulator that turns received rows into the mean the ser
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 ZeroRule = Literal["random", "plus", "zero"]  # the sign of an exact zero: a fair coin, +1, or 0
 Bytes = NDArray[np.uint8]  # encoded rows, [C, bytes]
+Weights = Sequence[int] | None  # one of each row, at least 1; None: all 1
 
 
 class Draws(Protocol):
@@ -38,22 +39,26 @@ class Accumulator(Protocol):
         """Check rows [C, size]; return them in the form that `add` takes. Raises MessageError."""
         ...
 
-    def add(self, position: int, values: Any) -> None:
+    def add(self, position: int, values: Any, weights: Weights = None) -> None:
         """Add the C rows of `decode`'s result, at cohort positions `position`, `position` + 1, ...
 
-        Rows may be added in any order, which does not change a bit of the mean.
+        Rows may be added in any order, which does not change a bit of the mean. Weights are given
+        with `federation.weighting: samples` only.
         """
         ...
 
     def mean(self) -> Tensor:
-        """Mean over everything added, float32 [P].
+        """Weighted mean over everything added, float32 [P].
 
         Of a `PerClient` codec: everything added, in cohort order, float32 [n, P].
         """
         ...
 
     def uniformity(self) -> float:
-        """Magnitude uniformity: the mean over coordinates of Jain's index, in [1/n, 1]."""
+        """Magnitude uniformity: the mean over coordinates of Jain's index, in [1/n, 1].
+
+        Every row counts the same, whatever its weight.
+        """
         ...
 
 

@@ -1,5 +1,7 @@
 """The list of methods, and one of them in full."""
 
+from dataclasses import fields
+
 import pytest
 
 from fedsmu_ray.algorithms.registry import METHODS
@@ -22,7 +24,7 @@ def test_a_method_is_shown_with_its_paper_bits_and_options(capsys, name):
     assert main([name]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{name}: ") and "defaults     " in out
-    for option in METHODS[name].__dataclass_fields__:
+    for option in (f.name for f in fields(METHODS[name])):
         assert f"\nalgorithm.{option}=" in out
 
 

@@ -44,3 +44,11 @@ def test_federation_stop_may_be_null():
     assert not parse({"federation": {"stop": None}}).federation.stop.is_set
     loss = {"metric": "train/loss", "target": 2.5, "patience": 3, "min_rounds": 100}
     assert parse({"federation": {"stop": loss}}).federation.stop.is_set
+
+
+@pytest.mark.parametrize("name", ["scaffold", "scallion", "feddyn", "ef21", "dlion", "fedcams"])
+def test_weights_are_refused_by_methods_that_need_equal_ones(name):
+    (problem,) = problems(federation={"weighting": "samples"}, algorithm={"name": name})
+    assert problem.startswith(f"federation.weighting = samples: algorithm.name = {name} needs")
+    assert problem.endswith("use federation.weighting=uniform")
+    assert parse({"federation": {"weighting": "uniform"}, "algorithm": {"name": name}})

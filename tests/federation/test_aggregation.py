@@ -55,3 +55,32 @@ def test_only_dense_uploads_of_the_packages_own_code_stay(changes, stays):
     assert all(torch.equal(decoded[name], values) for name, values in output.uploads.items())
     output.pass_on(0, (3, 5), server)
     assert server.step().uplink_bytes == output.messages.nbytes
+
+
+UNEQUAL = {"data": {"clients": 30, "partition": {"sigma": 1.0}}}
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedsmu"])
+def test_weights_are_those_of_the_participants_however_they_arrive(name):
+    problem = problem_of({"name": name}, federation={"weighting": "samples"}, **UNEQUAL)
+    draw = torch.Generator().manual_seed(1)
+    field, codec = next(iter(problem.uplink.items()))
+    values = {p: torch.randn(len(c), problem.dim, generator=draw) for p, c in GROUPS}
+    values = {p: v if name == "fedavg" else v.sign().to(torch.int8) for p, v in values.items()}
+    sent, parts = Aggregator(problem, 1), Aggregator(problem, 1)
+    for position, clients in reversed(GROUPS):
+        encoded = message.encode(problem.uplink, {field: values[position]}, 1, clients)
+        sent.receive(position, clients, encoded)
+        part = Aggregator(problem, 1)
+        if name == "fedavg":
+            part.add(position, clients, {field: values[position]})
+            parts.merge(part.subtotal())
+        else:
+            parts.receive(position, clients, encoded)
+    assert torch.equal(sent.mean()[field], parts.mean()[field])
+    clients = [client for _, group in GROUPS for client in group]
+    weights = problem.partition.sizes[clients].double()
+    assert len(set(weights.tolist())) > 1
+    expected = weights @ torch.cat(list(values.values())).double() / weights.sum()
+    assert torch.allclose(sent.mean()[field].double(), expected, rtol=1e-5, atol=1e-6)
+    assert codec.size(problem.dim) == problem_of({"name": name}).uplink[field].size(problem.dim)

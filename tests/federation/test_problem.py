@@ -1,10 +1,13 @@
 """What is decided before round 1."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
+import torch
 
 from fedsmu_ray.config.validation import parse
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation import problem, trainer
 from fedsmu_ray.federation.client import ClientWorker
 from fedsmu_ray.federation.problem import Problem
@@ -66,3 +69,26 @@ def test_other_processes_are_told_how_a_model_trains_fastest(model, monkeypatch)
     assert there.plan == wanted.plan and there.format == wanted.format
     assert (there.gradient is None) == (wanted.gradient is None)
     assert sent.group_size == group_size
+
+
+def weighted(monkeypatch, sizes):
+    """A problem whose clients have these numbers of samples."""
+    three = {"data": {"clients": len(sizes)}, "algorithm": {"name": "fedavg"}}
+    federation = {"cohort": 1, "weighting": "samples"}
+    parts = Problem.of(parse({**three, "federation": {"cohort": 1}})).partition
+    changed = replace(parts, sizes=torch.tensor(sizes))
+    monkeypatch.setattr(problem, "split", lambda *_: changed)
+    return Problem.of(parse({**three, "federation": federation}))
+
+
+def test_weights_are_the_numbers_of_samples_without_common_factor(monkeypatch):
+    assert weighted(monkeypatch, [60, 90, 30]).weights.tolist() == [2, 3, 1]
+    found = weighted(monkeypatch, [60, 90, 31])
+    assert found.weights.tolist() == [60, 90, 31] and found.weights_of((2, 0)) == [31, 60]
+    assert Problem.of(parse({})).weights is None
+
+
+def test_weights_beyond_the_counters_are_refused(monkeypatch):
+    assert weighted(monkeypatch, [2**29, 2**29 - 1]).weights is not None
+    with pytest.raises(ConfigError, match=r"weighting = samples: .* add up to 1073741824"):
+        weighted(monkeypatch, [2**29 + 1, 2**29 - 1])

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from fedsmu_ray.errors import MessageError
 from fedsmu_ray.numerics import passes
 from fedsmu_ray.wire.accumulators import (
+    WEIGHT_BOUND,
     BitSlicedVoteCounter,
     PairwiseSum,
+    TritCounter,
     VoteCounter,
     node_count,
     vote_counter,
@@ -164,3 +166,71 @@ def test_uniformity_reference_values():  # oracle 29
     one = Float32().accumulator(4, True)
     one.add(0, torch.tensor([[1.0, 0, 0, 2]] + [[0.0] * 4] * 4))
     assert one.uniformity() == pytest.approx(1 / 5)
+
+
+WEIGHTS = st.lists(st.integers(1, 5000), min_size=1, max_size=40)
+
+
+def add_in_any_order(counter, rows, weights, order):
+    left = list(range(len(rows)))
+    order.shuffle(left)
+    while left:
+        some, left = left[: (take := order.randint(1, len(left)))], left[take:]
+        counter.add(0, counter.decode(rows[some]), [weights[i] for i in some])
+
+
+@given(WEIGHTS, st.integers(1, 70), st.integers(0, 2**31), st.randoms())
+def test_weighted_votes_are_exact_in_any_order_and_grouping(weights, dim, seed, order):
+    for codec, kinds in ((Sign(), (VoteCounter, BitSlicedVoteCounter)), (Trit(), (TritCounter,))):
+        value = random_values(codec, len(weights), dim, seed)
+        votes = torch.tensor(weights) @ value.long()
+        for kind in kinds:
+            counter = TritCounter(codec, dim) if kind is TritCounter else kind(dim)
+            add_in_any_order(counter, codec.encode(value), weights, order)
+            assert torch.equal(counter.mean(), votes.float() / sum(weights)), kind
+
+
+@pytest.mark.parametrize("weights", [[1], [8], [7, 8, 9], [2**20 + 1] * 9, [WEIGHT_BOUND - 2, 1]])
+def test_weighted_votes_in_every_plane(weights):
+    rows = np.array([[0b10101010]] * (len(weights) - 1) + [[0b11110000]], np.uint8)
+    small, sliced = VoteCounter(8), BitSlicedVoteCounter(8)
+    for counter in (small, sliced):
+        counter.add(0, rows, weights)
+    signs = 2 * np.unpackbits(rows, axis=1, bitorder="little").astype(np.int64) - 1
+    votes = torch.from_numpy(np.array(weights) @ signs)
+    assert torch.equal(sliced.mean(), votes.float() / sum(weights))
+    assert torch.equal(small.mean(), sliced.mean())
+
+
+def test_many_weighted_votes_are_the_sum_of_the_unpacked_bits():
+    noise = np.random.default_rng(2)
+    rows = noise.integers(0, 256, (90, Sign().size(140_001)), np.uint8)
+    rows[:, -1] &= 1
+    weights = noise.integers(1, 700, 90).tolist()
+    counter = Sign().accumulator(140_001, False)
+    assert isinstance(counter, BitSlicedVoteCounter)
+    for start in (40, 0, 80):
+        some = slice(start, min(start + 40, 90))
+        counter.add(start, rows[some], weights[some])
+        counter.mean()  # computing the mean early does not change the sum
+    bits = np.unpackbits(rows, axis=1, count=140_001, bitorder="little").astype(np.int64)
+    votes = torch.from_numpy(2 * (np.array(weights) @ bits) - sum(weights))
+    assert torch.equal(counter.mean(), votes.float() / sum(weights))
+
+
+@given(WEIGHTS, st.integers(0, 2**31), st.randoms())
+def test_weighted_means_have_the_same_bits_in_any_order(weights, seed, order):
+    value = random_values(Float32(), len(weights), 5, seed)
+    whole, parts = Float32().accumulator(5, True), Float32().accumulator(5, True)
+    whole.add(0, value, weights)
+    positions = list(range(len(weights)))
+    order.shuffle(positions)
+    for i in positions:
+        parts.add(i, value[i : i + 1], weights[i : i + 1])
+    assert torch.equal(parts.mean(), whole.mean())
+    exact = torch.tensor(weights).double() @ value.double() / sum(weights)
+    size = value.abs().max()
+    assert torch.allclose(whole.mean().double(), exact, rtol=1e-5, atol=1e-6 * float(size))
+    unweighted = Float32().accumulator(5, True)
+    unweighted.add(0, value)
+    assert whole.uniformity() == unweighted.uniformity()
