@@ -12,7 +12,15 @@ from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.plain_data import format_value
 from fedsmu_ray.config.schema import DataConfig, FederationConfig, TuneConfig
 from fedsmu_ray.config.tracking import TrackingConfig
-from fedsmu_ray.tracking.metrics import STOPPING, SWEEPABLE, accuracy_metric, is_share
+from fedsmu_ray.tracking.metrics import (
+    STOPPING,
+    SWEEPABLE,
+    accuracy_metric,
+    is_metric,
+    is_share,
+    is_target,
+    target_metrics,
+)
 
 
 def check(values: Mapping[str, Any], method_name: str, method: Method | None) -> list[str]:
@@ -28,7 +36,7 @@ def check(values: Mapping[str, Any], method_name: str, method: Method | None) ->
         *_impossible_stop(data, federation),
         *_impossible_weighting(federation, method_name, method),
         *_impossible_compute(compute, federation),
-        *_unmeasured(values["tune"], data),
+        *_unmeasured(values["tune"], federation, data),
         *_opposite_mode(values["tune"]),
         *_unregistrable(values["tracking"]),
     ]
@@ -110,8 +118,22 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
         )
 
 
-def _unmeasured(tune: TuneConfig, data: DataConfig) -> Iterator[str]:
-    yield from _unmeasured_metric("tune.metric", tune.metric, SWEEPABLE, data)
+def _unmeasured(tune: TuneConfig, federation: FederationConfig, data: DataConfig) -> Iterator[str]:
+    targets = {metric.name for metric in target_metrics(federation.targets)}
+    if is_target(tune.metric) and tune.metric not in targets:
+        listed = f"has {', '.join(sorted(targets))}" if targets else "is empty"
+        yield (
+            f"tune.metric = {tune.metric}: federation.targets {listed}; add the accuracy to it, as "
+            "in federation.targets=[0.8] for target/0.8/uplink_bytes"
+        )
+    elif is_target(tune.metric) and tune.scheduler != "none":
+        yield (
+            f"tune.scheduler = {tune.scheduler}: {tune.metric} is known only when a trial has "
+            "reached the accuracy, so it cannot tell which trials to stop; set tune.scheduler=none "
+            "(federation.stop.target ends a trial there), or another tune.metric"
+        )
+    elif not is_target(tune.metric):
+        yield from _unmeasured_metric("tune.metric", tune.metric, SWEEPABLE, data)
 
 
 def _unmeasured_metric(
@@ -121,7 +143,7 @@ def _unmeasured_metric(
     if metric not in known:
         close = difflib.get_close_matches(metric, known, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
-        yield f"{key} = {metric}: must be one of {', '.join(known)}{meant}"
+        yield f"{key} = {format_value(metric)}: must be one of {', '.join(known)}{meant}"
     elif metric.startswith("val/") and not data.validation:
         yield (
             f"{key} = {metric}: there are no validation samples; set data.validation, as in "
@@ -136,6 +158,8 @@ def _unmeasured_metric(
 
 
 def _opposite_mode(tune: TuneConfig) -> Iterator[str]:
+    if not is_metric(tune.metric):
+        return  # which is a problem already
     if tune.mode not in (None, tune.direction):
         better = "larger" if tune.direction == "max" else "smaller"
         yield (

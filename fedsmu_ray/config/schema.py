@@ -28,7 +28,7 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files import secrets
 from fedsmu_ray.models.base import Model, Positive
 from fedsmu_ray.tracking.base import absolute_uri
-from fedsmu_ray.tracking.metrics import SWEEPABLE, Direction
+from fedsmu_ray.tracking.metrics import Direction, direction_of
 
 PROFILES: dict[str, dict[str, Any]] = {
     # What the code released by FedSMU's authors adds to the text of the paper: a decaying server
@@ -146,6 +146,14 @@ class FederationConfig:
     min_cohort: Annotated[
         Positive, Field(description="fewest participants of a round; with fewer the run ends")
     ] = 1
+    targets: Annotated[
+        tuple[Share, ...],
+        Field(
+            description="accuracies (0 to 1) for which rounds, bytes and seconds are told, and may "
+            "be metrics of a sweep, as in target/0.8/uplink_bytes; empty: a sweep tells those to "
+            "an accuracy that every method reaches"
+        ),
+    ] = ()
     stop: StopConfig = field(default_factory=StopConfig)
 
 
@@ -171,8 +179,9 @@ class TuneConfig:
     metric: Annotated[
         str,
         Field(
-            description="metric by which trials are compared; its default with data.validation is "
-            "val/accuracy"
+            description="metric by which trials are compared, or target/T/uplink_bytes "
+            "(total_bytes, rounds, seconds) for a T of federation.targets; its default with "
+            "data.validation is val/accuracy"
         ),
     ] = "test/accuracy"
     mode: Annotated[
@@ -230,18 +239,11 @@ class TuneConfig:
             "the first baseline"
         ),
     ] = None
-    targets: Annotated[
-        tuple[Share, ...],
-        Field(
-            description="accuracies (0 to 1) for which upload and rounds are told; empty: one that "
-            "every method reaches"
-        ),
-    ] = ()
 
     @property
     def direction(self) -> Direction:
         """The direction in which the metric improves."""
-        return SWEEPABLE[self.metric]
+        return direction_of(self.metric)
 
 
 @dataclass(frozen=True, repr=False)

@@ -23,6 +23,7 @@ from fedsmu_ray.models.base import Model
 
 DEFAULT_METHOD, DEFAULT_MODEL, DEFAULT_PROFILE = "fedsmu", "mlp", "authors"
 _SINGLE_KEYS = ("name", "seed")  # outside the sections
+MOVED = {"tune.targets": "federation.targets"}  # keys of earlier releases
 
 
 def parse(plain: Mapping[str, Any]) -> Config:
@@ -137,6 +138,9 @@ def _section(
     written = _mapping(name, given, problems)
     sections = {f.name: section for f in fields(cls) if (section := subsection(f))}
     names = [f.name for f in fields(cls)]
+    for key in [key for key in written if f"{name}.{key}" in MOVED]:
+        if written.pop(key):  # files of earlier releases have it, empty
+            problems.append(f"{name}.{key}: is {MOVED[f'{name}.{key}']} now; write it there")
     problems += [unknown_key(f"{name}.{k}", known_keys()) for k in written if k not in names]
     inner = {
         key: _section(section, f"{name}.{key}", written.pop(key, None), defaults, problems)

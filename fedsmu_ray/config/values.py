@@ -20,7 +20,6 @@ from fedsmu_ray.config.schema import PROFILES
 from fedsmu_ray.datasets.registry import DATASETS
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.registry import MODELS
-from fedsmu_ray.tracking.metrics import SWEEPABLE
 
 # Words of YAML for some of pydantic's errors, by type.
 _CLEARER = {
@@ -37,7 +36,6 @@ CHOICES: dict[str, Mapping[str, object]] = {
     "data.dataset": DATASETS,
     "model.name": MODELS,
     "compute.executor": EXECUTORS,
-    "tune.metric": SWEEPABLE,
 }
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from fedsmu_ray.display.formatting import dropped_note, percent, size, stdout
 from fedsmu_ray.display.settings_table import in_words, print_settings
 from fedsmu_ray.files.run_folders import SWEEP
-from fedsmu_ray.tracking.metrics import is_finite
+from fedsmu_ray.tracking.metrics import is_finite, is_target
 
 
 def run_in_words(summary: Mapping[str, Any]) -> str:
@@ -59,9 +59,12 @@ def print_sweep(outcome: Mapping[str, Any], limit: int = 12) -> None:
     for finding in outcome["findings"]:
         console.print(f"\n{in_words(finding)}", soft_wrap=True)
     trials = outcome["trials"]
-    if diverged := [trial["name"] for trial in trials if not is_finite(trial["score"])]:
+    unscored = [trial["name"] for trial in trials if not is_finite(trial["score"])]
+    if unscored and is_target(metric):
+        console.print(f"{metric}: not reached by {'; '.join(unscored)}", soft_wrap=True)
+    elif unscored:
         console.print(
-            f"diverged, with {metric} NaN or infinite: {'; '.join(diverged)}", soft_wrap=True
+            f"diverged, with {metric} NaN or infinite: {'; '.join(unscored)}", soft_wrap=True
         )
     for status in ("diverged", "failed"):
         for trial in outcome[status]:

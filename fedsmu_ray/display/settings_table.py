@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsmu_ray.display.formatting import plain_value, short_key, size
-from fedsmu_ray.tracking.metrics import ACCURACIES, is_finite
+from fedsmu_ray.tracking.metrics import ACCURACIES, is_finite, is_target, unit_of
 
 NONE = "-"  # of what does not apply
 GAP = 2  # between columns
@@ -85,7 +85,7 @@ def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     """The cells of all columns by heading."""
     columns = key_columns(rows)
     if metric not in ACCURACIES:
-        columns[metric] = [_score(row) for row in rows]
+        columns[metric] = [_score(row, metric) for row in rows]
     if _has_validation(rows):
         columns["val accuracy"] = [_percent(row["val_accuracy"]) for row in rows]
         columns["test accuracy"] = [_percent(row["test_accuracy"]) for row in rows]
@@ -133,10 +133,13 @@ def _common(cells: Sequence[str]) -> str | None:
     return cells[0] if len(set(cells)) == 1 else None
 
 
-def _score(row: Row) -> str:
-    if row["score"] is None:
+def _score(row: Row, metric: str) -> str:
+    if row["score"] is not None:
+        is_bytes = unit_of(metric) == "bytes"
+        return _size(row["score"]) if is_bytes else _interval(row["score"], ".4g")
+    if not is_target(metric):
         return "diverged"
-    return _interval(row["score"], ".4g")
+    return _reached(row["scored"], len(row["trials"]))
 
 
 def _percent(stats: Mapping[str, float] | None) -> str:
@@ -162,7 +165,11 @@ def _size(stats: Mapping[str, float] | None) -> str:
 def _to_target(needs: Row) -> str:
     if needs["uplink_bytes"]:
         return _size(needs["uplink_bytes"])
-    return "not reached" if needs["of"] == 1 else f"{needs['reached']} of {needs['of']} seeds"
+    return _reached(needs["reached"], needs["of"])
+
+
+def _reached(count: int, seeds: int) -> str:
+    return "not reached" if seeds == 1 else f"{count} of {seeds} seeds"
 
 
 def _difference(row: Row, factor: float) -> str:

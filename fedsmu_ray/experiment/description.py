@@ -32,6 +32,7 @@ MAY_DIFFER = (
     "data.root",
     "data.download",
     "federation.rounds",
+    "federation.targets",
     "federation.client_timeout_s",
     "federation.client_retries",
     "compute.executor",
@@ -66,6 +67,7 @@ class SavedRecord:
     val_accuracy: _Share | None = None  # which earlier releases did not have
     val_loss: _Number | None = None
     retried: _Count = 0
+    elapsed: _Measured = 0.0
 
     @staticmethod
     def of(record: Record) -> SavedRecord:
@@ -90,6 +92,7 @@ class SavedProgress:
     downlink_bytes: _Count
     dropped: _Count
     retried: _Count = 0  # which earlier releases did not have
+    seconds: _Measured = 0.0  # likewise
 
     @staticmethod
     def of(progress: Progress) -> SavedProgress:
@@ -102,6 +105,7 @@ class SavedProgress:
             progress.downlink_bytes,
             progress.dropped,
             progress.retried,
+            progress.seconds,
         )
 
     def restore(self, progress: Progress, problem: Problem) -> None:
@@ -111,6 +115,7 @@ class SavedProgress:
         progress.evaluated = [saved.record(problem) for saved in self.evaluated]
         progress.uplink_bytes, progress.downlink_bytes = self.uplink_bytes, self.downlink_bytes
         progress.dropped, progress.retried = self.dropped, self.retried
+        progress.seconds = self.seconds
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from fedsmu_ray.config.schema import Config
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress
 from fedsmu_ray.federation.stopping import stop_reason
-from fedsmu_ray.tracking.metrics import METRICS, Metric, accuracy_metric
+from fedsmu_ray.tracking.metrics import (
+    METRICS,
+    NEEDS,
+    Metric,
+    accuracy_metric,
+    is_finite,
+    needs_field,
+    rank,
+)
 
 
 def summarize(
@@ -37,6 +45,7 @@ def summarize(
         "method": config.method_name,
         "rounds": last.round,
         **_stopped(config, progress),
+        **_to_targets(config, progress),
         **{m.field: getattr(last, m.field) for m in METRICS if m.final and is_measured(m)},
         **{f"best_{m.field}": best.accuracy for m in METRICS if m.best and m.name == judged},
         "best_round": best.round,
@@ -57,6 +66,21 @@ def _stopped(config: Config, progress: Progress) -> dict[str, str | None]:
         return {}
     ends_early = progress.last.round < config.federation.rounds
     return {"stopped": stop_reason(config, progress.evaluated) if ends_early else None}
+
+
+def _to_targets(config: Config, progress: Progress) -> dict[str, float | None]:
+    """What it took to reach each of `federation.targets`; None if it was not reached."""
+    found: dict[str, float | None] = {}
+    for target in config.federation.targets:
+        records = (r for r in progress.evaluated if is_finite(r.accuracy))
+        first = next((r for r in records if rank(r.accuracy, "max") <= -target), None)
+        values: dict[str, float] = {}
+        if first:
+            up, down = first.uplink_bytes, first.downlink_bytes
+            values = {"rounds": first.round, "uplink_bytes": up, "total_bytes": up + down}
+            values["seconds"] = round(first.elapsed, 3)
+        found |= {needs_field(need, target): values.get(need) for need in NEEDS}
+    return found
 
 
 def in_words(trained_on: Mapping[str, int]) -> str:

@@ -22,6 +22,8 @@ class Record:
     dropped: int = 0  # cumulative: sampled clients without a usable upload
     # Cumulative: clients that were trained again after a failure. It says nothing of the result.
     retried: int = field(default=0, compare=False)
+    # Cumulative: wall time of the rounds; as `seconds`, of no exact meaning.
+    elapsed: float = field(default=0.0, compare=False)
     uniformity: float | None = None  # magnitude uniformity; None in rounds that are not evaluated
     # 0 to 1, and mean cross-entropy, likewise; with validation samples, `test` only after training.
     val_accuracy: float | None = None
@@ -55,6 +57,7 @@ class Progress:
     downlink_bytes: int = 0
     dropped: int = 0
     retried: int = 0
+    seconds: float = 0.0  # wall time of the rounds
 
     @property
     def last(self) -> Record:

@@ -103,12 +103,9 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     elif progress.waiting:
         scores = evaluate(problem, executor, t, executor.model_message())
     trained = _train(problem, executor, broadcast, tasks)
-    losses, progress.retried = trained.losses, progress.retried + trained.retried
+    losses = trained.losses
     participants = [client for client in cohort if client in losses]
-    progress.states.update(trained.repacked | trained.states)
-    progress.uplink_bytes += trained.stats.uplink_bytes
-    progress.downlink_bytes += trained.stats.downlink_bytes * len(cohort)
-    progress.dropped += len(cohort) - len(participants)
+    _add(progress, trained, len(cohort), len(participants))
     if problem.has_feedback:
         receivers = _send_feedback(problem, executor, progress, t, participants)
         progress.downlink_bytes += trained.stats.feedback_bytes * receivers
@@ -120,13 +117,15 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
         train_loss=sum(losses[c] for c in participants) / len(participants),
         uplink_bytes=progress.uplink_bytes,
         downlink_bytes=progress.downlink_bytes,
-        seconds=time.perf_counter() - began,
+        seconds=(seconds := time.perf_counter() - began),
         zero_fraction=trained.zeros / (len(participants) * problem.dim),
         dropped=progress.dropped,
         retried=progress.retried,
+        elapsed=progress.seconds + seconds,
         uniformity=trained.stats.uniformity,
     )
-    progress.round, progress.waiting = t, record if evaluated else None
+    progress.round, progress.seconds = t, record.elapsed
+    progress.waiting = record if evaluated else None
     return complete if evaluated else [*complete, record]
 
 
@@ -155,6 +154,15 @@ class _Trained:
     def zeros(self) -> int:
         """Uploaded signs that stand for exact zeros."""
         return sum(r.report.zeros for _, r in self.results.values())
+
+
+def _add(progress: Progress, trained: _Trained, sampled: int, participants: int) -> None:
+    """Bring states, bytes and failures up to date; sampled, participants: how many clients."""
+    progress.states.update(trained.repacked | trained.states)
+    progress.uplink_bytes += trained.stats.uplink_bytes
+    progress.downlink_bytes += trained.stats.downlink_bytes * sampled
+    progress.dropped += sampled - participants
+    progress.retried += trained.retried
 
 
 def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[Task]) -> _Trained:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fedsmu_ray.reports.curves import ROUND
 from fedsmu_ray.reports.data import Report, Row
+from fedsmu_ray.tracking.metrics import is_target
 
 MAX_NAMED = 10
 
@@ -27,7 +28,10 @@ def _without_result(report: Report) -> Iterator[str]:
 
 
 def _about_results(report: Report) -> Iterator[str]:
-    if unscored := [row["name"] for row in report.settings if row["score"] is None]:
+    unscored = [row["name"] for row in report.settings if row["score"] is None]
+    if unscored and is_target(report.metric):
+        yield f"{_named(unscored)} did not reach the target with all seeds, and come last."
+    elif unscored:
         yield (
             f"A trial of {_named(unscored)} has diverged, so there is no mean of {report.metric}."
         )

@@ -10,7 +10,7 @@ from fedsmu_ray.display.colors import colors_of
 from fedsmu_ray.display.formatting import plain_value, short_key
 from fedsmu_ray.reports.charts import Axis, Chart, Heat, Line, Lines, Panel, Style
 from fedsmu_ray.reports.data import Report, Row
-from fedsmu_ray.tracking.metrics import ACCURACIES, SWEEPABLE, is_finite, rank
+from fedsmu_ray.tracking.metrics import ACCURACIES, direction_of, is_finite, rank
 
 MAX_VALUES = 12  # of a key, for a heat map
 MAX_PANELS = 9
@@ -158,4 +158,4 @@ def _score_label(report: Report) -> str:
 
 
 def _direction(report: Report) -> Any:
-    return SWEEPABLE.get(report.metric) or "max"
+    return direction_of(report.metric)

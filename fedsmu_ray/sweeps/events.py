@@ -24,7 +24,7 @@ from fedsmu_ray.sweeps.outcome import COMPLETED, DIVERGED
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import TrialReport, report_of
-from fedsmu_ray.tracking.metrics import accuracy_metric, final_accuracy
+from fedsmu_ray.tracking.metrics import accuracy_metric, final_accuracy, score_of
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,8 @@ class TrialEvents(tune.Callback):
             )
         self.recorder.log(spec, report.round, report.metrics)
         if report.model:  # its process may be gone after this call
-            score = report.metrics[self.recorder.config.tune.metric]
+            metric = self.recorder.config.tune.metric
+            score = score_of(metric, report.metrics, report.summary)
             self.recorder.models.offer(spec, score, report.model.take())
         accuracy = report.metrics[accuracy_metric("val/accuracy" in report.metrics)]
         self.progress.update(spec.name, report.round, accuracy)
@@ -191,7 +192,9 @@ def _outcome_line(config: Config, report: TrialReport, status: str) -> str:
     """How a trial ended."""
     summary, metric = report.summary, config.tune.metric
     is_accuracy = metric.endswith("/accuracy")
-    score = "" if is_accuracy else f"{metric} {report.metrics[metric]:.4g}, "
+    value = score_of(metric, report.metrics, summary)
+    shown = "not reached" if value is None else f"{value:.4g}"
+    score = "" if is_accuracy else f"{metric} {shown}, "
     score += "validation " if "val/accuracy" in report.metrics else ""
     why = summary.get("stopped")
     is_early = (why or status != COMPLETED) and summary["rounds"] < config.federation.rounds

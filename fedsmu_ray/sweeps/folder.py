@@ -131,7 +131,7 @@ def _trials_of(config: Config) -> dict[str, Any]:
         "tune.storage",
         "tune.concurrent",
         "compute.wait_s",
-        "tune.targets",
+        "federation.targets",
         "tune.compare_to",
     )
     return {key: value for key, value in decisive.items() if key not in others}

@@ -59,10 +59,11 @@ class SweepModels:
         self.keeps = config.tracking.models
         self._kept = models_in(folder.path)
 
-    def offer(self, spec: TrialSpec, score: float, reference: Any) -> None:
+    def offer(self, spec: TrialSpec, score: float | None, reference: Any) -> None:
         """Keep the model of a trial that has just ended, if it may be the best one.
 
-        score: the trial's. reference: to the content of its model file. A failure is a warning.
+        score: the trial's, if it has one. reference: to the content of its model file. A failure is
+        a warning.
         """
         index = spec.index
         row = {"index": index, "params": spec.params, "score": score}

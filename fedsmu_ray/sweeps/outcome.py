@@ -45,18 +45,19 @@ def results(
     ended: Mapping[int, Row],
     has_validation: bool = False,
     is_final: bool = True,
+    targets: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Trials, settings and findings of a sweep.
 
     ended: what its folder has of trials that have ended, by index (`SweepFolder.ended`). With
     validation samples, only the best setting of each method has results on the test set, and only
-    if no further trials are to come (is_final).
+    if no further trials are to come (is_final). targets: see `summarize_settings`.
     """
     rows = [row for _, row in sorted(ended.items())]
     with_result = [row for row in rows if "error" not in row]
     diverged = _without_result(rows, DIVERGED)
     fixed = len(baselines(tune)) * seed_count(tune)
-    settings = summarize_settings(with_result, diverged, tune, fixed)
+    settings = summarize_settings(with_result, diverged, tune, fixed, targets)
     trials = [_without(row, ("event", "history", TESTED)) for row in with_result]
     if has_validation and is_final:
         _reveal(settings, {trial["index"]: trial for trial in trials}, ended)

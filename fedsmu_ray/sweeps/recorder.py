@@ -28,7 +28,13 @@ from fedsmu_ray.sweeps.reporting import report_sweep
 from fedsmu_ray.sweeps.settings import setting_name
 from fedsmu_ray.sweeps.space import TrialSpec, differing_keys, swept_keys
 from fedsmu_ray.tracking.base import DESCRIPTION, RunStatus, Tracker, View
-from fedsmu_ray.tracking.metrics import accuracy_metric, final_metrics, is_finite
+from fedsmu_ray.tracking.metrics import (
+    accuracy_metric,
+    final_metrics,
+    is_finite,
+    is_target,
+    score_of,
+)
 
 SETTING = "fedsmu.setting"  # tag of a trial's run, the same for all seeds
 TRIAL = "fedsmu.trial"  # tag of a trial's run: its index
@@ -103,8 +109,10 @@ class SweepRecorder:
         if self.config.data.validation:
             summary = hide_test(summary)
         is_whole = summary["rounds"] == self.config.federation.rounds or summary["model_sha256"]
-        score = metrics[self.config.tune.metric]
-        status = DIVERGED if not is_finite(score) else COMPLETED if is_whole else STOPPED
+        metric = self.config.tune.metric
+        score = score_of(metric, metrics, summary)
+        has_diverged = not is_finite(score) and not is_target(metric)
+        status = DIVERGED if has_diverged else COMPLETED if is_whole else STOPPED
         tags = {"fedsmu.status": status, **ended_tags(summary)}
         run_id = self.folder.run_ids[spec.index]
         self.tracker.finish(run_id, "FINISHED", final_metrics(summary), tags)
@@ -141,7 +149,13 @@ class SweepRecorder:
         tune, has_validation = self.config.tune, bool(self.config.data.validation)
         model = self.models.log(self.tracker) if status == "FINISHED" else None
         outcome = {
-            **results(tune, self.folder.ended, has_validation, status == "FINISHED"),
+            **results(
+                tune,
+                self.folder.ended,
+                has_validation,
+                status == "FINISHED",
+                self.config.federation.targets,
+            ),
             "name": self.config.name,
             "metric": tune.metric,
             "mode": tune.direction,

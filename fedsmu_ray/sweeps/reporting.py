@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedsmu_ray.config.schema import Config, TuneConfig
+from fedsmu_ray.config.schema import Config, FederationConfig, TuneConfig
 from fedsmu_ray.config.validation import parse_section
 from fedsmu_ray.config.yaml_files import read_yaml, read_yaml_text
 from fedsmu_ray.errors import ConfigError
@@ -41,9 +41,10 @@ def report_of(
     versions: Mapping[str, str] | None = None,
     facts: Mapping[str, str] | None = None,
     recipe: str = "",
+    targets: Sequence[float] = (),
 ) -> Report:
     """The report of trials that have ended, by index (see `outcome.results`)."""
-    outcome = results(tune, ended, has_validation, is_final)
+    outcome = results(tune, ended, has_validation, is_final, targets)
     statuses = ("failed", "diverged")
     return Report(
         name=name,
@@ -67,8 +68,8 @@ def of_folder(folder: Place, targets: Sequence[float] = ()) -> Report:
     """
     file = folder / SWEEP.file
     plain, recipe = read_yaml(file), file.read_text(encoding="utf-8")
-    tune = _tune(plain, targets)
-    return _of_records(plain, tune, recipe, SweepFolder(folder), _outcome(folder))
+    tune: TuneConfig = parse_section("tune", plain.get("tune"))
+    return _of_records(plain, tune, recipe, SweepFolder(folder), _outcome(folder), targets)
 
 
 def _of_records(
@@ -77,10 +78,12 @@ def _of_records(
     recipe: str,
     records: SweepFolder,
     outcome: Mapping[str, Any],
+    targets: Sequence[float] = (),
 ) -> Report:
     """The report from what is recorded in the folder of a sweep.
 
-    plain: its configuration. outcome: what it prints at its end, as far as it is known.
+    plain: its configuration. outcome: what it prints at its end, as far as it is known. targets:
+    instead of its own ones.
     """
     uri, file = outcome.get("tracking_uri"), records.path / SWEEP.file
     facts = {
@@ -99,6 +102,7 @@ def _of_records(
         versions=outcome.get("versions"),
         facts=facts,
         recipe=recipe,
+        targets=targets or _targets(plain),
     )
 
 
@@ -112,9 +116,9 @@ def _outcome(folder: Place) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _tune(plain: Mapping[str, Any], targets: Sequence[float]) -> TuneConfig:
-    tune: TuneConfig = parse_section("tune", plain.get("tune"))
-    return replace(tune, targets=tuple(targets)) if targets else tune
+def _targets(plain: Mapping[str, Any]) -> Sequence[float]:
+    federation: FederationConfig = parse_section("federation", plain.get("federation"))
+    return federation.targets
 
 
 def _origin(tags: Mapping[str, str]) -> dict[str, str]:
@@ -144,7 +148,7 @@ def of_runs(
         raise ConfigError([f"{name}: no run with evaluated rounds in MLflow at {cut(uri)}"])
     recipe = parent.config if parent else ""
     plain = read_yaml_text(recipe, name) if recipe else {}
-    tune = _tune(plain, targets)
+    tune: TuneConfig = parse_section("tune", plain.get("tune"))
     tags = parent.tags if parent else {}
     facts = {"data digest": tags.get("fedsmu.data_digest", ""), **_origin(tags)}
     has_validation = any(VALIDATED in own for run in runs for own in run.history.values())
@@ -166,6 +170,7 @@ def of_runs(
         versions=versions,
         facts=facts,
         recipe=recipe,
+        targets=targets or _targets(plain),
     )
 
 

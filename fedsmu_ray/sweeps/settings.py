@@ -10,7 +10,7 @@ from typing import Any
 from fedsmu_ray.config.schema import TuneConfig
 from fedsmu_ray.display.formatting import describe_params
 from fedsmu_ray.sweeps.space import SEED, Params
-from fedsmu_ray.tracking.metrics import METRICS, is_finite, rank
+from fedsmu_ray.tracking.metrics import METRICS, is_finite, is_target, rank
 
 MIN_PAIRS = 3  # of seeds, for a test
 # Accuracies that may be the target of a sweep that names none.
@@ -58,28 +58,36 @@ def _t95(n: int) -> float:
 
 
 def summarize_settings(
-    trials: Sequence[Row], diverged: Sequence[Row], tune: TuneConfig, baselines: int
+    trials: Sequence[Row],
+    diverged: Sequence[Row],
+    tune: TuneConfig,
+    baselines: int,
+    targets: Sequence[float] = (),
 ) -> list[dict[str, Any]]:
     """The settings of a sweep as rows, the best first.
 
     trials: with a result, and their `history` (see `SweepFolder.trial_ended`), by index. diverged:
-    those without one. baselines: how many trials, from the first one on, are baselines.
+    those without one. baselines: how many trials, from the first one on, are baselines. targets:
+    accuracies for which is told what the settings need; by default the highest that every method
+    reaches.
 
-    A setting with a trial that has diverged has no score. Everything else is over the seeds that
+    A setting has no score if a trial of it has diverged, or has not reached the target that the
+    metric is about; these come last. Everything else is over the seeds that
     have ended.
     """
     groups: dict[str, list[Row]] = {}
     for trial in sorted([*trials, *diverged], key=lambda trial: trial["index"]):
         groups.setdefault(setting_key(trial["params"]), []).append(trial)
-    rows = [_summarize(group) for group in groups.values() if _results(group)]
+    rows = [_summarize(group, tune.metric) for group in groups.values() if _results(group)]
     histories = {trial["index"]: trial.get("history", {}) for trial in trials}
-    targets = tune.targets or _own_target(histories, rows)
+    targets = targets or _own_target(histories, rows)
     base = _base(rows, tune, baselines)
     for row in rows:
-        row["targets"] = [_to_target([histories[i] for i in row["trials"]], t) for t in targets]
+        own = [trial for trial in trials if trial["index"] in row["trials"]]
+        row["targets"] = [_to_target(own, t) for t in targets]
         other = None if base in (None, row) else base
         row["difference"] = other and _difference(_group(groups, row), other, _group(groups, other))
-    return sorted(rows, key=lambda row: rank(_mean(row["score"]), tune.direction))
+    return sorted(rows, key=lambda row: (rank(_mean(row["score"]), tune.direction), -row["scored"]))
 
 
 def _group(groups: Mapping[str, Sequence[Row]], row: Row) -> Sequence[Row]:
@@ -95,7 +103,7 @@ def _mean(stats: Mapping[str, Any] | None) -> float | None:
     return stats["mean"] if stats else None
 
 
-def _summarize(group: Sequence[Row]) -> dict[str, Any]:
+def _summarize(group: Sequence[Row], metric: str) -> dict[str, Any]:
     ended = _results(group)
     first = ended[0]
     return {
@@ -104,10 +112,16 @@ def _summarize(group: Sequence[Row]) -> dict[str, Any]:
         "params": _without_seed(first["params"]),
         "values": first.get("values", _without_seed(first["params"])),
         "trials": [trial["index"] for trial in ended],
-        "diverged": sum(1 for trial in group if not is_finite(trial.get("score"))),
+        "diverged": sum(1 for trial in group if _has_diverged(trial, metric)),
+        "scored": sum(1 for trial in group if is_finite(trial.get("score"))),
         "score": statistics([trial.get("score") for trial in group]),
         **{key: statistics([trial.get(key) for trial in ended]) for key in AVERAGED},
     }
+
+
+def _has_diverged(trial: Row, metric: str) -> bool:
+    """Whether a trial, failed ones apart, has no score but for a target that it did not reach."""
+    return not is_finite(trial.get("score")) and ("error" in trial or not is_target(metric))
 
 
 def reached(history: History, target: float) -> dict[str, int] | None:
@@ -123,9 +137,9 @@ def reached(history: History, target: float) -> dict[str, int] | None:
     return None
 
 
-def _to_target(histories: Sequence[History], target: float) -> dict[str, Any]:
+def _to_target(trials: Sequence[Row], target: float) -> dict[str, Any]:
     """What the trials of a setting need to reach an accuracy; None unless all of them reach it."""
-    found = [reached(history, target) for history in histories]
+    found = [reached(trial.get("history", {}), target) for trial in trials]
     arrived = [each for each in found if each is not None]
     all_have = len(arrived) == len(found)
     keys = ("rounds", "uplink_bytes", "total_bytes")

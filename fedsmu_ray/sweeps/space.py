@@ -40,7 +40,13 @@ MAX_TRIALS = 100_000
 SEED = "seed"
 KINDS = ("grid", "choice", "uniform", "loguniform")
 INTERVALS = ("uniform", "loguniform")
-SWEEP_KEYS = ("tune", "tracking", "name", "data.validation")  # the same for all trials
+SWEEP_KEYS = (
+    "tune",
+    "tracking",
+    "name",
+    "data.validation",
+    "federation.targets",
+)  # the same for all trials
 
 Params = Mapping[str, Any]  # of one trial: dotted key (or several, comma-separated) -> value
 

@@ -12,7 +12,7 @@ from fedsmu_ray.sweeps.outcome import COMPLETED, DIVERGED, history_columns
 from fedsmu_ray.sweeps.settings import Row
 from fedsmu_ray.sweeps.space import SEED
 from fedsmu_ray.tracking.base import TrackedRun
-from fedsmu_ray.tracking.metrics import METRICS, is_finite, rank
+from fedsmu_ray.tracking.metrics import METRICS, is_finite, is_target, rank, score_of
 
 # Sections of a configuration that do not make settings differ.
 MACHINERY = ("compute", "checkpoint", "tracking", "tune")
@@ -95,8 +95,10 @@ def _result(run: TrackedRun, metric: str) -> dict[str, Any]:
         return {"status": status, "error": error, "score": None}
     history = history_columns(run.history)
     last = run.history[max(run.history)]
-    score = last.get(metric)
+    needs = {k.removeprefix("final/"): v for k, v in run.metrics.items() if "_to_" in k}
+    score = score_of(metric, last, needs) if is_target(metric) else last.get(metric)
     return {
+        **needs,
         **{m.field: last.get(m.name) for m in METRICS if m.final},
         **{m.field: _whole(last.get(m.name)) for m in METRICS if m.unit == "bytes"},
         **{f"best_{m.field}": _best(run, m.name) for m in METRICS if m.best},
@@ -105,7 +107,7 @@ def _result(run: TrackedRun, metric: str) -> dict[str, Any]:
         "retried": _whole(last.get("clients/retried", 0)),
         "seconds": run.metrics.get("final/seconds"),
         "model_sha256": run.tags.get("model_sha256"),
-        "status": status if is_finite(score) else DIVERGED,
+        "status": status if is_finite(score) or is_target(metric) else DIVERGED,
         "score": score if is_finite(score) else None,
         "history": history,
     }

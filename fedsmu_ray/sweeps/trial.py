@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import time
 from collections.abc import Generator, Mapping
@@ -30,7 +31,7 @@ from fedsmu_ray.sweeps.failures import RETRIED, TrialFailure
 from fedsmu_ray.sweeps.folder import trace_file, trial_checkpoints
 from fedsmu_ray.sweeps.models import OfferedModel
 from fedsmu_ray.sweeps.space import TrialSpec
-from fedsmu_ray.tracking.metrics import tracked
+from fedsmu_ray.tracking.metrics import is_target, score_of, tracked
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,16 @@ class Trial(tune.Trainable):
         summary = summarize(self.problem, self.progress, sha256, seconds, trained_on)
         model = self._model() if is_last else None
         report = TrialReport(record.round, tracked(record), summary, self.apart, model)
-        return {**report.metrics, ROUND: record.round, DONE: is_last, REPORT: report}
+        scores = self._target_scores(summary)
+        return {**report.metrics, **scores, ROUND: record.round, DONE: is_last, REPORT: report}
+
+    def _target_scores(self, summary: Mapping[str, Any]) -> dict[str, float]:
+        """The metric of the sweep, if it is about a target; NaN until that is reached."""
+        metric = self.problem.config.tune.metric
+        if not is_target(metric):
+            return {}
+        value = score_of(metric, {}, summary)
+        return {metric: math.nan if value is None else value}
 
     def _is_last(self, record: Record) -> bool:
         """Whether the trial ends with this record, which has just been yielded."""

@@ -7,7 +7,7 @@ row here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,11 +127,65 @@ SWEEPABLE = {metric.name: metric.direction for metric in METRICS if metric.direc
 STOPPING = [metric.name for metric in METRICS if metric.direction and metric.unit != "bytes"]
 
 
+# What it takes to reach an accuracy: the end of a metric's name, unit and meaning.
+NEEDS = {
+    "rounds": ("rounds", "the first evaluated round with"),
+    "uplink_bytes": ("bytes", "uploaded by all clients up to the first evaluated round with"),
+    "total_bytes": ("bytes", "uploaded and downloaded up to the first evaluated round with"),
+    "seconds": ("seconds", "wall time of the rounds up to the first evaluated one with"),
+}
+TARGET = "target/"  # begins their names
+
+
+def target_metrics(targets: Iterable[float]) -> list[Metric]:
+    """The metrics of reaching accuracies (`federation.targets`), known only when one is reached.
+
+    They are no fields of a record, but keys of the summary of a run, such as `rounds_to_0.8`.
+    """
+    return [
+        Metric(
+            f"{TARGET}{target:g}/{need}",
+            needs_field(need, target),
+            unit,
+            f"{meaning} {100 * target:g} % accuracy",
+            direction="min",
+            final=True,
+        )
+        for target in targets
+        for need, (unit, meaning) in NEEDS.items()
+    ]
+
+
+def needs_field(need: str, target: float) -> str:
+    """The key of what it takes to reach an accuracy; need: of NEEDS."""
+    return f"{need}_to_{target:g}"
+
+
+def is_target(name: str) -> bool:
+    """Whether a metric is one of `target_metrics`."""
+    return name.startswith(TARGET)
+
+
+def is_metric(name: str) -> bool:
+    """Whether a sweep may compare its trials by a metric of this name."""
+    return name in SWEEPABLE or is_target(name)
+
+
 def direction_of(name: str) -> Direction:
-    """The direction in which a metric of SWEEPABLE improves."""
-    direction = SWEEPABLE[name]
-    assert direction is not None
-    return direction
+    """The direction in which a metric improves by which a sweep may compare its trials."""
+    return "min" if is_target(name) else SWEEPABLE[name]
+
+
+def score_of(name: str, metrics: Mapping[str, float], summary: Mapping[str, Any]) -> float | None:
+    """The value of a metric by which a sweep compares its trials; None: target not reached.
+
+    metrics: tracked ones of a trial's last round. summary: of its rounds.
+    """
+    if not is_target(name):
+        return metrics[name]
+    _, target, need = name.split("/")
+    value: float | None = summary.get(needs_field(need, float(target)))
+    return value
 
 
 def value_of(name: str, record: object) -> float | None:
@@ -139,9 +193,16 @@ def value_of(name: str, record: object) -> float | None:
     return next(metric for metric in METRICS if metric.name == name).value(record)
 
 
+def unit_of(name: str) -> str:
+    """The unit of a metric, also of one of `target_metrics`; "" if there is none of this name."""
+    if is_target(name):
+        return NEEDS[name.rpartition("/")[2]][0]
+    return next((metric.unit for metric in METRICS if metric.name == name), "")
+
+
 def is_share(name: str) -> bool:
     """Whether the values of a metric are from 0 to 1."""
-    return any(metric.name == name and metric.unit == "0 to 1" for metric in METRICS)
+    return unit_of(name) == "0 to 1"
 
 
 def is_finite(score: float | None) -> bool:
@@ -197,5 +258,10 @@ def final_accuracy(summary: Mapping[str, Any]) -> float | None:
 def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """The scalars at the end of a run that were measured, by which a run table can be sorted."""
     keys = {name: name.removeprefix("final/").replace("best/", "best_") for name in final_names()}
+    keys |= {
+        f"final/{key}": key
+        for key in summary
+        if "_to_" in key and key.partition("_to_")[0] in NEEDS
+    }
     found = {name: summary.get(key) for name, key in keys.items()}
     return {name: value for name, value in found.items() if value is not None}

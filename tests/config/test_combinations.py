@@ -52,3 +52,30 @@ def test_weights_are_refused_by_methods_that_need_equal_ones(name):
     assert problem.startswith(f"federation.weighting = samples: algorithm.name = {name} needs")
     assert problem.endswith("use federation.weighting=uniform")
     assert parse({"federation": {"weighting": "uniform"}, "algorithm": {"name": name}})
+
+
+@pytest.mark.parametrize(
+    "tune, targets, words",
+    [
+        ({"metric": "target/0.8/uplink_bytes"}, [], "federation.targets is empty; add"),
+        ({"metric": "target/0.8/bytes"}, [0.8], "federation.targets has target/0.8/rounds, "),
+        ({"metric": "target/0.80/rounds"}, [0.8, 0.9], "federation.targets has target/0.8/"),
+        ({"metric": "target/x/rounds"}, [0.8], "federation.targets has "),
+        (
+            {"metric": "target/0.8/rounds", "scheduler": "asha"},
+            [0.8],
+            "known only when a trial has reached the accuracy",
+        ),
+        ({"metric": "target/0.8/rounds", "mode": "max"}, [0.8], "better when it is smaller"),
+        ({"metric": "test/acuracy"}, [], "did you mean test/accuracy?"),
+        ({"targets": [0.8]}, [], "tune.targets: is federation.targets now; write it there"),
+    ],
+    ids=str,
+)
+def test_what_the_metric_of_a_sweep_cannot_be(tune, targets, words):
+    (problem,) = problems(tune=tune, federation={"targets": targets})
+    assert problem.startswith("tune.") and words in problem
+
+
+def test_files_of_earlier_releases_have_an_empty_list_of_targets():
+    assert parse({"tune": {"targets": []}}) == parse({})

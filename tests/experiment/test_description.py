@@ -79,6 +79,7 @@ def test_the_format(written, problem):
         "downlink_bytes",
         "dropped",
         "retried",
+        "seconds",
     ]
     assert progress["round"] == 4 and progress["waiting"]["round"] == 4
     assert [record["round"] for record in progress["evaluated"]] == [1, 2, 3]
@@ -96,6 +97,7 @@ def test_the_format(written, problem):
         "val_accuracy",
         "val_loss",
         "retried",
+        "elapsed",
     ]
 
 

@@ -465,3 +465,14 @@ def test_another_rule_for_the_end_is_another_experiment(tmp_path):
     federation["stop"] = {"patience": 8}
     with pytest.raises(ConfigError, match=r"differs in federation\.stop\.patience"):
         resume.check_resume(problem_of(federation=federation), tmp_path)
+
+
+def test_the_time_of_the_rounds_goes_on_in_a_resumed_run(tmp_path):
+    problem = problem_of()
+    first, _ = rounds_until(problem, tmp_path, 4)
+    again, _ = rounds_until(problem, tmp_path)
+    assert again[0].round == 2 and again[0].elapsed == first[1].elapsed  # as it was saved
+    new = [(a, b) for a, b in zip(again, again[1:]) if b.round == a.round + 1]
+    assert len(new) >= 4
+    for a, b in new:
+        assert b.elapsed == pytest.approx(a.elapsed + b.seconds)

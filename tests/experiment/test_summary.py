@@ -80,3 +80,19 @@ def test_with_validation_samples_the_best_round_is_theirs():
 def test_a_summary_is_json_and_has_all_final_metrics():
     assert json.loads(json.dumps(summary())) == summary()
     assert final_metrics(summary())["final/uplink_bytes"] == 80
+
+
+def test_what_it_took_to_reach_targets():
+    """At the first evaluated round that has them; there is none of the others."""
+    plain = {"federation": {"rounds": 40, "cohort": 5, "targets": [0.75, 0.9]}}
+    records = [replace(r, elapsed=1.5 * r.round) for r in EVALUATED]
+    found = summary([record(1, float("nan")), *records], parse(plain))
+    reached = {"rounds": 4, "uplink_bytes": 40, "total_bytes": 120, "seconds": 6.0}
+    assert {key: found[f"{key}_to_0.75"] for key in reached} == reached
+    assert [found[f"{key}_to_0.9"] for key in reached] == [None] * 4
+    finals = final_metrics(found)
+    assert {f"final/{key}_to_0.75": value for key, value in reached.items()}.items() <= (
+        finals.items()
+    )
+    assert not any("0.9" in name for name in finals)
+    assert not any("_to_" in key for key in summary())

@@ -50,11 +50,11 @@ def trial(index, level=0.5, method="fedsmu", seed=0, past=None, **params):
     }
 
 
-def report(trials, baselines=(), name="small", recipe="name: small\n", **tune):
+def report(trials, baselines=(), name="small", recipe="name: small\n", targets=(), **tune):
     """The report of a sweep with these trials."""
     ended = {each["index"]: each for each in trials}
     config = TuneConfig(baselines=tuple(baselines), **tune)
-    return report_of(name, "fedsmu_runs/small-1", config, ended, recipe=recipe)
+    return report_of(name, "fedsmu_runs/small-1", config, ended, recipe=recipe, targets=targets)
 
 
 def two_methods(seeds=3):

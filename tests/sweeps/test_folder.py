@@ -110,8 +110,9 @@ def test_a_sweep_is_resumed_only_with_its_configuration(tmp_path):
         resume(sweep_config(tmp_path, tune=other), "")
     # Where the sweep is, how many trials run at once and what is told of them does not change its
     # trials; the mode is the metric's own.
-    same = {**tune, "storage": "elsewhere", "concurrent": 1, "mode": "max", "targets": [0.9]}
-    assert resume(sweep_config(tmp_path, tune=same), str(path)) == path
+    same = {**tune, "storage": "elsewhere", "concurrent": 1, "mode": "max"}
+    more = {"federation": {"targets": [0.9]}}
+    assert resume(sweep_config(tmp_path, tune=same, **more), str(path)) == path
 
 
 def test_a_sweep_has_a_folder_of_its_own_that_is_private_and_locked(tmp_path):

@@ -42,8 +42,8 @@ def trial(index, score, method="fedsmu", past=None, **params):
     }
 
 
-def summarize(trials, diverged=(), baselines=0, **tune):
-    return summarize_settings(trials, diverged, TuneConfig(**tune), baselines)
+def summarize(trials, diverged=(), baselines=0, targets=(), **tune):
+    return summarize_settings(trials, diverged, TuneConfig(**tune), baselines, targets)
 
 
 def test_statistics_of_a_mean():
@@ -177,3 +177,18 @@ def test_too_few_common_seeds_or_equal_differences_have_no_p_value():
 
     assert difference([0.5, 0.6, 0.7], [0.5, 0.6]) is None
     assert difference([1.0, 1.0, 1.0], [0.5, 0.5, 0.5])["p"] is None
+
+
+def test_trials_that_do_not_reach_a_target_come_last_in_a_sweep_that_minimizes():
+    """The setting that more seeds have reached it with before the other; none has diverged."""
+    metric = "target/0.8/uplink_bytes"
+    scores = {"a": (None, None), "b": (None, 10.0), "c": (900.0, 1100.0), "d": (500.0, 600.0)}
+    trials = [
+        trial(2 * i + seed, score, past=history(0.5), x=name, seed=seed)
+        for i, (name, pair) in enumerate(scores.items())
+        for seed, score in enumerate(pair)
+    ]
+    found = summarize(trials, seeds=2, metric=metric)
+    assert [row["params"]["x"] for row in found] == ["d", "c", "b", "a"]
+    assert [row["scored"] for row in found] == [2, 2, 1, 0]
+    assert found[2]["score"] is None and not any(row["diverged"] for row in found)

@@ -136,7 +136,7 @@ def test_seeds_cross_trials_and_baselines(ray_cluster, tmp_path):
         "tune.seeds": [3, 5, 8],
         "tune.space": {"local.lr": {"grid": [0.1]}},
         "tune.baselines": [{"algorithm.name": "fedavg"}],
-        "tune.targets": [0.15],
+        "federation.targets": [0.15],
         "data.validation": 0.2,
         "federation.eval_every": 1,
         "tune.storage": str(tmp_path / "sweeps"),

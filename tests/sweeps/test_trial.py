@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import os
 import re
 import socket
@@ -295,4 +296,18 @@ def test_a_trial_that_federation_stop_ends_is_done_at_that_round(ray_cluster, tm
         found = unmeasured(report_of(results[-1]).summary)
         assert found.pop("stopped").startswith("train/loss = ")
         assert found == expected
+        trial.stop()
+
+
+def test_the_metric_of_a_target_is_nan_until_it_is_reached(ray_cluster, tmp_path):
+    plain = CONFIG.to_dict()
+    plain["federation"] |= {"targets": [0.001, 1.0], "eval_every": 1}
+    for target, known in (("0.001", True), ("1", False)):
+        plain["tune"]["metric"] = metric = f"target/{target}/total_bytes"
+        trial = make_trial(tmp_path, TrialSpec.of(parse(plain), 0, {}))
+        last = [trial.train() for _ in range(4)][-1]
+        report = report_of(last)
+        assert metric not in report.metrics
+        summary = report.summary[f"total_bytes_to_{target}"]
+        assert last[metric] == summary if known else math.isnan(last[metric]) and summary is None
         trial.stop()

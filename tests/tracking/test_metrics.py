@@ -13,6 +13,8 @@ from fedsmu_ray.tracking.metrics import (
     final_metrics,
     is_finite,
     rank,
+    score_of,
+    target_metrics,
     tracked,
 )
 
@@ -137,3 +139,14 @@ def test_accuracy_over_bytes_is_that_on_the_validation_samples_if_there_are_some
         "val/accuracy_by_upload_kB": (0.8, 2),
         "val/accuracy_by_total_kB": (0.8, 3),
     }
+
+
+def test_a_metric_about_a_target_is_known_when_the_target_is_reached():
+    listed = target_metrics([0.8, 0.955])
+    assert [metric.name for metric in listed][3:5] == ["target/0.8/seconds", "target/0.955/rounds"]
+    assert listed[1].field == "uplink_bytes_to_0.8" and listed[1].unit == "bytes"
+    assert all(metrics.direction_of(metric.name) == metric.direction for metric in listed)
+    values = {metric.field: i for i, metric in enumerate(listed)}
+    assert [score_of(metric.name, {}, values) for metric in listed] == list(range(8))
+    assert score_of("target/0.8/rounds", {}, {"rounds_to_0.8": None}) is None
+    assert score_of("test/loss", {"test/loss": 0.5}, {}) == 0.5
