@@ -50,7 +50,7 @@ REAL = [
 # Recipe and number of parameters. The original files are not always available, so these recipes run
 # on small files of the same format.
 WRITTEN = [("mnist", 573_578), ("cifar10", 797_962), ("cifar100", 815_332)]
-DIGITS = {"quickstart"}  # run by other tests
+DIGITS = {"quickstart", "bytes_to_target"}  # run by other tests
 
 
 def test_every_recipe_is_read_and_has_a_test():

@@ -9,6 +9,7 @@ from textwrap import dedent
 import pytest
 
 from fedsmu_ray import load_config, load_model, run, sweep
+from fedsmu_ray.display.results import print_sweep
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics import parameters
@@ -229,3 +230,34 @@ def test_a_process_whose_gpu_broke_runs_no_further_trial(ray_cluster, tmp_path, 
     assert marker.exists()
     assert len(outcome["trials"]) == 2 and outcome["failed"] == []
     sys.modules.pop("broken_method")
+
+
+@pytest.mark.slow
+def test_a_sweep_minimizes_the_bytes_to_an_accuracy(ray_cluster, tmp_path, capsys):
+    """The recipe with two settings: the one that does not reach it comes last, and is complete."""
+    changes = {
+        "federation.rounds": 12,
+        "local.epochs": 10,
+        "compute.executor": "inline",
+        "tracking.uri": None,
+        "tune.search": "grid",
+        "tune.samples": 1,
+        "tune.space": {"algorithm.gamma1": {"grid": [1e-6, 0.0139]}},
+        "tune.baselines": [],
+        "tune.storage": str(tmp_path),
+    }
+    outcome = sweep(load_config("bytes_to_target", changes))
+    best, last = (outcome["trials"][row["trials"][0]] for row in outcome["settings"])
+    assert (best["params"], last["params"]) == (
+        {"algorithm.gamma1": 0.0139},
+        {"algorithm.gamma1": 1e-6},
+    )
+    assert outcome["best"]["score"] == best["uplink_bytes_to_0.9"] == best["uplink_bytes"]
+    assert best["rounds"] == best["rounds_to_0.9"] < 12 and best["model_sha256"]
+    assert best["stopped"].endswith("reaches federation.stop.target = 0.9")
+    assert (last["status"], last["score"], last["rounds"]) == ("completed", None, 12)
+    assert outcome["diverged"] == [] and outcome["model"].endswith("model-001.safetensors")
+    print_sweep(outcome)
+    said = capsys.readouterr().out
+    assert "target/0.9/uplink_bytes: not reached by 000 gamma1=1e-06" in said
+    assert "not reached" in said.splitlines()[3] and "diverged" not in said
