@@ -61,7 +61,7 @@ class Setting:
     sizes: tuple[int, ...]  # elements of each parameter tensor, in the order of the flat vector
     clients: int  # m, clients of the federation
     cohort: int  # n, clients sampled for a round
-    steps: int  # K, local steps of the client with most samples
+    steps: int  # K, the most local steps that a client can make
     lr: float  # eta, the local learning rate
 
     @property
@@ -114,7 +114,7 @@ class LocalSolver(Draws, Protocol):
 
     @property
     def steps(self) -> Tensor:
-        """K_i, the local steps of each client, float [C, 1]."""
+        """K_i, the local steps of each client in this round, float [C, 1]."""
         ...
 
     def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
+from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.plain_data import format_value
 from fedsmu_ray.config.schema import DataConfig, FederationConfig, TuneConfig
 from fedsmu_ray.config.tracking import TrackingConfig
@@ -33,6 +34,7 @@ def check(values: Mapping[str, Any], method_name: str, method: Method | None) ->
     return [
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),
+        *_impossible_work(values["local"]),
         *_impossible_stop(data, federation),
         *_impossible_weighting(federation, method_name, method),
         *_impossible_compute(compute, federation),
@@ -63,6 +65,24 @@ def _impossible_cohorts(data: DataConfig, federation: FederationConfig) -> Itera
             f"federation.min_cohort = {federation.min_cohort}: only federation.cohort = {cohort} "
             "clients are sampled for a round; lower it"
         )
+
+
+def _impossible_work(local: LocalConfig) -> Iterator[str]:
+    given = {"epochs": local.epochs, "steps": local.steps}
+    if None not in given.values():
+        yield (
+            f"local.steps = {format_value(local.steps)}: clients train for local.epochs = "
+            f"{format_value(local.epochs)} already; remove one of them, or set it to null"
+        )
+    if not any(given.values()):
+        yield "local.epochs = null: clients would not train; give it, or local.steps"
+    for key, value in given.items():
+        if isinstance(value, Mapping) and value["uniform"][0] > value["uniform"][1]:
+            low, high = value["uniform"]
+            yield (
+                f"local.{key} = {format_value(value)}: draws are from the first number to the "
+                f"second; write {{uniform: [{high}, {low}]}}"
+            )
 
 
 def _impossible_weighting(

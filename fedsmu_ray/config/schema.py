@@ -17,7 +17,8 @@ from pydantic import Field
 from fedsmu_ray import environment
 from fedsmu_ray.algorithms.base import Method, Weighting
 from fedsmu_ray.config.compute import ComputeConfig
-from fedsmu_ray.config.numbers import NonNegative, PositiveNumber, Seed, Share
+from fedsmu_ray.config.local import LocalConfig
+from fedsmu_ray.config.numbers import PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
 from fedsmu_ray.config.stopping import StopConfig
@@ -70,25 +71,6 @@ class DataConfig:
     def folder(self) -> Path:
         """The folder (npz: the file) of the data."""
         return Path(self.root) if self.root else environment.data_root()
-
-
-@dataclass(frozen=True)
-class LocalConfig:
-    """Local SGD of a client in one round."""
-
-    epochs: Annotated[Positive, Field(description="passes over the client's samples")] = 5
-    batch_size: Annotated[Positive, Field(description="samples of a mini-batch")] = 50
-    lr: Annotated[NonNegative, Field(description="learning rate")] = 0.1
-    weight_decay: Annotated[
-        NonNegative, Field(description="weight decay; its default is that of algorithm.profile")
-    ] = 0.0
-    clip_norm: Annotated[
-        PositiveNumber | None,
-        Field(
-            description="largest norm of a gradient, null: not clipped; its default is that of "
-            "algorithm.profile"
-        ),
-    ] = None
 
 
 @dataclass(frozen=True)

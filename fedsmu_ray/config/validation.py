@@ -6,7 +6,7 @@ All problems are listed, each with its key, its value and the cure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from fedsmu_ray import plugins
@@ -51,6 +51,8 @@ def parse(plain: Mapping[str, Any]) -> Config:
         values[name] = _section(cls, name, source.get(name), defaults, problems)
         if name == "data" and values[name].validation:
             defaults = {**defaults, "tune.metric": "val/accuracy"}
+    if values["local"].steps is not None and "epochs" not in source["local"]:
+        values["local"] = replace(values["local"], epochs=None)
     problems += combinations.check(values, method_name, method)
     if problems or method is None or model is None:
         raise ConfigError([cut_text(problem) for problem in problems]) from problems.cause

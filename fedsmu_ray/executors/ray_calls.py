@@ -6,11 +6,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from typing import Any, NamedTuple
 
 from fedsmu_ray.executors.ray_homes import ANYWHERE, Homes
-from fedsmu_ray.federation.batches import local_steps
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.tasks import Evaluate, Task, Train
 from fedsmu_ray.wire.accumulators import node_count
@@ -227,14 +227,19 @@ class TaskQueue:
 
 def step_counter(problem: Problem) -> Callable[[Task], float]:
     """A function that says how many training steps take as long as a task, about."""
-    local = problem.config.local
-    steps = local_steps(problem.partition.sizes, local.epochs, local.batch_size).tolist()
+    batch_size, drawn = problem.config.local.batch_size, problem.work.is_drawn
+
+    @lru_cache(maxsize=2)
+    def steps_of(round: int) -> list[int]:
+        steps: list[int] = problem.local_steps(round).tolist()
+        return steps
 
     def count(task: Task) -> float:
         if isinstance(task, Evaluate):
-            return FORWARD_SHARE * (task.stop - task.start) / local.batch_size
+            return FORWARD_SHARE * (task.stop - task.start) / batch_size
         if not isinstance(task, Train):
             return float(len(task.clients))
+        steps = steps_of(task.round if drawn else 1)
         return float(sum(steps[client] + STEPS_OF_CLIENT for client in task.clients))
 
     return count

@@ -61,11 +61,10 @@ def drop_out(seed: int, round: int, cohort: list[int], dropout: float) -> list[i
     return [client for client, draw in zip(cohort, draws) if draw >= dropout * (1 << 53)]
 
 
-def by_size(clients: list[int], sizes: Tensor) -> list[int]:
-    """Clients in descending order of their numbers of samples, equal ones in the order given.
+def descending(clients: list[int], numbers: Tensor) -> list[int]:
+    """Clients in descending order of their numbers, equal ones in the order given.
 
-    sizes: int64 [m], of all clients. Cut into groups, clients of similar size train together, and
-    the longest tasks begin first.
+    numbers: int64 [m], of all clients.
     """
-    order = sizes[torch.tensor(clients, dtype=torch.int64)].argsort(descending=True, stable=True)
+    order = numbers[torch.tensor(clients, dtype=torch.int64)].argsort(descending=True, stable=True)
     return [clients[i] for i in order.tolist()]

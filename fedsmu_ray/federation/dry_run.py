@@ -123,7 +123,7 @@ def _trainer(
     """
     sizes = torch.tensor([2, 2, 1, 1])
     samples = torch.arange(2) % len(dataset.train_y)
-    local = replace(config.local, epochs=1, batch_size=2, lr=0.0)
+    local = replace(config.local, epochs=1, steps=None, batch_size=2, lr=0.0)
     return Trainer(
         module,
         DeviceData(dataset, device),

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedsmu_ray.algorithms.base import Setting
 from fedsmu_ray.datasets.augment import flip_and_crop
 from fedsmu_ray.errors import ClientError, LocalDivergenceError
-from fedsmu_ray.federation.batches import Batches, local_steps
+from fedsmu_ray.federation.batches import Batches
 from fedsmu_ray.federation.graphs import Step
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.federation.updates import Lion, Sgd, Update
@@ -26,7 +26,7 @@ class GroupSolver:
     def __init__(self, trainer: Trainer, round: int, clients: Tensor, setting: Setting) -> None:
         """Take the clients of the group, int64 [C], and the setting, for the method.
 
-        Clients that train together have to be in descending order of size (`cohort.by_size`).
+        Clients that train together have to be in descending order of steps (`Problem.ordered`).
         """
         self.trainer, self.round, self.clients, self.setting = trainer, round, clients, setting
         self.lr = trainer.local.lr
@@ -36,12 +36,12 @@ class GroupSolver:
     @property
     def steps(self) -> Tensor:
         """K_i, the local steps of each client in one round, float [C, 1]."""
-        local, sizes = self.trainer.local, self.trainer.partition.sizes[self.clients]
-        steps = local_steps(sizes, local.epochs, local.batch_size)
+        sizes = self.trainer.partition.sizes[self.clients]
+        steps = self.trainer.work.steps(self.round, self.clients, sizes)
         return steps.float()[:, None].to(self.trainer.data.device)
 
     def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
-        """Local SGD from x, for `epochs` epochs of mini-batches.
+        """Local SGD from x, for the epochs or steps of `local`.
 
         The optimizer has no momentum and is new in every round:
 
@@ -192,7 +192,7 @@ class GroupSolver:
         """
         trainer, numbers, first = self.trainer, batches.steps[group], 0
         assert trainer.batched is not None
-        assert (numbers.diff() <= 0).all(), "clients are not in descending order of size"
+        assert (numbers.diff() <= 0).all(), "clients are not in descending order of steps"
         may_draw = trainer.is_users and not trainer.batched.stack
         before = isolation.generator_states() if may_draw else None
         total = torch.zeros(len(numbers), device=trainer.data.device)

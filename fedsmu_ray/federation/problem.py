@@ -21,7 +21,8 @@ from fedsmu_ray.datasets.partition import Partition
 from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.datasets.split import split
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.federation.cohort import SAMPLINGS
+from fedsmu_ray.federation.batches import Work
+from fedsmu_ray.federation.cohort import SAMPLINGS, descending
 from fedsmu_ray.federation.dry_run import check_model
 from fedsmu_ray.models import checks, probes, registry
 from fedsmu_ray.models.costs import activations
@@ -135,6 +136,25 @@ class Problem:
         return SAMPLINGS[federation.sampling](self.config.seed, round, sizes, federation.cohort)
 
     @property
+    def work(self) -> Work:
+        """How long clients train."""
+        return Work(self.config.local, self.config.seed)
+
+    def local_steps(self, round: int) -> Tensor:
+        """K_i of all clients in a round, int64 [m]."""
+        sizes = self.partition.sizes
+        return self.work.steps(round, torch.arange(len(sizes)), sizes)
+
+    def ordered(self, round: int, clients: list[int]) -> list[int]:
+        """Clients with most samples first, or, where steps are drawn, with most steps.
+
+        Cut into groups, clients that train equally long train together, and the longest tasks begin
+        first.
+        """
+        clients = descending(clients, self.partition.sizes)
+        return descending(clients, self.local_steps(round)) if self.work.is_drawn else clients
+
+    @property
     def held_out(self) -> tuple[int, int]:
         """How many samples are for validation, and how many those of the test set make it."""
         validation = len(self.partition.validation)
@@ -179,9 +199,9 @@ class Problem:
     @cached_property
     def setting(self) -> Setting:
         """What the method may know of this experiment."""
-        config, local, sizes = self.config, self.config.local, self.probed.sizes
-        steps = local.epochs * -(-int(self.partition.sizes.max()) // local.batch_size)
-        return Setting(sizes, config.data.clients, config.federation.cohort, steps, local.lr)
+        config, sizes = self.config, self.probed.sizes
+        steps = self.work.most_steps(int(self.partition.sizes.max()))
+        return Setting(sizes, config.data.clients, config.federation.cohort, steps, config.local.lr)
 
     @property
     def dim(self) -> int:
@@ -248,7 +268,7 @@ class Problem:
         batched = plan.batched
         if batched.least == inf and (not batched.stack or self.shard_clients):
             return 1
-        samples = self.config.local.epochs * float(self.partition.sizes.float().mean())
+        samples = self.work.mean_samples(float(self.partition.sizes.float().mean()))
         client = max(1.0, batched.products * samples)
         wanted = max(-(-cohort // GROUPS_PER_ROUND), int(TASK_MULTIPLICATIONS / client))
         return max(1, min(CACHED_PARAMETERS // self.dim, cohort, wanted))

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedsmu_ray.config.schema import FederationConfig
 from fedsmu_ray.errors import ClientError, DivergenceError, ExperimentError, MethodError
-from fedsmu_ray.federation.cohort import by_size, drop_out
+from fedsmu_ray.federation.cohort import drop_out
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.states import ClientStates
@@ -93,7 +93,7 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     evaluated = t % config.eval_every == 0 or t == config.rounds
     with executor.spans.measure("sample"):
         cohort = problem.cohort(t)
-        asked = by_size(drop_out(seed, t, cohort, config.dropout), problem.partition.sizes)
+        asked = problem.ordered(t, drop_out(seed, t, cohort, config.dropout))
     _require_participants(t, len(asked), config, f"{len(cohort) - len(asked)} dropped out")
     broadcast = executor.open_round(t, evaluated)
     tasks = _client_tasks(problem, t, asked, progress.states)

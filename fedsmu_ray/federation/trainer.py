@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsmu_ray.config.schema import LocalConfig
+from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition
-from fedsmu_ray.federation.batches import Batches
+from fedsmu_ray.federation.batches import Batches, Work
 from fedsmu_ray.federation.graphs import EagerSteps, StepGraphs, tell
 from fedsmu_ray.federation.updates import Cut, Update
 from fedsmu_ray.models import attention
@@ -112,8 +112,12 @@ class Trainer:
 
     def batches(self, round: int, clients: Tensor) -> Batches:
         """The training batches of `clients`, int64 [C], in a round."""
-        local = self.local
-        return Batches.of(self.partition, clients, round, self.seed, local.epochs, local.batch_size)
+        return Batches.of(self.partition, clients, round, self.work)
+
+    @property
+    def work(self) -> Work:
+        """How long clients train."""
+        return Work(self.local, self.seed)
 
     def load(self, pieces: list[Tensor], windows: Windows | None = None) -> list[Tensor]:
         """Copy a model, in the pieces of the layout, cut to windows if any, into the module.

@@ -79,3 +79,33 @@ def test_what_the_metric_of_a_sweep_cannot_be(tune, targets, words):
 
 def test_files_of_earlier_releases_have_an_empty_list_of_targets():
     assert parse({"tune": {"targets": []}}) == parse({})
+
+
+@pytest.mark.parametrize(
+    "local, words",
+    [
+        ({"epochs": 3, "steps": 7}, "local.steps = 7: clients train for local.epochs = 3 already"),
+        ({"epochs": None}, "local.epochs = null: clients would not train"),
+        ({"epochs": {"uniform": [5, 1]}}, "local.epochs = {'uniform': [5, 1]}: draws are from"),
+        ({"steps": {"uniform": [5, 1]}}, "write {uniform: [1, 5]}"),
+        ({"epochs": {"uniform": [0, 1]}}, "local.epochs = {'uniform': [0, 1]}: "),
+        ({"epochs": {"uniform": [1, 2, 3]}}, "local.epochs = {'uniform': [1, 2, 3]}: "),
+        ({"epochs": {"normal": [1, 2]}}, "local.epochs = {'normal': [1, 2]}: "),
+        ({"epochs": {}}, "local.epochs = {}: "),
+        ({"steps": 0}, "local.steps = 0: "),
+        ({"epochs": 0}, "local.epochs = 0: must be greater than or equal to 1"),
+    ],
+    ids=str,
+)
+def test_what_local_work_cannot_be(local, words):
+    (problem,) = problems(local=local)
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    "local", [{"steps": 7}, {"epochs": None, "steps": 7}, {"epochs": {"uniform": [1, 5]}}, {}]
+)
+def test_local_work_is_read_again_as_it_was_written(local):
+    config = parse({"local": local})
+    assert (config.local.epochs is None) == ("steps" in local)
+    assert parse(config.to_dict()) == config

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsmu_ray.federation.cohort import SAMPLINGS, by_size, drop_out, sample_cohort
+from fedsmu_ray.federation.cohort import SAMPLINGS, descending, drop_out, sample_cohort
 from fedsmu_ray.numerics import streams
 
 
@@ -58,7 +58,7 @@ def test_drop_outs_are_independent_and_have_the_configured_rate():
     )
 
 
-def test_clients_are_ordered_by_size_and_equal_ones_stay_as_they_are():
+def test_clients_are_ordered_descending_and_equal_ones_stay_as_they_are():
     sizes = torch.tensor([5, 9, 5, 1, 9])
-    assert by_size([0, 1, 2, 3, 4], sizes) == [1, 4, 0, 2, 3]
-    assert by_size([4, 2, 0], sizes) == [4, 2, 0] and by_size([], sizes) == []
+    assert descending([0, 1, 2, 3, 4], sizes) == [1, 4, 0, 2, 3]
+    assert descending([4, 2, 0], sizes) == [4, 2, 0] and descending([], sizes) == []

@@ -160,3 +160,29 @@ def test_the_initial_model_is_not_changed_by_training():
     before = x.clone()
     once, again = (GroupSolver(trainer, 1, torch.tensor([0]), SETTING).sgd(x) for _ in range(2))
     assert torch.equal(x, before) and torch.equal(once, again) and not torch.equal(once[0], x)
+
+
+@pytest.mark.parametrize("work", [{"steps": 7}, {"steps": {"uniform": [1, 9]}}])
+def test_steps_are_those_of_pytorch_in_any_group(work):
+    """Clients of a group make the first steps of as many epochs as they need."""
+    problem = Problem.of(parse(plain(epochs=None, **work)))
+    trainer = trainer_of(plain(epochs=None, **work))
+    x = parameters.flatten(trainer.module)
+    clients = problem.ordered(3, [2, 5, 9, 11, 17])
+    group = GroupSolver(trainer, 3, torch.tensor(clients), SETTING)
+    steps = group.steps[:, 0].tolist()
+    assert steps == problem.local_steps(3)[clients].tolist()
+    assert len(set(steps)) > 1 if problem.work.is_drawn else steps == [7] * 5
+    together = group.sgd(x)
+    for row, client in zip(together, clients):
+        alone = GroupSolver(trainer, 3, torch.tensor([client]), SETTING).sgd(x)
+        torch.testing.assert_close(row[None], alone, rtol=1e-4, atol=1e-6)
+        batches = trainer.batches(3, torch.tensor([client]))
+        module = problem.module()
+        optimizer = torch.optim.SGD(module.parameters(), lr=trainer.local.lr)
+        for index, size in zip(batches.index[0], batches.sizes[0].tolist()):
+            inputs, targets = trainer.data.batch(index[:size])
+            optimizer.zero_grad()
+            F.cross_entropy(module(inputs), targets).backward()
+            optimizer.step()
+        torch.testing.assert_close(row, parameters.flatten(module), rtol=1e-4, atol=2e-6)

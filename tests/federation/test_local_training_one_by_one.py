@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fedsmu_ray.algorithms.base import Setting
-from fedsmu_ray.config.schema import LocalConfig
+from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.datasets.partition import Partition, PartitionConfig, partition
 from fedsmu_ray.federation.local_training import GroupSolver

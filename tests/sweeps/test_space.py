@@ -232,3 +232,17 @@ def test_the_keys_in_which_trials_differ():
         ({"baselines": [{"seed": 3}]}, swept | {"seed"}),
     ):
         assert space.differing_keys(parse({"tune": {**tune, **more}}).tune) == expected
+
+
+def test_drawn_work_can_be_swept():
+    drawn = {"uniform": [1, 5]}
+    both = config(space={"local.epochs": {"choice": [drawn, 3]}}, search="random", samples=20)
+    found = [t["local.epochs"] for t in space.list_params(both)]
+    assert drawn in found and 3 in found and len(found) == 20
+    space.check(both)
+    grid = config(space={"local.epochs": [drawn, 3, 4]})
+    space.check(grid)
+    params = space.list_params(grid)
+    assert [t["local.epochs"] for t in params] == [drawn, 3, 4]
+    assert [space.trial_config(grid, t).local.epochs for t in params] == [drawn, 3, 4]
+    assert len({space.TrialSpec.of(grid, i, t).name for i, t in enumerate(params)}) == 3
