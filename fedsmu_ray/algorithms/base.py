@@ -79,11 +79,19 @@ class Round:
     setting: Setting
     seed: int
     weights: tuple[int, ...] | None = None  # of the participants in the mean; None: equal ones
+    steps: tuple[int, ...] | None = None  # K_i of the participants; None: setting.steps each
 
     @property
     def share(self) -> float:
         """The share of the federation that took part, n / m."""
         return len(self.clients) / self.setting.clients
+
+    @property
+    def mean_steps(self) -> float:
+        """The mean of the participants' local steps K_i, with their weights."""
+        steps = self.steps or [self.setting.steps] * len(self.clients)
+        weights = self.weights or [1] * len(self.clients)
+        return sum(w * k for w, k in zip(weights, steps)) / sum(weights)
 
     def step(self, x: Tensor, u: Tensor, rate: float, decay: float) -> Tensor:
         """A step with decoupled weight decay: x + rate (u - decay x), [P]."""

@@ -17,6 +17,7 @@ from fedsmu_ray.algorithms.fedavg import FedAvg
 from fedsmu_ray.algorithms.fedavgm import FedAvgM
 from fedsmu_ray.algorithms.feddyn import FedDyn
 from fedsmu_ray.algorithms.fedlion import FedLion
+from fedsmu_ray.algorithms.fednova import FedNova
 from fedsmu_ray.algorithms.fedopt import FedAdam, FedYogi
 from fedsmu_ray.algorithms.fedprox import FedProx
 from fedsmu_ray.algorithms.fedsmu import FedSMU
@@ -46,6 +47,7 @@ METHODS: dict[str, type[Method]] = {
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
     "feddyn": FedDyn,
+    "fednova": FedNova,
 }
 
 # Names, and the form of names, that `algorithm.name` may have; None: a class of the user's.

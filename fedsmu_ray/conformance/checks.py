@@ -36,6 +36,12 @@ from fedsmu_ray.wire.compressors import PerClient
 
 GROUP = (1, 4, 6, 8, 9)  # three of which have taken part before
 LARGEST_HEADER = 64  # bytes
+SHORT: dict[str, dict[str, Any]] = {  # a short experiment with a checkpoint in its middle
+    "model": {"hidden": [8]},
+    "federation": {"rounds": 4, "eval_every": 4},
+    "compute": {"clients_per_task": 2},
+    "checkpoint": {"every": 2},
+}
 
 
 class ConformanceError(AssertionError):
@@ -117,8 +123,12 @@ def absent_clients_keep_their_state(subject: Subject) -> None:
 
 def the_server_uses_the_participants(subject: Subject) -> None:
     """If two clients of the cohort are lost, means and shares are those of the other three."""
-    problem, play = subject.problem, subject.play
-    three, server, method = (1, 4, 9), play.server, problem.method
+    _step_of_three(subject.play)
+
+
+def _step_of_three(play: ManualRounds) -> None:
+    problem, server, method = play.problem, play.server, play.method
+    three = tuple(problem.ordered(3, [1, 4, 9]))
     output = play.train(3, three)
     before = server.state
     server.receive(1, three, output.messages)
@@ -126,11 +136,14 @@ def the_server_uses_the_participants(subject: Subject) -> None:
     after, server.state = server.state, before
     _require(not isinstance(stats, RejectedMessages), f"messages are rejected: {stats}")
     decoded = message.decode(problem.uplink, output.messages, problem.dim, 3, three)
+    weights, steps = problem.weights_of(three), problem.steps_of(3, three)
+    shares = torch.tensor(weights or (1, 1, 1)).double()
+    shares /= shares.sum()
     mean = {
-        name: v if isinstance(problem.uplink[name], PerClient) else v.double().mean(0).float()
+        name: v if isinstance(problem.uplink[name], PerClient) else (shares @ v.double()).float()
         for name, v in decoded.items()
     }
-    round = Round(3, three, problem.setting, problem.config.seed)
+    round = Round(3, three, problem.setting, problem.config.seed, weights, steps)
     expected = method.server(before, mean, round)
     for name, value in expected.items():
         close = torch.allclose(after[name], value, rtol=1e-5, atol=1e-6)
@@ -139,13 +152,30 @@ def the_server_uses_the_participants(subject: Subject) -> None:
 
 def arrival_order_and_checkpoints_do_not_matter(subject: Subject) -> None:
     """The order of tasks, and resuming from a checkpoint, do not change the bits."""
-    problem = subject.problem_with(
-        local={"epochs": 1, "batch_size": 80},
-        model={"hidden": [8]},
-        federation={"rounds": 4, "eval_every": 4},
-        compute={"clients_per_task": 2},
-        checkpoint={"every": 2},
-    )
+    _shuffle_and_resume(subject.problem_with(local={"epochs": 1, "batch_size": 80}, **SHORT))
+
+
+def weights_and_unequal_work_are_those_of_the_participants(subject: Subject) -> None:
+    """Likewise with unequal local work and, where the method takes them, weights."""
+    weighting = "uniform" if subject.problem.method.uniform_only else "samples"
+    unequal: dict[str, Any] = {
+        **SHORT,
+        "data": {"partition": {"alpha": 1.0, "sigma": 0.7}},
+        "federation": {**SHORT["federation"], "weighting": weighting},
+        "local": {"epochs": {"uniform": [1, 3]}, "batch_size": 40},
+    }
+    problem = subject.problem_with(**unequal)
+    uploaded = _shuffle_and_resume(problem)[-1].uplink_bytes
+    sent = 4 * COHORT * message.length(problem.uplink, problem.dim)
+    _require(uploaded == sent, f"uploaded {uploaded} bytes instead of {sent}")
+    play = ManualRounds(problem)
+    for round in (1, 2):
+        play.round(round, problem.ordered(round, [0, 1, 3, 4, 7]))
+    _step_of_three(play)
+
+
+def _shuffle_and_resume(problem: Problem) -> list[Record]:
+    """Compare an experiment with the same, shuffled and resumed; returns its records."""
     history, sha256 = run_inline(problem)
     with tempfile.TemporaryDirectory(prefix="fedsmu-conformance-") as folder:
         stopped, _ = _run_shuffled(problem, Path(folder), stop=3)
@@ -153,6 +183,7 @@ def arrival_order_and_checkpoints_do_not_matter(subject: Subject) -> None:
     expected, got = _untimed(history[:3] + history[2:]), _untimed(stopped + resumed)
     _require(got == expected, "shuffled, stopped and resumed, the run reports other figures")
     _require(sha256 == sha256_again, "shuffled, stopped and resumed, the run ends in another model")
+    return history
 
 
 def a_group_equals_its_clients_one_by_one(subject: Subject) -> None:
@@ -193,6 +224,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     absent_clients_keep_their_state,
     the_server_uses_the_participants,
     arrival_order_and_checkpoints_do_not_matter,
+    weights_and_unequal_work_are_those_of_the_participants,
     a_group_equals_its_clients_one_by_one,
     divergence_is_reported,
 )

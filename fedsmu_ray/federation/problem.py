@@ -145,6 +145,10 @@ class Problem:
         sizes = self.partition.sizes
         return self.work.steps(round, torch.arange(len(sizes)), sizes)
 
+    def steps_of(self, round: int, clients: Sequence[int]) -> tuple[int, ...]:
+        """K_i of some clients in a round."""
+        return _some(self.local_steps(round), clients)
+
     def ordered(self, round: int, clients: list[int]) -> list[int]:
         """Clients with most samples first, or, where steps are drawn, with most steps.
 
@@ -189,12 +193,9 @@ class Problem:
         sizes = self.partition.sizes
         return sizes // int(np.gcd.reduce(sizes.numpy()))
 
-    def weights_of(self, clients: Sequence[int]) -> list[int] | None:
+    def weights_of(self, clients: Sequence[int]) -> tuple[int, ...] | None:
         """The weights of some clients; None if they are equal."""
-        if self.weights is None:
-            return None
-        weights: list[int] = self.weights[torch.tensor(clients, dtype=torch.int64)].tolist()
-        return weights
+        return None if self.weights is None else _some(self.weights, clients)
 
     @cached_property
     def setting(self) -> Setting:
@@ -284,6 +285,11 @@ class Problem:
         # As much again for what the backward pass computes from it.
         client = GPU_VECTORS * 4 * self.dim + 2 * kept
         return max(1, min(-(-cohort // int(1 / share)), int(share * GPU_BYTES / client)))
+
+
+def _some(numbers: Tensor, clients: Sequence[int]) -> tuple[int, ...]:
+    """The numbers, int64 [m], of some clients."""
+    return tuple(numbers[torch.tensor(clients, dtype=torch.int64)].tolist())
 
 
 def _check_weights(weights: Tensor) -> None:

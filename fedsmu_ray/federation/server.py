@@ -81,10 +81,13 @@ class Server:
         participants = self.uploads.participants(missing)
         mean = self.uploads.mean()
         self._require_finite("mean of the uploads", mean)
-        setting, seed = self.problem.setting, self.problem.config.seed
-        weights = self.problem.weights_of(participants)
         round = Round(
-            self.round, tuple(participants), setting, seed, tuple(weights) if weights else None
+            self.round,
+            tuple(participants),
+            self.problem.setting,
+            self.problem.config.seed,
+            self.problem.weights_of(participants),
+            self.problem.steps_of(self.round, participants),
         )
         self.state = self._new_state(mean, round)
         return self._stats(len(participants))

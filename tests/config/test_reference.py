@@ -63,7 +63,7 @@ BITS = [
     ("signsgd_mv", {}, D, 32 * D),
     *(
         (name, {}, 32 * D, 32 * D)
-        for name in ("fedprox", "fedavgm", "fedadam", "fedyogi", "feddyn")
+        for name in ("fedprox", "fedavgm", "fedadam", "fedyogi", "feddyn", "fednova")
     ),
 ]
 

@@ -37,6 +37,8 @@ each oracle, what it states, and `file: tests` (beginnings of the names).
     32  IID CIFAR-100                          partition: iid_of_many
     33  Shakespeare                            leaf: shakespeare
     34  parameter counts                       networks: parameter_counts, the_papers_dimensions
+    35  weighted FedAvg                        fedavg: weighted_fedavg
+    36  FedNova                                fednova: fednova_with_equal, fednova_follows, unequal_steps
 """
 
 import re
@@ -99,6 +101,7 @@ CASES = [
     ("fedadam", {"lr": 0.03}, 0.1, 0.80),
     ("fedyogi", {"lr": 0.03}, 0.1, 0.80),
     ("feddyn", {}, 0.1, 0.85),
+    ("fednova", {}, 0.1, 0.85),
 ]
 IDS = [" ".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options, *_ in CASES]
 
@@ -116,7 +119,7 @@ def test_conformance(check, subject):
 def test_every_method_and_every_oracle_is_here():
     assert {name for name, *_ in CASES} == set(METHODS)
     rows = re.findall(r"^ +(\d+)  .{39}(.+)$", __doc__, re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(1, 35))
+    assert [int(number) for number, _ in rows] == list(range(1, 37))
     tests = Path(__file__).parent.parent
     for named in (part for _, where in rows for part in where.split("; ")):
         file, names = named.split(": ")

@@ -28,13 +28,15 @@ COMPRESSORS = [  # options of methods with biased compressors
 class Quadratics:
     """m clients with F_i(y) = sum_j a_ij (y_j - b_ij)^2 / 2.
 
-    The local solver takes `steps` full-gradient steps.
+    The local solver takes `steps` full-gradient steps, or those of `work` for each client.
     """
 
     a: Tensor  # [m, P]
     b: Tensor  # [m, P]
     lr: float = 0.05
     steps: int = 1
+    work: tuple[int, ...] | None = None  # K_i of every client, at most `steps`; default: `steps`
+    weights: tuple[int, ...] | None = None  # of every client; default: equal
     weight_decay: float = 0.0
     clip_norm: float | None = None
     sizes: tuple[int, ...] | None = None  # of the parameter tensors; default: one
@@ -54,6 +56,12 @@ class Quadratics:
     def setting(self, cohort: int) -> Setting:
         return Setting(self.sizes or (self.a.shape[1],), len(self.a), cohort, self.steps, self.lr)
 
+    def steps_of(self, clients: list[int]) -> tuple[int, ...]:
+        return tuple(self.work[i] if self.work else self.steps for i in clients)
+
+    def weights_of(self, clients: list[int]) -> tuple[int, ...] | None:
+        return tuple(self.weights[i] for i in clients) if self.weights else None
+
     def local(self, clients, cohort: int | None = None) -> QuadraticSolver:
         return QuadraticSolver(self, list(clients), self.setting(cohort or len(clients)))
 
@@ -72,17 +80,17 @@ class QuadraticSolver:
 
     @property
     def steps(self) -> Tensor:
-        return torch.full((len(self.clients), 1), self.problem.steps, dtype=F64)
+        return torch.tensor(self.problem.steps_of(self.clients), dtype=F64)[:, None]
 
     def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
         p, extra = self.problem, 0 if correction is None else correction
         x = x.expand(len(self.clients), -1)
         y = x.clone()
-        for _ in range(p.steps):
+        for k in range(p.steps):
             h = p.gradient(self.clients, y) + prox * (y - x) + extra
             if p.clip_norm is not None:
                 h = h * (p.clip_norm / (h.norm(dim=-1, keepdim=True) + 1e-6)).clamp(max=1)
-            y = y - p.lr * (h + p.weight_decay * y)
+            y = torch.where(k < self.steps, y - p.lr * (h + p.weight_decay * y), y)
         return y
 
     def lion(
@@ -154,8 +162,10 @@ def simulate(
         local: LocalSolver = problem.local(cohort, setting.cohort)
         upload, new = method.client(received, stack(states, cohort), local)
         keep(states, cohort, new)
-        mean = means(upload, method.uplink(setting))
-        server = dict(method.server(server, mean, Round(t, tuple(cohort), setting, 0)))
+        weights, steps = problem.weights_of(cohort), problem.steps_of(cohort)
+        mean = means(upload, method.uplink(setting), weights)
+        round = Round(t, tuple(cohort), setting, 0, weights, steps)
+        server = dict(method.server(server, mean, round))
         give_feedback(method, server, states, cohort, replace(setting, cohort=len(cohort)))
         trace.x.append(server["x"])
         trace.uploads.append({i: row_of(upload, row) for row, i in enumerate(cohort)})
@@ -169,10 +179,13 @@ def select(values: State, fields: Fields) -> State:
     return {name: values[name] for name in fields}
 
 
-def means(upload: State, uplink: Fields) -> State:
+def means(upload: State, uplink: Fields, weights: tuple[int, ...] | None = None) -> State:
     """The means that the server step gets; for the codec `PerClient`, the rows of all clients."""
     assert set(upload) == set(uplink)
     values = {name: value.to(F64) for name, value in upload.items()}
+    if weights:
+        w = torch.tensor(weights, dtype=F64)
+        return {k: w @ v / w.sum() for k, v in values.items()}
     return {k: v if isinstance(uplink[k], PerClient) else v.mean(0) for k, v in values.items()}
 
 
