@@ -11,8 +11,9 @@ from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.plain_data import format_value
-from fedsmu_ray.config.schema import DataConfig, FederationConfig, TuneConfig
+from fedsmu_ray.config.schema import DataConfig, FederationConfig
 from fedsmu_ray.config.tracking import TrackingConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.tracking.metrics import (
     STOPPING,
     SWEEPABLE,
@@ -39,6 +40,7 @@ def check(values: Mapping[str, Any], method_name: str, method: Method | None) ->
         *_impossible_weighting(federation, method_name, method),
         *_impossible_compute(compute, federation),
         *_unmeasured(values["tune"], federation, data),
+        *_impossible_objectives(values["tune"]),
         *_opposite_mode(values["tune"]),
         *_unregistrable(values["tracking"]),
     ]
@@ -140,20 +142,49 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
 
 def _unmeasured(tune: TuneConfig, federation: FederationConfig, data: DataConfig) -> Iterator[str]:
     targets = {metric.name for metric in target_metrics(federation.targets)}
-    if is_target(tune.metric) and tune.metric not in targets:
-        listed = f"has {', '.join(sorted(targets))}" if targets else "is empty"
+    for metric in dict.fromkeys(tune.metrics):
+        if is_target(metric) and metric not in targets:
+            listed = f"has {', '.join(sorted(targets))}" if targets else "is empty"
+            yield (
+                f"tune.metric = {metric}: federation.targets {listed}; add the accuracy to it, as "
+                "in federation.targets=[0.8] for target/0.8/uplink_bytes"
+            )
+        elif not is_target(metric):
+            yield from _unmeasured_metric("tune.metric", metric, SWEEPABLE, data)
+
+
+def _impossible_objectives(tune: TuneConfig) -> Iterator[str]:
+    """Problems of metrics with each other, and with how trials are chosen and stopped."""
+    shown, metric = format_value(tune.metric), tune.primary
+    if len(set(tune.metrics)) < len(tune.metrics):
+        yield f"tune.metric = {shown}: has a metric twice; remove one"
+    elif len(tune.metrics) > 1 and tune.scheduler != "none":
         yield (
-            f"tune.metric = {tune.metric}: federation.targets {listed}; add the accuracy to it, as "
-            "in federation.targets=[0.8] for target/0.8/uplink_bytes"
+            f"tune.scheduler = {tune.scheduler}: it stops trials by one metric, and tune.metric "
+            f"has {len(tune.metrics)}; set tune.scheduler=none, or give one metric"
         )
-    elif is_target(tune.metric) and tune.scheduler != "none":
+    elif is_target(metric) and tune.scheduler != "none":
         yield (
-            f"tune.scheduler = {tune.scheduler}: {tune.metric} is known only when a trial has "
+            f"tune.scheduler = {tune.scheduler}: {metric} is known only when a trial has "
             "reached the accuracy, so it cannot tell which trials to stop; set tune.scheduler=none "
             "(federation.stop.target ends a trial there), or another tune.metric"
         )
-    elif not is_target(tune.metric):
-        yield from _unmeasured_metric("tune.metric", tune.metric, SWEEPABLE, data)
+    elif tune.scheduler == "hyperband" and tune.seeds != 1:
+        yield (
+            f"tune.scheduler = hyperband: it compares single trials, and tune.seeds = "
+            f"{format_value(tune.seeds)}; set tune.seeds=1, or use asha or median, which compare "
+            "the means over seeds"
+        )
+    elif tune.scheduler == "hyperband" and tune.concurrent is not None:
+        yield (
+            f"tune.concurrent = {tune.concurrent}: trials that hyperband has paused would count, "
+            "so that few are compared; remove tune.concurrent"
+        )
+    elif metric.startswith("comm/"):
+        yield (
+            f"tune.metric = {shown}: whoever learns nothing may send the least; rank by another "
+            "metric, as in [test/accuracy, comm/uplink_bytes], or by target/0.8/uplink_bytes"
+        )
 
 
 def _unmeasured_metric(
@@ -178,12 +209,12 @@ def _unmeasured_metric(
 
 
 def _opposite_mode(tune: TuneConfig) -> Iterator[str]:
-    if not is_metric(tune.metric):
+    if not is_metric(tune.primary):
         return  # which is a problem already
     if tune.mode not in (None, tune.direction):
         better = "larger" if tune.direction == "max" else "smaller"
         yield (
-            f"tune.mode = {tune.mode}: {tune.metric} is better when it is {better}, so the worst "
+            f"tune.mode = {tune.mode}: {tune.primary} is better when it is {better}, so the worst "
             "trials would be taken for the best; remove tune.mode"
         )
 

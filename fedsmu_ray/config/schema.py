@@ -23,13 +23,13 @@ from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
 from fedsmu_ray.config.stopping import StopConfig
 from fedsmu_ray.config.tracking import TrackingConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.config.yaml_files import dump_yaml
 from fedsmu_ray.datasets.partition import PartitionConfig
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.files import secrets
 from fedsmu_ray.models.base import Model, Positive
 from fedsmu_ray.tracking.base import absolute_uri
-from fedsmu_ray.tracking.metrics import Direction, direction_of
 
 PROFILES: dict[str, dict[str, Any]] = {
     # What the code released by FedSMU's authors adds to the text of the paper: a decaying server
@@ -152,80 +152,6 @@ class CheckpointConfig:
             description="path or URI for runs of `train`; the trials of a sweep are in tune.storage"
         ),
     ] = "fedsmu_runs"
-
-
-@dataclass(frozen=True)
-class TuneConfig:
-    """A sweep: every combination of the grids, `samples` times, and the baselines."""
-
-    metric: Annotated[
-        str,
-        Field(
-            description="metric by which trials are compared, or target/T/uplink_bytes "
-            "(total_bytes, rounds, seconds) for a T of federation.targets; its default with "
-            "data.validation is val/accuracy"
-        ),
-    ] = "test/accuracy"
-    mode: Annotated[
-        Direction | None,
-        Field(
-            description="whether a larger or a smaller value is better; null: as the metric has it"
-        ),
-    ] = None
-    samples: Annotated[
-        Positive,
-        Field(
-            description="repetitions of the grid with new random values; random, optuna: number of "
-            "trials"
-        ),
-    ] = 1
-    search: Annotated[
-        Literal["grid", "random", "optuna"],
-        Field(description="how trials are chosen from tune.space"),
-    ] = "grid"
-    seeds: Annotated[
-        Positive | Annotated[tuple[Seed, ...], Field(min_length=1)],
-        Field(
-            description="seeds of every setting: how many, from `seed` on, or a list; results are "
-            "means over them"
-        ),
-    ] = 1
-    scheduler: Annotated[
-        Literal["none", "asha"],
-        Field(description="whether ASHA stops the worst trials, and those that diverge, early"),
-    ] = "none"
-    concurrent: Annotated[
-        Positive | None,
-        Field(description="trials at the same time; null: as many as the resources allow"),
-    ] = None
-    storage: Annotated[
-        FolderPath,
-        Field(description="path or URI for sweeps, for --resume; on a cluster seen by all nodes"),
-    ] = "fedsmu_runs"
-    space: Annotated[
-        Mapping[str, Any],
-        Field(
-            description="dotted key: a list or {grid: [...]}, {choice: [...]}, or {uniform or "
-            "loguniform: [low, high]}"
-        ),
-    ] = field(default_factory=dict)
-    baselines: Annotated[
-        tuple[Mapping[str, Any], ...],
-        Field(description="further trials, each a mapping of dotted keys to values"),
-    ] = ()
-
-    compare_to: Annotated[
-        str | None,
-        Field(
-            description="method of the baseline that all are compared with, seed by seed; null: "
-            "the first baseline"
-        ),
-    ] = None
-
-    @property
-    def direction(self) -> Direction:
-        """The direction in which the metric improves."""
-        return direction_of(self.metric)
 
 
 @dataclass(frozen=True, repr=False)

@@ -34,6 +34,12 @@ def print_settings(
         title += f" (mean ± 95 % interval of {seeds or 'the'} seeds)"
     console.print(title, style="bold", soft_wrap=True)
     _print_columns(console, columns)
+    if objectives := rows[0].get("objectives"):
+        names = " and ".join(objectives)
+        console.print(
+            f"Pareto front of {names}: no setting is better by one and worse by none",
+            soft_wrap=True,
+        )
     if _has_validation(rows):
         console.print(
             "test accuracy: of the best setting of each method, chosen on the validation samples",
@@ -86,6 +92,7 @@ def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     columns = key_columns(rows)
     if metric not in ACCURACIES:
         columns[metric] = [_score(row, metric) for row in rows]
+    columns |= _objectives(rows, metric)
     if _has_validation(rows):
         columns["val accuracy"] = [_percent(row["val_accuracy"]) for row in rows]
         columns["test accuracy"] = [_percent(row["test_accuracy"]) for row in rows]
@@ -104,6 +111,21 @@ def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     return columns
 
 
+def _objectives(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
+    """The cells of the further metrics of a sweep that has several, and of their Pareto front."""
+    names = [name for name in rows[0].get("objectives", ()) if name != metric]
+    if not names:
+        return {}
+    front = ["yes" if row["pareto"] else NONE for row in rows]
+    further = [name for name in names if name not in (*ACCURACIES, "comm/uplink_bytes")]
+    return {"Pareto front": front, **{n: [_objective(row, n) for row in rows] for n in further}}
+
+
+def _objective(row: Row, name: str) -> str:
+    stats = row["objectives"][name]
+    return _size(stats) if unit_of(name) == "bytes" else _mean(stats, ".4g")
+
+
 def key_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     """The cells of methods and swept keys by heading."""
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
@@ -120,7 +142,7 @@ def key_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def _is_shown(heading: str, cells: Sequence[str]) -> bool:
-    is_result = heading.endswith("accuracy") or heading.startswith("upload")
+    is_result = heading.endswith("accuracy") or heading.startswith(("upload", "Pareto"))
     return is_result or len(cells) == 1 or _common(cells) is None
 
 

@@ -174,6 +174,14 @@ def _save(
         )
 
 
+def save_now(problem: Problem, executor: Executor, progress: Progress, folder: Place) -> None:
+    """Write a checkpoint between two rounds, apart from those of `checkpoint.every`.
+
+    Nothing of the experiment may be run after it but from this checkpoint.
+    """
+    _save(Origin.of(problem).describe(progress), executor, progress, Checkpoint(folder))
+
+
 def _restore(
     problem: Problem, executor: Executor, progress: Progress, checkpoint: Checkpoint, loaded: Loaded
 ) -> None:

@@ -70,7 +70,7 @@ def _depends_on(key: str, swept: Collection[str]) -> bool:
 
 def _in_words(config: Config, swept: Collection[str]) -> dict[str, str]:
     """Tags by which runs are told apart and searched."""
-    tags = {"fedsmu.metric": config.tune.metric}
+    tags = {"fedsmu.metric": ", ".join(config.tune.metrics)}
     if "algorithm.name" not in swept:
         tags |= {
             "fedsmu.method": config.method_name,

@@ -60,6 +60,8 @@ def settings(report: Report) -> Table:
     columns["n"] = [str(len(row["trials"])) for row in rows]
     if report.metric not in ACCURACIES:
         columns[report.metric] = [_interval(row["score"], 1, 4) for row in rows]
+    if rows and "pareto" in rows[0]:
+        columns["Pareto front"] = ["yes" if row["pareto"] else NONE for row in rows]
     stats = [row.get(_field(report)) for row in rows]
     columns[name] = [_interval(each, 100, 2) for each in stats]
     if report.accuracy == VALIDATED:
@@ -98,6 +100,7 @@ def _field(report: Report) -> str:
 def _setting_data(row: Row) -> dict[str, Any]:
     stats = {key: value for key, value in row.items() if isinstance(value, Mapping)}
     del stats["params"], stats["values"]
+    stats.pop("objectives", None)
     difference = stats.pop("difference", {})
     return {
         "setting": row["name"],
@@ -105,6 +108,7 @@ def _setting_data(row: Row) -> dict[str, Any]:
         **row["values"],
         "n": len(row["trials"]),
         "diverged": row["diverged"],
+        **({"pareto": row["pareto"]} if "pareto" in row else {}),
         **{f"{key}_{part}": each.get(part) for key, each in stats.items() for part in PARTS},
         "compared_to": difference.get("to"),
         "difference": difference.get("mean"),

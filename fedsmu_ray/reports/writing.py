@@ -1,7 +1,8 @@
 """Writes a report: the page, and beside it the figures and tables as files.
 
 report.html               the page
-report/FIGURE.pdf, .png   the figures: accuracy, to_target, swept, uniformity, failures
+report/FIGURE.pdf, .png   the figures: accuracy, to_target, front, swept, uniformity,
+                                failures
 report/TABLE.csv, .md, .tex   the tables: settings, to_target, trials
 """
 
@@ -9,13 +10,20 @@ from __future__ import annotations
 
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.remote import Place
-from fedsmu_ray.reports import charts, static, swept, tables
+from fedsmu_ray.reports import charts, front, static, swept, tables
 from fedsmu_ray.reports.data import Report
 from fedsmu_ray.reports.page import FOLDER, page
 
 PAGE = "report.html"
-FIGURES = (charts.accuracy, charts.to_target, swept.chart, charts.uniformity, charts.failures)
-FIGURE_NAMES = ("accuracy", "to_target", "swept", "uniformity", "failures")
+FIGURES = (
+    charts.accuracy,
+    charts.to_target,
+    front.chart,
+    swept.chart,
+    charts.uniformity,
+    charts.failures,
+)
+FIGURE_NAMES = ("accuracy", "to_target", "front", "swept", "uniformity", "failures")
 TABLE_NAMES = ("settings", "to_target", "trials")
 TABLES = (tables.settings, tables.to_target, tables.trials)
 FORMATS = {"csv": tables.to_csv, "md": tables.to_markdown, "tex": tables.to_latex}

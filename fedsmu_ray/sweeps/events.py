@@ -24,7 +24,7 @@ from fedsmu_ray.sweeps.outcome import COMPLETED, DIVERGED
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import TrialReport, report_of
-from fedsmu_ray.tracking.metrics import accuracy_metric, final_accuracy, score_of
+from fedsmu_ray.tracking.metrics import accuracy_metric, final_accuracy, score_of, unit_of
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ class TrialEvents(tune.Callback):
     ) -> None:
         """Record that a trial starts, or starts again after the loss of its process."""
         spec = TrialSpec.from_tune(trial.config)
+        if spec.index in self.running:  # it was paused
+            return
         self.running.add(spec.index)
         self.recorder.start(spec)
         self.progress.start(spec.name)
@@ -126,7 +128,7 @@ class TrialEvents(tune.Callback):
             )
         self.recorder.log(spec, report.round, report.metrics)
         if report.model:  # its process may be gone after this call
-            metric = self.recorder.config.tune.metric
+            metric = self.recorder.config.tune.primary
             score = score_of(metric, report.metrics, report.summary)
             self.recorder.models.offer(spec, score, report.model.take())
         accuracy = report.metrics[accuracy_metric("val/accuracy" in report.metrics)]
@@ -190,10 +192,11 @@ class TrialEvents(tune.Callback):
 
 def _outcome_line(config: Config, report: TrialReport, status: str) -> str:
     """How a trial ended."""
-    summary, metric = report.summary, config.tune.metric
+    summary, metric = report.summary, config.tune.primary
     is_accuracy = metric.endswith("/accuracy")
     value = score_of(metric, report.metrics, summary)
-    shown = "not reached" if value is None else f"{value:.4g}"
+    is_bytes = value is not None and unit_of(metric) == "bytes"
+    shown = "not reached" if value is None else size(value) if is_bytes else f"{value:.4g}"
     score = "" if is_accuracy else f"{metric} {shown}, "
     score += "validation " if "val/accuracy" in report.metrics else ""
     why = summary.get("stopped")

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedsmu_ray.config.schema import TuneConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.remote import Place
 from fedsmu_ray.files.valid_json import to_json
@@ -61,6 +61,10 @@ def results(
     trials = [_without(row, ("event", "history", TESTED)) for row in with_result]
     if has_validation and is_final:
         _reveal(settings, {trial["index"]: trial for trial in trials}, ended)
+    for setting in (row for row in settings if "pareto" in row):
+        for trial in trials:
+            if trial["index"] in setting["trials"]:
+                trial["pareto"] = setting["pareto"]
     best = settings[0]["trials"] if settings and settings[0]["score"] else ()
     return {
         "trials": trials,

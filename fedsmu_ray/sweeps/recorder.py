@@ -109,7 +109,7 @@ class SweepRecorder:
         if self.config.data.validation:
             summary = hide_test(summary)
         is_whole = summary["rounds"] == self.config.federation.rounds or summary["model_sha256"]
-        metric = self.config.tune.metric
+        metric = self.config.tune.primary
         score = score_of(metric, metrics, summary)
         has_diverged = not is_finite(score) and not is_target(metric)
         status = DIVERGED if has_diverged else COMPLETED if is_whole else STOPPED
@@ -157,7 +157,8 @@ class SweepRecorder:
                 self.config.federation.targets,
             ),
             "name": self.config.name,
-            "metric": tune.metric,
+            "metric": tune.primary,
+            **({"metrics": list(tune.metrics)} if len(tune.metrics) > 1 else {}),
             "mode": tune.direction,
             "experiment": self.config.tracking.experiment,
             "view": self._publish(),

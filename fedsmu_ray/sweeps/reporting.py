@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedsmu_ray.config.schema import Config, FederationConfig, TuneConfig
+from fedsmu_ray.config.schema import Config, FederationConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.config.validation import parse_section
 from fedsmu_ray.config.yaml_files import read_yaml, read_yaml_text
 from fedsmu_ray.errors import ConfigError
@@ -49,7 +50,7 @@ def report_of(
     return Report(
         name=name,
         source=source,
-        metric=tune.metric,
+        metric=tune.primary,
         settings=outcome["settings"],
         findings=outcome["findings"],
         trials=outcome["trials"],
@@ -158,7 +159,7 @@ def of_runs(
         facts["test accuracy of the best setting"] = f"{100 * parent.metrics[TESTED]:.2f} %"
     versions = {k.removeprefix(VERSION): v for k, v in tags.items() if k.startswith(VERSION)}
     source = f"MLflow at {cut(uri)}, {f'run {parent.run_id}' if parent else 'experiment ' + name}"
-    rows = rows_of(runs, tune.metric, swept_keys(tune))
+    rows = rows_of(runs, tune.primary, swept_keys(tune))
     title = parent.name if parent else name
     return report_of(
         title,

@@ -31,6 +31,11 @@ class SweepResult(dict[str, Any]):
         best: dict[str, Any] | None = self["best"]
         return best
 
+    @property
+    def front(self) -> list[dict[str, Any]]:
+        """The settings of the Pareto front, if `tune.metric` has several metrics; best first."""
+        return [row for row in self["settings"] if row.get("pareto")]
+
     def frame(self) -> pd.DataFrame:
         """The trials as a table, a row each, as in results.csv; its index: that of the trial."""
         import pandas as pd

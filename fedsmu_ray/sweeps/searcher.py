@@ -6,7 +6,7 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ray.tune.search import Searcher
 
@@ -25,13 +25,17 @@ from fedsmu_ray.sweeps.space import (
     with_seeds,
 )
 from fedsmu_ray.sweeps.trial import REPORT
-from fedsmu_ray.tracking.metrics import is_finite
+from fedsmu_ray.tracking.metrics import Direction, direction_of, field_of, is_finite
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
     from optuna.trial import TrialState
 
+DIRECTIONS: dict[Direction, Literal["maximize", "minimize"]] = {
+    "max": "maximize",
+    "min": "minimize",
+}
 IndexedParams = tuple[int, Params]  # the index of a trial and its parameters
 
 
@@ -41,11 +45,12 @@ class TrialSearcher(Searcher):
     def __init__(
         self, config: Config, known: Sequence[IndexedParams], study: OptunaStudy | None = None
     ) -> None:
-        super().__init__(metric=config.tune.metric, mode=config.tune.direction)
+        super().__init__(metric=config.tune.primary, mode=config.tune.direction)
         # Trials do not track themselves, and Tune writes their configurations to files.
         self.config = config.without_store_password()
         self.known, self.study = deque(known), study
         self.suggested: dict[str, int] = {}  # indexes of trials that run, by Tune's id of them
+        self.last: dict[str, dict[str, Any]] = {}  # their last results, likewise
 
     @property
     def remaining(self) -> int:
@@ -63,11 +68,16 @@ class TrialSearcher(Searcher):
         self.suggested[trial_id] = index
         return TrialSpec.of(self.config, index, params).to_tune()
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note the result of a trial: Tune gives none if it stops one that is paused."""
+        self.last[trial_id] = result
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Report the score of a trial, or its failure, to the study."""
-        index = self.suggested.pop(trial_id)
+        index, last = self.suggested.pop(trial_id), self.last.pop(trial_id, None)
+        result = result or last
         if not self.study:
             return
         if error or not result:
@@ -75,7 +85,8 @@ class TrialSearcher(Searcher):
             return
         report = result.get(REPORT)
         diverged = isinstance(report, TrialFailure) and report.diverged
-        self.study.tell(index, math.nan if diverged else result.get(self.metric))
+        names = self.config.tune.metrics
+        self.study.tell(index, [math.nan if diverged else result[name] for name in names])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is saved: a sweep is resumed from its own folder."""
@@ -88,7 +99,8 @@ class TrialSearcher(Searcher):
 class OptunaStudy:
     """The settings that Optuna's TPE sampler suggests from the mean scores so far.
 
-    A setting has as many trials as there are seeds, with consecutive indexes.
+    It takes several metrics, too (Ozaki et al., GECCO 2020). A setting has as many trials as there
+    are seeds, with consecutive indexes.
     """
 
     def __init__(self, config: Config, first: int) -> None:
@@ -102,14 +114,14 @@ class OptunaStudy:
             key: _distribution(dimension) for key, dimension in parse_space(tune.space).items()
         }
         self.study = optuna.create_study(
-            direction="maximize" if tune.direction == "max" else "minimize",
+            directions=[DIRECTIONS[direction_of(name)] for name in tune.metrics],
             sampler=optuna.samplers.TPESampler(seed=config.seed % 2**32),
         )
         # Those whose trials have not all ended, by the index of their first trial. Optuna knows
         # the trial of one that an earlier process asked for only when it has ended.
         self.asked: dict[int, optuna.Trial] = {}
         self.params: dict[int, Params] = {}
-        self.scores: dict[int, list[float | None]] = defaultdict(list)
+        self.scores: dict[int, list[Sequence[float] | None]] = defaultdict(list)
         self.budget = 0  # settings that it will still suggest
         self.next_index = first  # of the first trial of the next one
 
@@ -125,8 +137,8 @@ class OptunaStudy:
         self.params[start] = params
         return list(enumerate(with_seeds(self.config, params), start))
 
-    def tell(self, index: int, score: float | None) -> None:
-        """Report the score of a trial: NaN if it diverged, None if it failed.
+    def tell(self, index: int, score: Sequence[float] | None) -> None:
+        """Report the score of a trial by each metric: NaN if it diverged, None if it failed.
 
         Optuna learns the mean of the setting when all its trials have ended. Baselines are ignored.
         """
@@ -137,25 +149,25 @@ class OptunaStudy:
         scores.append(score)
         if len(scores) == self.seeds:
             known = [score for score in self.scores.pop(start) if score is not None]
-            self._tell(start, fmean(known) if known else None)
+            self._tell(start, [fmean(column) for column in zip(*known, strict=True)] or None)
 
-    def _tell(self, start: int, score: float | None) -> None:
+    def _tell(self, start: int, score: Sequence[float] | None) -> None:
         """Optuna learns the score of a setting, as in `tell`."""
         import optuna
         from optuna.trial import TrialState
 
         state = TrialState.FAIL if score is None else _state_of(score)
-        value, params = score if state == TrialState.COMPLETE else None, self.params.pop(start)
+        values, params = score if state == TrialState.COMPLETE else None, self.params.pop(start)
         if start in self.asked:
-            self.study.tell(self.asked.pop(start), value, state=state)
+            self.study.tell(self.asked.pop(start), values, state=state)
         elif state != TrialState.FAIL:
             made = optuna.trial.create_trial(
-                params=dict(params), distributions=self.distributions, value=value, state=state
+                params=dict(params), distributions=self.distributions, values=values, state=state
             )
             self.study.add_trial(made)
 
 
-def _state_of(score: float | None) -> TrialState:
+def _state_of(score: Sequence[float]) -> TrialState:
     """The state of a trial that did not fail.
 
     TPE takes a pruned trial for worse than all others, whereas it would ignore a failed one and
@@ -163,7 +175,7 @@ def _state_of(score: float | None) -> TrialState:
     """
     from optuna.trial import TrialState
 
-    return TrialState.COMPLETE if is_finite(score) else TrialState.PRUNED
+    return TrialState.COMPLETE if all(map(is_finite, score)) else TrialState.PRUNED
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
@@ -195,9 +207,10 @@ def _optuna_searcher(config: Config, folder: SweepFolder) -> TrialSearcher:
         own = {key: value for key, value in params.items() if key in study.distributions}
         for index, trial in study.add(start, own):
             if index in folder.ended:
-                # One that diverged has None for its score.
-                score = folder.ended[index].get("score")
-                study.tell(index, math.nan if score is None else score)
+                # One that diverged, or did not reach a target, has None for its score.
+                row = folder.ended[index]
+                found = [row.get("score"), *(row.get(field_of(n)) for n in config.tune.metrics[1:])]
+                study.tell(index, [math.nan if score is None else score for score in found])
             else:
                 known.append((index, trial))
     study.budget = config.tune.samples - len(starts)

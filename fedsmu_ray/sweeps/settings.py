@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from operator import le
 from statistics import fmean, stdev
 from typing import Any
 
-from fedsmu_ray.config.schema import TuneConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.display.formatting import describe_params
 from fedsmu_ray.sweeps.space import SEED, Params
-from fedsmu_ray.tracking.metrics import METRICS, is_finite, is_target, rank
+from fedsmu_ray.tracking.metrics import METRICS, direction_of, field_of, is_finite, is_target, rank
 
 MIN_PAIRS = 3  # of seeds, for a test
 # Accuracies that may be the target of a sweep that names none.
@@ -78,7 +79,7 @@ def summarize_settings(
     groups: dict[str, list[Row]] = {}
     for trial in sorted([*trials, *diverged], key=lambda trial: trial["index"]):
         groups.setdefault(setting_key(trial["params"]), []).append(trial)
-    rows = [_summarize(group, tune.metric) for group in groups.values() if _results(group)]
+    rows = [_summarize(group, tune.metrics) for group in groups.values() if _results(group)]
     histories = {trial["index"]: trial.get("history", {}) for trial in trials}
     targets = targets or _own_target(histories, rows)
     base = _base(rows, tune, baselines)
@@ -87,6 +88,8 @@ def summarize_settings(
         row["targets"] = [_to_target(own, t) for t in targets]
         other = None if base in (None, row) else base
         row["difference"] = other and _difference(_group(groups, row), other, _group(groups, other))
+    if len(tune.metrics) > 1:
+        _mark_front(rows)
     return sorted(rows, key=lambda row: (rank(_mean(row["score"]), tune.direction), -row["scored"]))
 
 
@@ -103,7 +106,7 @@ def _mean(stats: Mapping[str, Any] | None) -> float | None:
     return stats["mean"] if stats else None
 
 
-def _summarize(group: Sequence[Row], metric: str) -> dict[str, Any]:
+def _summarize(group: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
     ended = _results(group)
     first = ended[0]
     return {
@@ -112,11 +115,31 @@ def _summarize(group: Sequence[Row], metric: str) -> dict[str, Any]:
         "params": _without_seed(first["params"]),
         "values": first.get("values", _without_seed(first["params"])),
         "trials": [trial["index"] for trial in ended],
-        "diverged": sum(1 for trial in group if _has_diverged(trial, metric)),
+        "diverged": sum(1 for trial in group if _has_diverged(trial, metrics[0])),
         "scored": sum(1 for trial in group if is_finite(trial.get("score"))),
         "score": statistics([trial.get("score") for trial in group]),
         **{key: statistics([trial.get(key) for trial in ended]) for key in AVERAGED},
+        **({"objectives": _objectives(group, metrics)} if len(metrics) > 1 else {}),
     }
+
+
+def _objectives(group: Sequence[Row], metrics: Sequence[str]) -> dict[str, Any]:
+    """The statistics of a setting by each of several metrics, as those of its score."""
+    first, *others = metrics
+    scores = {first: [trial.get("score") for trial in group]}
+    scores |= {name: [trial.get(field_of(name)) for trial in group] for name in others}
+    return {name: statistics(values) for name, values in scores.items()}
+
+
+def _mark_front(rows: Sequence[dict[str, Any]]) -> None:
+    """Note in `pareto` which settings no other one beats: better by one metric, worse by none."""
+    ranks = [
+        [rank(_mean(stats), direction_of(name)) for name, stats in row["objectives"].items()]
+        for row in rows
+    ]
+    for row, own in zip(rows, ranks, strict=True):
+        beaten = any(all(map(le, other, own)) and other != own for other in ranks)
+        row["pareto"] = all(map(math.isfinite, own)) and not beaten
 
 
 def _has_diverged(trial: Row, metric: str) -> bool:

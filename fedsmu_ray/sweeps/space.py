@@ -30,7 +30,8 @@ import numpy as np
 
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.plain_data import apply_overrides, deep_copy, flatten_keys
-from fedsmu_ray.config.schema import Config, TuneConfig
+from fedsmu_ray.config.schema import Config
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.config.validation import known_keys, parse
 from fedsmu_ray.display.formatting import describe_params
 from fedsmu_ray.errors import MAX_PROBLEMS, ConfigError

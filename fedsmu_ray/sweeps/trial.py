@@ -20,7 +20,7 @@ from fedsmu_ray.errors import BrokenGPUError
 from fedsmu_ray.executors.ray_data import load_on
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.executors.versions import check_versions, versions
-from fedsmu_ray.experiment.resume import check_resume, resumable, trial_folder
+from fedsmu_ray.experiment.resume import check_resume, resumable, save_now, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
@@ -95,6 +95,7 @@ class Trial(tune.Trainable):
         self.failure: TrialFailure | None = None
         self.trace: Place | None = None
         self.rounds = _no_rounds()
+        self.reported = 0  # the last round that the sweep knows
         try:
             self._load(spec)
         except RETRIED:
@@ -113,10 +114,11 @@ class Trial(tune.Trainable):
         self.executor.load(replace(problem, profiled=self.profiled), stored)
         self.trace = trace_file(self.folder, spec.index) if self.profiled else None
         self.problem, self.progress = problem, Progress()
-        folder = trial_checkpoints(self.folder, spec.index) if config.checkpoint.every else None
+        is_kept = config.checkpoint.every or config.tune.scheduler == "hyperband"
+        folder = trial_checkpoints(self.folder, spec.index) if is_kept else None
         is_apart = folder and not (self.folder / SWEEP.file).exists()
         self.apart = socket.gethostname() if is_apart else ""
-        self.rounds = self._rounds(folder)
+        self.checkpoints, self.rounds = folder, self._rounds(folder)
 
     def _rounds(self, folder: Place | None) -> Generator[Record, None, None]:
         with trial_folder(folder):
@@ -129,7 +131,8 @@ class Trial(tune.Trainable):
         if self.failure:
             return {DONE: True, REPORT: self.failure}
         try:
-            record = next(r for r in self.rounds if r.accuracy is not None)
+            known = self.reported
+            record = next(r for r in self.rounds if r.accuracy is not None and r.round > known)
             # Except for the last record, the server is already one round further.
             is_last = self._is_last(record)
             sha256 = self.executor.sha256() if is_last else None
@@ -139,6 +142,7 @@ class Trial(tune.Trainable):
             failure = TrialFailure.of(error)
             self._end()
             return {DONE: True, REPORT: failure}
+        self.reported = record.round
         if is_last:
             self._end()
         seconds = time.perf_counter() - self.began
@@ -149,13 +153,24 @@ class Trial(tune.Trainable):
         scores = self._target_scores(summary)
         return {**report.metrics, **scores, ROUND: record.round, DONE: is_last, REPORT: report}
 
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Write the trial's own checkpoint, from which it goes on after a pause.
+
+        Tune keeps nothing but the last round that was reported.
+        """
+        if self.checkpoints:
+            save_now(self.problem, self.executor, self.progress, self.checkpoints)
+        return {ROUND: self.reported}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Go on after a pause: the trial's own checkpoint is read when it is stepped."""
+        self.reported = (checkpoint or {}).get(ROUND, 0)
+
     def _target_scores(self, summary: Mapping[str, Any]) -> dict[str, float]:
-        """The metric of the sweep, if it is about a target; NaN until that is reached."""
-        metric = self.problem.config.tune.metric
-        if not is_target(metric):
-            return {}
-        value = score_of(metric, {}, summary)
-        return {metric: math.nan if value is None else value}
+        """The metrics of the sweep that are about targets; NaN until these are reached."""
+        names = [name for name in self.problem.config.tune.metrics if is_target(name)]
+        scores = {name: score_of(name, {}, summary) for name in names}
+        return {name: math.nan if value is None else value for name, value in scores.items()}
 
     def _is_last(self, record: Record) -> bool:
         """Whether the trial ends with this record, which has just been yielded."""

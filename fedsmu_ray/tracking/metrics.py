@@ -81,6 +81,7 @@ METRICS = (
         "uplink_bytes",
         "bytes",
         "uploaded by all clients so far",
+        direction="min",
         final=True,
     ),
     Metric(
@@ -88,6 +89,7 @@ METRICS = (
         "downlink_bytes",
         "bytes",
         "downloaded by all clients so far",
+        direction="min",
         final=True,
     ),
     Metric("time/round_s", "seconds", "seconds", "wall time of the round"),
@@ -176,6 +178,14 @@ def direction_of(name: str) -> Direction:
     return "min" if is_target(name) else SWEEPABLE[name]
 
 
+def field_of(name: str) -> str:
+    """The key that a metric by which a sweep may compare has in the summary of a run."""
+    if is_target(name):
+        _, target, need = name.split("/")
+        return needs_field(need, float(target))
+    return next(metric.field for metric in METRICS if metric.name == name)
+
+
 def score_of(name: str, metrics: Mapping[str, float], summary: Mapping[str, Any]) -> float | None:
     """The value of a metric by which a sweep compares its trials; None: target not reached.
 
@@ -183,8 +193,7 @@ def score_of(name: str, metrics: Mapping[str, float], summary: Mapping[str, Any]
     """
     if not is_target(name):
         return metrics[name]
-    _, target, need = name.split("/")
-    value: float | None = summary.get(needs_field(need, float(target)))
+    value: float | None = summary.get(field_of(name))
     return value
 
 

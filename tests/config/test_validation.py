@@ -65,7 +65,7 @@ def test_every_problem_is_listed_with_the_nearest_key():
         (
             {"tune": {"metric": "test/acc"}},
             "tune.metric = 'test/acc': must be one of test/accuracy, test/loss, val/accuracy, "
-            "val/loss, train/loss; did "
+            "val/loss, train/loss, comm/uplink_bytes, comm/downlink_bytes; did "
             "you mean test/accuracy?",
         ),
         (

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from fedsmu_ray.config.schema import TuneConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.display.results import print_run, print_sweep, print_unfinished
 from fedsmu_ray.display.settings_table import print_settings
 from fedsmu_ray.sweeps.settings import findings, summarize_settings

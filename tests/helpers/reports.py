@@ -1,6 +1,6 @@
 """Reports of made-up sweeps."""
 
-from fedsmu_ray.config.schema import TuneConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.sweeps.reporting import report_of
 
 ROUNDS = (2, 4, 6, 8)

@@ -1,6 +1,6 @@
 """The description of a sweep: a table in Markdown, with links, in few characters."""
 
-from fedsmu_ray.config.schema import TuneConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.sweeps.note import MAX_LENGTH, note
 from fedsmu_ray.sweeps.settings import findings, summarize_settings
 from fedsmu_ray.tracking.mlflow_names import MAX_TAG

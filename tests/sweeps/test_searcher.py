@@ -127,3 +127,44 @@ def test_a_study_with_diverged_trials_goes_on_and_can_be_resumed(tmp_path):
         ]
         assert each.study.study.best_value == 0.5 and each.remaining == 2
         assert suggest(each, "next").index == 3
+
+
+def test_optuna_learns_several_metrics_and_suggests_the_same_again(tmp_path):
+    """Also from the folder of an interrupted sweep; what diverges is worse than all others."""
+    metric = ["test/accuracy", "comm/uplink_bytes"]
+    space = {"local.lr": {"uniform": [0.0, 1.0]}}
+    suggested = []
+    for attempt in range(2):
+        (tmp_path / str(attempt)).mkdir()
+        config, folder = sweep(
+            tmp_path / str(attempt), search="optuna", samples=15, space=space, metric=metric
+        )
+        searcher = trial_searcher(config, folder)
+        suggest(searcher)
+        for i in range(14):
+            spec = suggest(searcher, f"t{i}")
+            lr = spec.params["local.lr"]
+            score = math.nan if lr < 0.3 else 1 - (lr - 0.5) ** 2
+            result = {"test/accuracy": score, "comm/uplink_bytes": lr}
+            searcher.on_trial_complete(f"t{i}", result)
+            folder.trial_started(spec.index, spec.params, "run")
+            row = {"status": "completed", "score": None if score != score else score}
+            folder.trial_ended(spec.index, "name", {**row, "uplink_bytes": lr})
+        suggested.append(suggest(searcher, "last").params)
+        states = [t.state.name for t in searcher.study.study.trials]
+        assert {"COMPLETE", "PRUNED"} == set(states[:14])
+    assert suggested[0] == suggested[1]
+    resumed = trial_searcher(config, SweepFolder(tmp_path / "1"))
+    assert [t.values for t in resumed.study.study.trials] == [
+        t.values for t in searcher.study.study.trials[:14]
+    ]
+
+
+def test_a_trial_that_is_stopped_while_it_is_paused_has_its_last_score(tmp_path):
+    space = {"local.lr": {"uniform": [0.1, 1.0]}}
+    config, folder = sweep(tmp_path, search="optuna", samples=2, space=space, baselines=[])
+    searcher = trial_searcher(config, folder)
+    suggest(searcher, "t")
+    searcher.on_trial_result("t", {"test/accuracy": 0.4})
+    searcher.on_trial_complete("t")
+    assert [t.value for t in searcher.study.study.trials] == [0.4]

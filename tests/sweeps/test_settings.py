@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
-from fedsmu_ray.config.schema import TuneConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.sweeps.settings import (
     findings,
     reached,
@@ -192,3 +192,24 @@ def test_trials_that_do_not_reach_a_target_come_last_in_a_sweep_that_minimizes()
     assert [row["params"]["x"] for row in found] == ["d", "c", "b", "a"]
     assert [row["scored"] for row in found] == [2, 2, 1, 0]
     assert found[2]["score"] is None and not any(row["diverged"] for row in found)
+
+
+def test_the_pareto_front_of_several_metrics():
+    """What is equal by both is on it twice; a setting without a score is not on it."""
+    metrics = ("test/accuracy", "comm/uplink_bytes")
+    points = {"a": (0.9, 50), "b": (0.8, 10), "c": (0.8, 60), "d": (0.9, 50), "e": (None, 1)}
+    trials = [
+        {**trial(i, score, past=history(0.5), x=name), "uplink_bytes": float(upload)}
+        for i, (name, (score, upload)) in enumerate(points.items())
+    ]
+    found = summarize(trials, metric=metrics)
+    assert {row["params"]["x"]: row["pareto"] for row in found} == {
+        "a": True,
+        "b": True,
+        "c": False,
+        "d": True,
+        "e": False,
+    }
+    assert [row["params"]["x"] for row in found] == ["a", "d", "b", "c", "e"]  # by the first
+    assert found[0]["objectives"]["comm/uplink_bytes"]["mean"] == 50
+    assert "pareto" not in summarize(trials)[0]

@@ -261,3 +261,72 @@ def test_a_sweep_minimizes_the_bytes_to_an_accuracy(ray_cluster, tmp_path, capsy
     said = capsys.readouterr().out
     assert "target/0.9/uplink_bytes: not reached by 000 gamma1=1e-06" in said
     assert "not reached" in said.splitlines()[3] and "diverged" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["median", "hyperband"])
+def test_schedulers_stop_trials_and_the_others_have_the_bits_of_a_run(
+    ray_cluster, tmp_path, scheduler
+):
+    """With HyperBand, others than the best have been paused, and so has the best one."""
+    rates = [0.001, 0.1, 0.01, 0.3, 0.002, 0.005, 0.2, 0.003]
+    changes = {
+        "federation.rounds": 9,
+        "compute.executor": "inline",
+        "tune.space": {"local.lr": {"grid": rates}},
+        "tune.baselines": [{"algorithm.name": "fedavg", "local.lr": 0.001}],
+        "tune.scheduler": scheduler,
+        "tune.storage": str(tmp_path),
+    }
+    config = load_config(overrides={**SETTINGS, **changes})
+    outcome = sweep(config)
+    assert len(outcome["trials"]) == 9 and not outcome["failed"] and not outcome["diverged"]
+    assert outcome["trials"][0]["status"] == "completed"  # the baseline
+    statuses = {trial["status"] for trial in outcome["trials"]}
+    assert statuses <= {"completed", "stopped"} and (scheduler == "median" or "stopped" in statuses)
+    for trial in outcome["trials"]:
+        assert (trial["rounds"] < 9) == (trial["status"] == "stopped")
+        if trial["status"] == "completed":
+            alone = load_config(overrides={**SETTINGS, **changes, **trial["params"]})
+            assert trial["model_sha256"] == run(alone).summary["model_sha256"]
+    history = outcome.history()
+    assert not history.index.duplicated().any()
+
+    file = Path(outcome["folder"]) / "trials.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    dropped = [line for line in lines if '"event": "end"' not in line or '"index": 3,' not in line]
+    assert len(dropped) == len(lines) - 1
+    file.write_text("".join(dropped))
+    again = sweep(config, resume=outcome["folder"])  # the trial is alone now
+    assert len(again["trials"]) == 9 and not again["failed"]
+
+
+@pytest.mark.slow
+def test_a_sweep_by_two_metrics_tells_their_pareto_front(ray_cluster, tmp_path, capsys):
+    changes = {
+        "compute.executor": "inline",
+        "tune.metric": ["test/accuracy", "comm/uplink_bytes"],
+        "tune.search": "optuna",
+        "tune.samples": 5,
+        "tune.concurrent": 1,
+        "tune.space": {"federation.cohort": {"choice": [1, 2, 5]}},
+        "tune.storage": str(tmp_path),
+    }
+    config = load_config(overrides={**SETTINGS, **changes})
+    outcome = sweep(config)
+    assert outcome["metric"] == "test/accuracy"
+    assert outcome["metrics"] == ["test/accuracy", "comm/uplink_bytes"]
+    least = min(trial["uplink_bytes"] for trial in outcome["trials"])
+    front = outcome.front
+    assert front[0]["name"] == outcome["settings"][0]["name"]  # the most accurate one
+    assert front[-1]["uplink_bytes"]["mean"] == least
+    on_front = {index for row in front for index in row["trials"]}
+    assert {t["index"] for t in outcome["trials"] if t["pareto"]} == on_front
+    print_sweep(outcome)
+    said = capsys.readouterr().out
+    assert "Pareto front of test/accuracy and comm/uplink_bytes" in said
+    folder = Path(outcome["folder"])
+    assert (folder / "report" / "front.pdf").exists()
+    assert "pareto" in (folder / "results.csv").read_text().splitlines()[0].split(",")
+    second = sweep(load_config(overrides={**SETTINGS, **changes}))
+    assert [t["params"] for t in second["trials"]] == [t["params"] for t in outcome["trials"]]

@@ -2,7 +2,7 @@
 
 import math
 
-from fedsmu_ray.config.schema import TuneConfig
+from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.sweeps.settings import summarize_settings
 from fedsmu_ray.sweeps.tracked import rows_of
 from fedsmu_ray.tracking.base import TrackedRun

@@ -311,3 +311,27 @@ def test_the_metric_of_a_target_is_nan_until_it_is_reached(ray_cluster, tmp_path
         summary = report.summary[f"total_bytes_to_{target}"]
         assert last[metric] == summary if known else math.isnan(last[metric]) and summary is None
         trial.stop()
+
+
+@pytest.mark.parametrize("method", ["fedsmu", "dlion"])
+def test_a_trial_goes_on_after_a_pause_in_another_process_with_the_same_bits(
+    ray_cluster, tmp_path, method
+):
+    """After it, only rounds that the sweep does not know are reported."""
+    plain = {**CONFIG.to_dict(), "algorithm": {"name": method}}
+    plain["tune"]["scheduler"] = "hyperband"
+    config = parse(plain)
+    spec, other = (TrialSpec.of(config, i, {"local.lr": 0.1 * (i + 1)}) for i in range(2))
+    (tmp_path / "sweep.yaml").touch()
+    trial = make_trial(tmp_path, spec)
+    assert trial.train()["round"] == 2
+    saved = trial.save()
+    assert trial.reset(other.to_tune())  # another one takes the process
+    trial.train()
+    again = make_trial(tmp_path, spec)
+    again.restore(saved)
+    result = again.train()
+    assert (result["round"], result["done"]) == (4, True)
+    assert unmeasured(report_of(result).summary) == unmeasured(run(spec.config).summary)
+    trial.stop()
+    again.stop()

@@ -99,7 +99,8 @@ def test_final_metrics_of_a_summary():
 
 def test_a_sweep_may_optimize_what_has_a_direction():
     losses = {"test/loss": "min", "val/loss": "min", "train/loss": "min"}
-    assert {"test/accuracy": "max", "val/accuracy": "max", **losses} == SWEEPABLE
+    sent = {"comm/uplink_bytes": "min", "comm/downlink_bytes": "min"}
+    assert {"test/accuracy": "max", "val/accuracy": "max", **losses, **sent} == SWEEPABLE
 
 
 def test_a_metric_is_added_by_one_row(monkeypatch):
