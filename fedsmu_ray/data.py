@@ -60,12 +60,13 @@ def _show(options: argparse.Namespace) -> int:
     from fedsmu_ray.datasets.registry import load_dataset
     from fedsmu_ray.datasets.split import split
     from fedsmu_ray.datasets.statistics import statistics
+    from fedsmu_ray.datasets.targets import labels_to_split
 
     config = load_config(*cli.split(options.arguments))
     data = config.data
     dataset = load_dataset(data.dataset, data.options, data.folder(), data.download)
     parts = split(dataset, data.partition, data.clients, config.seed, data.validation)
-    counts = parts.counts(dataset.train_y, dataset.classes)
+    counts = parts.counts(*labels_to_split(dataset))
     facts = statistics(counts)
     rows = len(counts) if options.all else MAX_ROWS
     _print(config, dataset, counts, len(parts.validation), facts, rows)

@@ -57,16 +57,21 @@ def _parser() -> cli.Parser:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from fedsmu_ray.config.yaml_files import parse_overrides
-    from fedsmu_ray.display.formatting import percent, stdout
+    from fedsmu_ray.display.formatting import metric_in_words, percent, stdout, value_in_words
     from fedsmu_ray.experiment.evaluation import evaluate_model
     from fedsmu_ray.experiment.kept_model import find_model
 
     data = parse_overrides([f"data.{text.removeprefix('data.')}" for text in options.data])
     results = evaluate_model(find_model(options.model, options.tracking_uri), data)
+    measured = results["test_accuracy"]
+    accuracy = "" if measured is None else f"test accuracy {percent(measured)}, "
+    others = "".join(
+        f", {metric_in_words(name)} {value_in_words(name, value)}"
+        for name, value in results["scores"].items()
+    )
     stdout().print(
-        f"test accuracy {percent(results['test_accuracy'])}, test loss "
-        f"{results['test_loss']:.4g} on {results['samples']:,} samples of {results['dataset']} "
-        f"(model {results['model_sha256'][:12]})",
+        f"{accuracy}test loss {results['test_loss']:.4g}{others} on {results['samples']:,} "
+        f"samples of {results['dataset']} (model {results['model_sha256'][:12]})",
         soft_wrap=True,
         markup=False,
     )

@@ -18,6 +18,7 @@ LAYERS = [
     ["errors", "environment", "processes"],
     ["files", "numerics"],
     ["plugins", "cli"],
+    ["objectives"],
     ["tracking"],
     ["wire"],
     ["datasets", "models"],

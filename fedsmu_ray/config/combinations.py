@@ -12,12 +12,14 @@ from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.plain_data import format_value
 from fedsmu_ray.config.schema import DataConfig, FederationConfig
+from fedsmu_ray.config.task import TaskConfig, check_metrics, check_options
 from fedsmu_ray.config.tracking import TrackingConfig
 from fedsmu_ray.config.tuning import TuneConfig
+from fedsmu_ray.objectives.losses import LOSSES
+from fedsmu_ray.objectives.metrics import EVALUATION_METRICS
 from fedsmu_ray.tracking.metrics import (
     STOPPING,
     SWEEPABLE,
-    accuracy_metric,
     is_metric,
     is_share,
     is_target,
@@ -36,10 +38,12 @@ def check(values: Mapping[str, Any], method_name: str, method: Method | None) ->
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),
         *_impossible_work(values["local"]),
-        *_impossible_stop(data, federation),
+        *_impossible_stop(data, federation, values["task"]),
         *_impossible_weighting(federation, method_name, method),
         *_impossible_compute(compute, federation),
-        *_unmeasured(values["tune"], federation, data),
+        *check_options(values["task"]),
+        *check_metrics(values["task"]),
+        *_unmeasured(values["tune"], federation, data, values["task"]),
         *_impossible_objectives(values["tune"]),
         *_opposite_mode(values["tune"]),
         *_unregistrable(values["tracking"]),
@@ -97,11 +101,13 @@ def _impossible_weighting(
         )
 
 
-def _impossible_stop(data: DataConfig, federation: FederationConfig) -> Iterator[str]:
+def _impossible_stop(
+    data: DataConfig, federation: FederationConfig, task: TaskConfig
+) -> Iterator[str]:
     stop = federation.stop
-    metric = stop.metric or accuracy_metric(bool(data.validation))
+    metric = stop.metric or task.judged(data.validation)
     if stop.metric is not None:
-        yield from _unmeasured_metric("federation.stop.metric", stop.metric, STOPPING, data)
+        yield from _unmeasured_metric("federation.stop.metric", stop.metric, STOPPING, data, task)
     if not stop.is_set and (stop.metric is not None or stop.min_rounds > 1):
         yield (
             "federation.stop: neither target nor patience is given, so nothing would end the run; "
@@ -140,7 +146,14 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
         )
 
 
-def _unmeasured(tune: TuneConfig, federation: FederationConfig, data: DataConfig) -> Iterator[str]:
+def _unmeasured(
+    tune: TuneConfig, federation: FederationConfig, data: DataConfig, task: TaskConfig
+) -> Iterator[str]:
+    if federation.targets and task.loss in LOSSES and not task.has_accuracy:
+        yield (
+            f"federation.targets: task.loss = {task.loss} is for values, which have no accuracy to "
+            "reach; remove it"
+        )
     targets = {metric.name for metric in target_metrics(federation.targets)}
     for metric in dict.fromkeys(tune.metrics):
         if is_target(metric) and metric not in targets:
@@ -150,7 +163,7 @@ def _unmeasured(tune: TuneConfig, federation: FederationConfig, data: DataConfig
                 "in federation.targets=[0.8] for target/0.8/uplink_bytes"
             )
         elif not is_target(metric):
-            yield from _unmeasured_metric("tune.metric", metric, SWEEPABLE, data)
+            yield from _unmeasured_metric("tune.metric", metric, SWEEPABLE, data, task)
 
 
 def _impossible_objectives(tune: TuneConfig) -> Iterator[str]:
@@ -188,19 +201,31 @@ def _impossible_objectives(tune: TuneConfig) -> Iterator[str]:
 
 
 def _unmeasured_metric(
-    key: str, metric: str, known: Collection[str], data: DataConfig
+    key: str, metric: str, known: Collection[str], data: DataConfig, task: TaskConfig
 ) -> Iterator[str]:
     """Problems of a metric by which something is decided while models are trained."""
     if metric not in known:
-        close = difflib.get_close_matches(metric, known, n=1)
+        measured = [
+            n for n in known if n.partition("/")[2] not in {*EVALUATION_METRICS} - {*task.metrics}
+        ]
+        close = difflib.get_close_matches(metric, measured, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
-        yield f"{key} = {format_value(metric)}: must be one of {', '.join(known)}{meant}"
-    elif metric.startswith("val/") and not data.validation:
+        yield f"{key} = {format_value(metric)}: must be one of {', '.join(measured)}{meant}"
+        return
+    name = metric.partition("/")[2]
+    if name in EVALUATION_METRICS and name not in task.metrics:
+        yield f"{key} = {metric}: it is not measured; add it to task.metrics, as in [{name}]"
+    if name == "accuracy" and task.loss in LOSSES and not task.has_accuracy:
+        yield (
+            f"{key} = {metric}: task.loss = {task.loss} is for values, which have no accuracy; use "
+            f"{metric.replace('accuracy', 'loss')} or a metric of task.metrics"
+        )
+    if metric.startswith("val/") and not data.validation:
         yield (
             f"{key} = {metric}: there are no validation samples; set data.validation, as in "
             "data.validation=0.1"
         )
-    elif metric.startswith("test/") and data.validation:
+    if metric.startswith("test/") and data.validation:
         what = "trials are not chosen" if key == "tune.metric" else "no run ends by its results"
         yield (
             f"{key} = {metric}: with data.validation = {data.validation} {what} on the test set; "

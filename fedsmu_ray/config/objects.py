@@ -18,7 +18,9 @@ from fedsmu_ray.errors import ConfigError
 DATA = "data.dataset"
 SECTIONS = ("model", "algorithm")
 # Keys whose values are names, in a search space and in baselines, too.
-_NAMES = re.compile(r"(.+\.)?(model\.name|algorithm\.name|data\.dataset)(\.(grid|choice))?")
+_NAMES = re.compile(
+    r"(.+\.)?(model\.name|algorithm\.name|data\.dataset|task\.loss)(\.(grid|choice))?"
+)
 
 
 def named(value: Any, key: str = "", depth: int = 0) -> Any:
@@ -38,7 +40,7 @@ def named(value: Any, key: str = "", depth: int = 0) -> Any:
     if isinstance(value, Dataset) or (isinstance(value, Mapping) and key == DATA):
         return plugins.name_of(GivenData(value))
     if isinstance(value, Mapping):
-        inner = {name: f"{key}.{name}" if key else name for name in value}
+        inner = {name: f"{key}.{name}" if key else str(name) for name in value}
         return {name: named(value[name], where, depth + 1) for name, where in inner.items()}
     if isinstance(value, (list, tuple)):
         return [named(each, key, depth + 1) for each in value]

@@ -22,6 +22,7 @@ from fedsmu_ray.config.numbers import PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
 from fedsmu_ray.config.stopping import StopConfig
+from fedsmu_ray.config.task import TaskConfig
 from fedsmu_ray.config.tracking import TrackingConfig
 from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.config.yaml_files import dump_yaml
@@ -174,6 +175,7 @@ class Config:
         ),
     ] = 0
     data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     local: LocalConfig = field(default_factory=LocalConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -182,6 +184,11 @@ class Config:
     tune: TuneConfig = field(default_factory=TuneConfig)
     # The nested mapping that was parsed, without the defaults.
     source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def judged(self) -> str:
+        """The metric that is shown of a model: its accuracy, or the loss of a task without one."""
+        return self.task.judged(self.data.validation)
 
     def to_dict(self) -> dict[str, Any]:
         """The nested mapping, with all defaults, that `parse` turns into this configuration."""

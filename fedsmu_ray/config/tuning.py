@@ -11,7 +11,8 @@ from pydantic import Field
 from fedsmu_ray.config.numbers import Seed
 from fedsmu_ray.config.paths import FolderPath
 from fedsmu_ray.models.base import Positive
-from fedsmu_ray.tracking.metrics import Direction, direction_of
+from fedsmu_ray.objectives.metrics import Direction
+from fedsmu_ray.tracking.metrics import direction_of
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class TuneConfig:
         str | Annotated[tuple[str, ...], Field(min_length=2)],
         Field(
             description="metric by which trials are compared, or target/T/uplink_bytes "
-            "(total_bytes, rounds, seconds) for a T of federation.targets; its default with "
-            "data.validation is val/accuracy. Several, as in [test/accuracy, "
-            "comm/uplink_bytes]: their Pareto front is told, and the first one ranks trials"
+            "(total_bytes, rounds, seconds) for a T of federation.targets; its default is "
+            "val/... with data.validation, and the loss of a task without accuracy. Several, as in "
+            "[test/accuracy, comm/uplink_bytes]: their Pareto front is told, and the first one ranks trials"
         ),
     ] = "test/accuracy"
     mode: Annotated[

@@ -49,8 +49,12 @@ def parse(plain: Mapping[str, Any]) -> Config:
     values = _valid(Config, "", values, {}, problems)
     for name, cls in SECTIONS.items():
         values[name] = _section(cls, name, source.get(name), defaults, problems)
-        if name == "data" and values[name].validation:
-            defaults = {**defaults, "tune.metric": "val/accuracy"}
+        if name == "task":
+            defaults = {**defaults, "tune.metric": values["task"].judged(values["data"].validation)}
+            try:
+                values[name].load()
+            except ConfigError as error:
+                problems.take(error)
     if values["local"].steps is not None and "epochs" not in source["local"]:
         values["local"] = replace(values["local"], epochs=None)
     problems += combinations.check(values, method_name, method)

@@ -17,6 +17,7 @@ from fedsmu_ray.algorithms import registry as algorithms
 from fedsmu_ray.config.compute import EXECUTORS
 from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
 from fedsmu_ray.config.schema import PROFILES
+from fedsmu_ray.config.task import LOSS_NAMES
 from fedsmu_ray.datasets.registry import DATASETS
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.registry import MODELS
@@ -35,6 +36,7 @@ CHOICES: dict[str, Mapping[str, object]] = {
     "algorithm.profile": PROFILES,
     "data.dataset": DATASETS,
     "model.name": MODELS,
+    "task.loss": LOSS_NAMES,
     "compute.executor": EXECUTORS,
 }
 

@@ -12,10 +12,11 @@ from fedsmu_ray.datasets.conversion import as_array, count, floats
 from fedsmu_ray.datasets.dataset import Dataset, checked, moments
 from fedsmu_ray.datasets.labels import classes_of, clients_of
 from fedsmu_ray.datasets.mapped import converted, pages_released
+from fedsmu_ray.datasets.targets import kind_of, targets_of
 from fedsmu_ray.errors import ConfigError
 
 REQUIRED = ("train_x", "train_y", "test_x", "test_y")
-OPTIONAL = ("classes", "clients", "symbols", "mean", "std", "scale")
+OPTIONAL = ("classes", "clients", "symbols", "mean", "std", "scale", "targets")
 CHANNELS = (1, 3, 4)  # of images that may have them last
 
 
@@ -25,8 +26,8 @@ def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
     Arrays may be lists or tensors. uint8 [N, C, H, W] or [N, H, W] are images, normalized by the
     training set's moments unless mean and std are given; whole numbers [N, length] are tokens;
     floats [N, ...] are used as they are, unless they are images with mean and std. Labels and
-    `clients` are as in labels.py. None stands for an optional value that is left out. Raises
-    ConfigError that names `where`.
+    `clients` are as in labels.py; targets of another kind, which `targets` names, as in targets.py.
+    None stands for an optional value that is left out. Raises ConfigError that names `where`.
     """
     arrays = {k: v for k, v in arrays.items() if v is not None or k not in OPTIONAL}
     _check_keys(arrays, where)
@@ -36,9 +37,14 @@ def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
         for key in ("classes", "symbols")
         if key in arrays
     }
-    train_y, test_y, classes = classes_of(
-        arrays["train_y"], arrays["test_y"], numbers.get("classes"), where
-    )
+    kind = kind_of(arrays.get("targets", "classes"), where)
+    given = arrays["train_y"], arrays["test_y"]
+    train_y: NDArray[Any]
+    test_y: NDArray[Any]
+    if kind == "classes":
+        train_y, test_y, classes = classes_of(*given, numbers.get("classes"), where)
+    else:
+        train_y, test_y, classes = targets_of(*given, kind, numbers.get("classes"), where)
     clients = clients_of(arrays["clients"], where) if "clients" in arrays else None
     scale = 255.0 if train_x.dtype == np.uint8 else 1.0
     mean = std = symbols = None
@@ -50,7 +56,7 @@ def from_arrays(name: str, arrays: Mapping[str, Any], where: str) -> Dataset:
             symbols = numbers.get("symbols", 1 + int(train_x.max()))
         _check_used(arrays, mean is not None, symbols is not None, where)
         split_arrays = (train_x, train_y, test_x, test_y)
-        dataset = Dataset(name, *split_arrays, classes, mean, std, scale, clients, symbols)
+        dataset = Dataset(name, *split_arrays, classes, mean, std, scale, clients, symbols, kind)
         return checked(dataset, where)
 
 

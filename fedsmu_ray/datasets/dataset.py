@@ -11,6 +11,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.objectives.targets import Targets
 
 BLOCK = 1000  # samples looked at at once
 MOST = 1 << 24  # classes or symbols; a model for more would not fit the memory
@@ -22,23 +23,32 @@ class Dataset:
     """Training and test samples as they are stored; batches of images are normalized when drawn.
 
     train_x, test_x: images uint8 [N, channels, height, width]; tokens uint8 or int64 [N, length];
-    or float32 [N, ...]. train_y, test_y: int64 [N] in range(classes). mean, std: per channel, of
-    values scaled to [0, 1] by dividing by `scale`; None for samples that are used as they are.
+    or float32 [N, ...]. train_y, test_y: by `targets`, their kind (see `objectives.targets`);
+    classes: of classes or tokens, otherwise the number of labels or values. mean, std: per channel,
+    of values scaled to [0, 1] by dividing by `scale`; None for samples that are used as they are.
     clients: int64 [N], the natural client (a role, a writer) of each training sample; None if there
     are none. symbols: the number of different tokens; None if samples are not tokens.
     """
 
     name: str
     train_x: NDArray[Any]
-    train_y: NDArray[np.int64]
+    train_y: NDArray[Any]
     test_x: NDArray[Any]
-    test_y: NDArray[np.int64]
+    test_y: NDArray[Any]
     classes: int
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     scale: float = 255.0
     clients: NDArray[np.int64] | None = None
     symbols: int | None = None
+    targets: Targets = "classes"
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of a model's output for one sample."""
+        return (
+            (*self.train_y.shape[1:], self.classes) if self.targets == "tokens" else (self.classes,)
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,6 +74,8 @@ class Dataset:
         facts = np.array([self.classes, symbols, self.scale, *moments], np.float64)
         clients = np.empty(0, np.int64) if self.clients is None else self.clients
         hasher = xxhash.xxh3_128()
+        if self.targets != "classes":
+            hasher.update(self.targets.encode())
         for array in (facts, self.train_x, self.train_y, self.test_x, self.test_y, clients):
             little_endian = array.dtype.newbyteorder("<")
             hasher.update(f"{little_endian.str}{array.shape}".encode())
@@ -98,7 +110,7 @@ def checked(dataset: Dataset, where: str) -> Dataset:
     splits = ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
     for split, x, y in splits:
         problems += [
-            *_label_problems(x, y, dataset.classes, split),
+            *_target_problems(x, y, dataset, split),
             *_sample_problems(x, dataset.symbols, split),
         ]
     train, test = (f"{list(x.shape[1:])} ({x.dtype})" for x in (dataset.train_x, dataset.test_x))
@@ -119,7 +131,7 @@ def checked(dataset: Dataset, where: str) -> Dataset:
 
 def _number_problems(dataset: Dataset) -> list[str]:
     problems = []
-    if dataset.classes < 2:
+    if dataset.classes < 2 and dataset.targets in ("classes", "tokens"):
         problems.append(
             f"classes = {dataset.classes}: there must be at least two, or nothing can be learned"
         )
@@ -130,17 +142,40 @@ def _number_problems(dataset: Dataset) -> list[str]:
     return problems
 
 
-def _label_problems(x: NDArray[Any], y: NDArray[Any], classes: int, split: str) -> list[str]:
+def _target_problems(x: NDArray[Any], y: NDArray[Any], dataset: Dataset, split: str) -> list[str]:
     if len(x) != len(y) or not len(y):
         return [
             f"{split}_x {list(x.shape)} and {split}_y {list(y.shape)} must hold the same number of "
             "samples, at least one"
         ]
-    if y.ndim != 1 or y.dtype != np.int64:
-        return [f"{split}_y is {list(y.shape)} ({y.dtype}); labels must be int64 [samples]"]
-    wrong = np.flatnonzero((y < 0) | (y >= classes))
+    kind, classes = dataset.targets, dataset.classes
+    if kind in ("multi_hot", "values"):
+        return _vector_problems(y, kind, classes, split)
+    axes = ("samples", "positions")[: 1 + (kind == "tokens")]
+    if y.ndim != len(axes) or y.dtype != np.int64:
+        return [
+            f"{split}_y is {list(y.shape)} ({y.dtype}); targets of kind {kind} must be int64 "
+            f"[{', '.join(axes)}]"
+        ]
+    wrong = np.argwhere(((y < 0) & (kind == "classes")) | (y >= classes))
     if len(wrong):
-        return [f"{split}_y[{wrong[0]}] = {y[wrong[0]]}: labels must be in 0..{classes - 1}"]
+        at = tuple(wrong[0].tolist())
+        return [f"{split}_y{list(at)} = {y[at]}: labels must be in 0..{classes - 1}"]
+    return []
+
+
+def _vector_problems(y: NDArray[Any], kind: str, count: int, split: str) -> list[str]:
+    if y.ndim != 2 or y.dtype != np.float32 or y.shape[1] != count:
+        return [
+            f"{split}_y is {list(y.shape)} ({y.dtype}); targets of kind {kind} must be float32 "
+            f"[samples, {count}]"
+        ]
+    fits = np.isfinite(y) if kind == "values" else (y == 0) | (y == 1)
+    wrong = np.argwhere(~fits)
+    if len(wrong):
+        at = tuple(wrong[0].tolist())
+        must = "be a finite number" if kind == "values" else "be 0 or 1"
+        return [f"{split}_y{list(at)} = {y[at]}: it must {must}"]
     return []
 
 

@@ -19,16 +19,19 @@ class Digits(DatasetSource):
 
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read the file in the installed package of scikit-learn."""
-        # The file is read here because importing scikit-learn's `load_digits` takes nearly two
-        # seconds.
-        package = find_spec("sklearn")
-        if package is None or package.origin is None:
-            raise ConfigError(
-                [f"data.dataset = {name}: needs scikit-learn; pip install scikit-learn"]
-            )
-        file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
-        table = np.loadtxt(file, np.uint8, delimiter=",")
+        table = np.loadtxt(sklearn_file(name, "digits.csv.gz"), np.uint8, delimiter=",")
         x, y = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64)
         test = np.arange(len(y)) % 5 == 0
         mean, std = moments(x[~test], 16.0)
         return Dataset(name, x[~test], y[~test], x[test], y[test], 10, mean, std, scale=16.0)
+
+
+def sklearn_file(name: str, file: str) -> Path:
+    """A data file in the installed package of scikit-learn; raises ConfigError without that.
+
+    Files are read directly because importing scikit-learn's loaders takes nearly two seconds.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ConfigError([f"data.dataset = {name}: needs scikit-learn; pip install scikit-learn"])
+    return Path(package.origin).parent / "datasets" / "data" / file

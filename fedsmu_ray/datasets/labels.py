@@ -76,6 +76,7 @@ def vector(values: Any, key: str, where: str) -> NDArray[Any]:
     if array.ndim == 1:
         return whole_numbers(array, f"{where}: {key}")
     cure = f"{key}.reshape(-1)" if array.shape[1:] == (1,) else f"{key}.argmax(1) if it is one-hot"
+    cure += ", or `targets` must say that it is multi_hot, values or tokens"
     raise ConfigError(
         [f"{where}: {key} is {list(array.shape)}; it must hold one value per sample: {cure}"]
     )

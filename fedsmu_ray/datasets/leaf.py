@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +63,18 @@ class Leaf(DatasetSource):
 class Shakespeare(DatasetSource):
     """LEAF's Shakespeare, with LEAF's alphabet; natural clients are the speaking roles."""
 
+    predict: Annotated[
+        Literal["last", "all"],
+        Field(
+            description="the character after each window (last), or after each of its positions "
+            "(all), for task.loss=next_token"
+        ),
+    ] = "last"
+
     def load(self, name: str, root: Path, download: bool) -> Dataset:
         """Read <root>/<name> or <root>."""
-        return _load(name, root, ALPHABET, None)
+        dataset = _load(name, root, ALPHABET, None)
+        return _with_all_positions(dataset) if self.predict == "all" else dataset
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,15 @@ def _load(name: str, root: Path, alphabet: str, classes: int | None) -> Dataset:
     dataset = Dataset(name, *arrays, classes, clients=train.clients, symbols=symbols)
     with pages_released(train.x, test.x):
         return checked(dataset, where)
+
+
+def _with_all_positions(dataset: Dataset) -> Dataset:
+    """The same text with the next character of every position as a target, int64 [N, T]."""
+    train_y, test_y = (
+        np.concatenate([x[:, 1:], y[:, None]], 1, dtype=np.int64, casting="unsafe")
+        for x, y in ((dataset.train_x, dataset.train_y), (dataset.test_x, dataset.test_y))
+    )
+    return replace(dataset, train_y=train_y, test_y=test_y, targets="tokens")
 
 
 def _read_split(folder: Path, alphabet: str) -> _Split:

@@ -9,6 +9,7 @@ from typing import Any
 from fedsmu_ray import plugins
 from fedsmu_ray.datasets.base import DatasetSource
 from fedsmu_ray.datasets.dataset import Dataset
+from fedsmu_ray.datasets.diabetes import Diabetes
 from fedsmu_ray.datasets.digits import Digits
 from fedsmu_ray.datasets.hugging_face import HuggingFace
 from fedsmu_ray.datasets.image_folder import ImageFolder
@@ -25,6 +26,7 @@ from fedsmu_ray.numerics.isolation import isolated
 # Values of `data.dataset`: names, and forms that hold a name of the user's.
 DATASETS: dict[str, type[DatasetSource]] = {
     "digits": Digits,
+    "diabetes": Diabetes,
     "mnist": MNIST,
     "fashion_mnist": MNIST,
     "cifar10": CIFAR,

@@ -9,6 +9,7 @@ import torch
 
 from fedsmu_ray.datasets.dataset import Dataset
 from fedsmu_ray.datasets.partition import Partition, PartitionConfig, partition
+from fedsmu_ray.datasets.targets import labels_to_split
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.numerics.streams import host_generator
 
@@ -21,7 +22,15 @@ def split(
     validation: the share of the training samples that is set aside, drawn from the seed alone.
     Raises ConfigError if that is less than one sample or leaves too few, and like `partition`.
     """
-    labels, classes, natural = dataset.train_y, dataset.classes, dataset.clients
+    labels, classes = labels_to_split(dataset)
+    natural = dataset.clients
+    if dataset.targets == "tokens" and config.kind in ("dirichlet", "shards"):
+        raise ConfigError(
+            [
+                f"data.partition.kind = {config.kind}: it skews labels, and the targets of this "
+                "data set are sequences of tokens; use natural, iid or quantity_skew"
+            ]
+        )
     if not validation:
         return partition(config, labels, classes, clients, seed, natural)
     order = host_generator(seed, "validation").permutation(len(labels))

@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
+from fedsmu_ray.tracking.metrics import is_share
+
 PIPED_WIDTH = 200  # columns, enough for every table
 # Names and messages are printed as they are: they are neither markup nor emoji codes.
 AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
@@ -30,6 +32,19 @@ def size(nbytes: float) -> str:
 def percent(share: float | None) -> str:
     """A share (0 to 1) in percent; "-" for None."""
     return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def value_in_words(metric: str, value: float | None) -> str:
+    """A value of a metric: in percent if it is a share; "-" for None."""
+    if value is None or is_share(metric):
+        return percent(value)
+    return f"{value:.4g}"
+
+
+def metric_in_words(metric: str) -> str:
+    """A metric such as `val/accuracy`: "validation accuracy"; "accuracy" on the test set."""
+    part, _, name = metric.partition("/")
+    return f"validation {name}" if part == "val" else name
 
 
 def dropped_note(dropped: int) -> str:

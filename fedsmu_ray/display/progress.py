@@ -16,7 +16,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fedsmu_ray.display.formatting import AS_IT_IS, dropped_note, percent, size
+from fedsmu_ray.display.formatting import (
+    AS_IT_IS,
+    dropped_note,
+    metric_in_words,
+    size,
+    value_in_words,
+)
+from fedsmu_ray.tracking.metrics import direction_of, judged_metric, rank, tracked
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -85,7 +92,6 @@ class RunProgress(_Display):
         self.rounds, self.note = config.federation.rounds, ""
         self.done = done
         resumed = f", goes on after round {done}" if 0 < done < self.rounds else ""
-        self.accuracy = "validation accuracy" if config.data.validation else "accuracy"
         self.print_line(
             f"{config.name}: {config.method_name} on {config.data.dataset}, {config.model_name} "
             f"with {dim:,} parameters, {config.data.clients} clients, {config.federation.cohort} "
@@ -95,10 +101,13 @@ class RunProgress(_Display):
 
     def update(self, record: Record) -> None:
         """Show a finished round."""
-        if record.accuracy is not None:
+        if record.is_evaluated:
+            metrics = tracked(record)
+            metric = judged_metric(metrics)
+            shown = f"{metric_in_words(metric)} {value_in_words(metric, metrics[metric])}"
+            loss = f"  loss {record.loss:.3f}" * (not metric.endswith("/loss"))
             self.note = (
-                f"{self.accuracy} {percent(record.accuracy)}  loss {record.loss:.3f}  "
-                f"upload {size(record.uplink_bytes)}{dropped_note(record.dropped)}"
+                f"{shown}{loss}  upload {size(record.uplink_bytes)}{dropped_note(record.dropped)}"
             )
         self.progress.update(self.task, completed=record.round, note=self.note)
         if self.needs_line() and self.note:
@@ -126,7 +135,7 @@ class SweepProgress(_Display):
     ) -> None:
         super().__init__(enabled)
         self.trials, self.done, self.rounds = trials, done, rounds
-        self.best: float | None = None
+        self.best: tuple[str, float] | None = None  # a metric and its value
         self.running: dict[str, TaskID] = {}
         self.notes: dict[str, str] = {}
         completed = f", {done} of them completed before" if done else ""
@@ -140,27 +149,32 @@ class SweepProgress(_Display):
         if trial not in self.running:
             self.running[trial] = self.progress.add_task(f"  {trial}", total=self.rounds, note="")
 
-    def update(self, trial: str, round: int, accuracy: float) -> None:
-        """Show an evaluated round of a trial; accuracy is 0 to 1."""
+    def update(self, trial: str, round: int, metric: str, value: float) -> None:
+        """Show an evaluated round of a trial, by a metric and its value."""
         self.start(trial)
-        self.notes[trial] = f"{trial}: round {round}/{self.rounds}, {percent(accuracy)}"
-        self.progress.update(self.running[trial], completed=round, note=percent(accuracy))
+        shown = value_in_words(metric, value)
+        self.notes[trial] = f"{trial}: round {round}/{self.rounds}, {shown}"
+        self.progress.update(self.running[trial], completed=round, note=shown)
         self._update_total()
         if self.needs_line():
             running = "; ".join(self.notes.values())
             self.print_line(f"{self.done}/{self.trials} trials done; running: {running}")
 
-    def finish(self, trial: str, line: str, accuracy: float | None) -> None:
-        """Show how a trial ended; accuracy is None for one that failed."""
+    def finish(self, trial: str, line: str, metric: str = "", value: float | None = None) -> None:
+        """Show how a trial ended, and its final value of a metric, unless it failed."""
         self.done += 1
         self.notes.pop(trial, None)
         if trial in self.running:
             self.progress.remove_task(self.running.pop(trial))
-        if accuracy is not None and (self.best is None or accuracy > self.best):
-            self.best = accuracy
+        if value is not None:
+            self.best = min(
+                (metric, value),
+                self.best or (metric, value),
+                key=lambda each: rank(each[1], direction_of(metric)),
+            )
         self._update_total()
         self.print_line(f"[{self.done}/{self.trials}] {trial}: {line}")
 
     def _update_total(self) -> None:
-        note = "" if self.best is None else f"best {percent(self.best)}"
+        note = f"best {value_in_words(*self.best)}" if self.best else ""
         self.progress.update(self.total, completed=self.done, note=note)

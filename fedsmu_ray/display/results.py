@@ -8,23 +8,28 @@ from typing import Any
 
 from rich.console import Console
 
-from fedsmu_ray.display.formatting import dropped_note, percent, size, stdout
+from fedsmu_ray.display.formatting import dropped_note, size, stdout, value_in_words
 from fedsmu_ray.display.settings_table import in_words, print_settings
 from fedsmu_ray.files.run_folders import SWEEP
-from fedsmu_ray.tracking.metrics import is_finite, is_target
+from fedsmu_ray.tracking.metrics import METRICS, final_judged, is_finite, is_target
 
 
 def run_in_words(summary: Mapping[str, Any]) -> str:
     """The results of one experiment in a sentence."""
-    if (validated := summary.get("val_accuracy")) is None:
-        best = f"best {percent(summary['best_test_accuracy'])} in round {summary['best_round']}"
-    else:
-        best = (
-            f"on the validation samples {percent(validated)}, "
-            f"best {percent(summary['best_val_accuracy'])} in round {summary['best_round']}"
-        )
+    metric, value = final_judged(summary)
+    part, _, name = metric.partition("/")
+    best = value_in_words(metric, summary[f"best_{part}_{name}"])
+    best = f"best {best} in round {summary['best_round']}"
+    if part == "val":
+        best = f"on the validation samples {value_in_words(metric, value)}, {best}"
+    tested = value_in_words(f"test/{name}", summary[f"test_{name}"])
+    others = "".join(
+        f", {m.name.partition('/')[2]} {value_in_words(m.name, summary[m.field])}"
+        for m in METRICS
+        if m.of_task and m.name.startswith("test/") and summary.get(m.field) is not None
+    )
     return (
-        f"test accuracy {percent(summary['test_accuracy'])} after {summary['rounds']} rounds"
+        f"test {name} {tested}{others} after {summary['rounds']} rounds"
         f"{', where it was stopped' if summary.get('stopped') else ''} "
         f"({best}); uploaded {size(summary['uplink_bytes'])}, "
         f"downloaded {size(summary['downlink_bytes'])}, {summary['seconds']:.1f} s"

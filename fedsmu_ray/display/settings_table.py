@@ -96,7 +96,7 @@ def _columns(rows: Sequence[Row], metric: str) -> dict[str, list[str]]:
     if _has_validation(rows):
         columns["val accuracy"] = [_percent(row["val_accuracy"]) for row in rows]
         columns["test accuracy"] = [_percent(row["test_accuracy"]) for row in rows]
-    else:
+    elif any(row.get("test_accuracy") for row in rows):
         columns["accuracy"] = [_percent(row["test_accuracy"]) for row in rows]
     for i, target in enumerate(rows[0]["targets"]):
         columns[f"upload to {100 * target['accuracy']:g} %"] = [

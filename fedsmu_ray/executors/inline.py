@@ -31,7 +31,6 @@ from fedsmu_ray.federation.tasks import (
     Handle,
     RejectedMessages,
     Repack,
-    Score,
     StateRef,
     StepStats,
     Task,
@@ -46,6 +45,7 @@ from fedsmu_ray.federation.tasks import (
     task_failure,
 )
 from fedsmu_ray.numerics import gpu
+from fedsmu_ray.objectives.scores import Score
 
 
 @dataclass(frozen=True, eq=False)

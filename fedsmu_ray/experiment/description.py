@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
@@ -22,6 +22,7 @@ from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.files.remote import Place
 from fedsmu_ray.files.run_folders import RUN, Kind
+from fedsmu_ray.tracking.metrics import value_of
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class SavedRecord:
     val_loss: _Number | None = None
     retried: _Count = 0
     elapsed: _Measured = 0.0
+    scores: dict[str, _Number] = field(default_factory=dict)
 
     @staticmethod
     def of(record: Record) -> SavedRecord:
@@ -258,12 +260,11 @@ class Resumption:
         every = federation.eval_every
         if sum(number % every == 0 for number in numbers) != progress.round // every:
             raise self._forged("progress.evaluated", f"lacks rounds up to {progress.round}")
-        scores = (
-            ("val_accuracy", "val_loss")
-            if self.problem.held_out[0]
-            else ("test_accuracy", "test_loss")
-        )
-        if any(getattr(r, score) is None for r in progress.evaluated for score in scores):
+        part = "val" if self.problem.held_out[0] else "test"
+        needed = [f"{part}/loss", *(f"{part}/{name}" for name in self.problem.config.task.metrics)]
+        if self.problem.dataset.targets != "values":
+            needed.append(f"{part}/accuracy")
+        if any(value_of(name, r) is None for r in progress.evaluated for name in needed):
             raise self._forged("progress.evaluated", "holds a round without its evaluation")
         if progress.dropped > progress.round * federation.cohort:
             raise self._forged("progress.dropped", "is more than all sampled clients")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -63,7 +64,8 @@ def _config(model: TrainedModel, data: Mapping[str, Any]) -> Config:
     trained_on = plain["data"]
     if data.get("data.dataset", trained_on["dataset"]) != trained_on["dataset"]:
         trained_on = {}
-    kept = {key: plain[key] for key in ("seed", "model", "local", "compute")}
+    sections = ("seed", "model", "task", "local", "compute")
+    kept = {key: plain[key] for key in sections if key in plain}
     rounds = {"rounds": plain["federation"]["rounds"], "cohort": 1}
     config = parse(
         apply_overrides(
@@ -82,7 +84,8 @@ def _config(model: TrainedModel, data: Mapping[str, Any]) -> Config:
 def _fitting(model: TrainedModel, dataset: Dataset, name: str) -> Dataset:
     """The data set, normalized as that of the model; raises ConfigError if it does not fit."""
     takes, has = model.samples, Samples.of(dataset)
-    if (takes.shape, takes.classes, takes.symbols) != (has.shape, has.classes, has.symbols):
+    facts = attrgetter("shape", "classes", "symbols", "targets")
+    if facts(takes) != facts(has):
         raise ConfigError(
             [
                 f"data.dataset = {name}: it has {_in_words(has)}, and {model.source} takes "
@@ -102,7 +105,10 @@ def _fitting(model: TrainedModel, dataset: Dataset, name: str) -> Dataset:
 
 def _in_words(samples: Samples) -> str:
     kind = f"{samples.symbols} tokens" if samples.symbols else "numbers"
-    return f"samples {list(samples.shape)} of {kind} in {samples.classes} classes"
+    if samples.targets == "classes":
+        return f"samples {list(samples.shape)} of {kind} in {samples.classes} classes"
+    outputs = f"{samples.classes} outputs for targets of kind {samples.targets}"
+    return f"samples {list(samples.shape)} of {kind}, and {outputs}"
 
 
 def _scores(problem: Problem, x: torch.Tensor) -> dict[str, float]:

@@ -36,6 +36,7 @@ from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.remote import Place, place
 from fedsmu_ray.models import registry
 from fedsmu_ray.numerics import parameters
+from fedsmu_ray.objectives.targets import Targets
 
 FORMAT, VERSION = "fedsmu_ray.model", "1"
 
@@ -51,11 +52,19 @@ class Samples:
     symbols: _Size | None  # different tokens; None if samples are numbers
     mean: tuple[float, ...] | None  # per channel, with which images are normalized (see `Dataset`)
     std: tuple[float, ...] | None
+    targets: Targets = "classes"
 
     @staticmethod
     def of(dataset: Dataset) -> Samples:
         """Those of a data set."""
-        return Samples(dataset.shape, dataset.classes, dataset.symbols, dataset.mean, dataset.std)
+        return Samples(
+            dataset.shape,
+            dataset.classes,
+            dataset.symbols,
+            dataset.mean,
+            dataset.std,
+            dataset.targets,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ class TrainedModel:
         module that is built is not the one that was saved.
         """
         plain = self.plain_config()
-        config = parse({key: plain[key] for key in ("seed", "model") if key in plain})
+        config = parse({key: plain[key] for key in ("seed", "model", "task") if key in plain})
         samples = self.samples
         module = registry.build(
             config.model_name,
@@ -122,6 +131,8 @@ class TrainedModel:
             samples.classes,
             config.seed,
             samples.symbols,
+            samples.targets == "tokens",
+            config.task.output,
         )
         self._fill(module, config)
         return module.eval()

@@ -79,19 +79,21 @@ class Result:
 
     def _repr_html_(self) -> str:
         """For a notebook: the results in words, and the evaluated rounds as a table."""
-        rounds = [record.round for record in self.history if record.accuracy is not None]
+        rounds = [record.round for record in self.history if record.is_evaluated]
         evaluated = self.frame().loc[rounds].dropna(axis=1, how="all")
         return f"<p>{html.escape(run_in_words(self.summary))}</p>{evaluated._repr_html_()}"
 
     def frame(self) -> pd.DataFrame:
         """The rounds as a table, with the fields of `Record` but the cohort; its index: the round.
 
+        Metrics of the task have columns of their own, such as `test/f1_macro`.
         What was not measured in a round, such as the accuracy between evaluations, is NaN.
         """
         import pandas as pd
 
-        rows = [asdict(record) for record in self.history]
-        return pd.DataFrame(rows).drop(columns="cohort").set_index("round").astype(float)
+        rows = [{**asdict(record), **record.scores} for record in self.history]
+        frame = pd.DataFrame(rows).drop(columns=["cohort", "scores"])
+        return frame.set_index("round").astype(float)
 
     def model(self) -> nn.Module:
         """The trained model."""
@@ -254,7 +256,7 @@ def _train(
     for record in resumable(problem, executor, progress, folder):
         history.append(record)
         shown.update(record)
-        if record.accuracy is not None:
+        if record.is_evaluated:
             tracker.log(run_id, tracked(record), record.round)
     seconds = time.perf_counter() - began
     summary = summarize(problem, progress, executor.sha256(), seconds, executor.trained_on)

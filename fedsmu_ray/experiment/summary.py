@@ -13,10 +13,12 @@ from fedsmu_ray.tracking.metrics import (
     METRICS,
     NEEDS,
     Metric,
-    accuracy_metric,
     is_finite,
+    judged_metric,
     needs_field,
     rank,
+    tracked,
+    value_of,
 )
 
 
@@ -33,11 +35,14 @@ def summarize(
     totals over rounds and clients. sha256: of the final model, if it is known. seconds: wall time
     of the experiment. trained_on: clients by node.
     """
-    config, last, best = problem.config, progress.last, progress.best
+    config, last = problem.config, progress.last
     has_validation = bool(config.data.validation)
-    judged = accuracy_metric(has_validation)
+    judged = judged_metric(tracked(last))
+    best = progress.best(judged)
 
-    def is_measured(metric: Metric) -> bool:
+    def is_shown(metric: Metric) -> bool:
+        if metric.of_task:
+            return metric.name in last.scores
         return has_validation or not metric.name.startswith("val/")
 
     return {
@@ -46,8 +51,8 @@ def summarize(
         "rounds": last.round,
         **_stopped(config, progress),
         **_to_targets(config, progress),
-        **{m.field: getattr(last, m.field) for m in METRICS if m.final and is_measured(m)},
-        **{f"best_{m.field}": best.accuracy for m in METRICS if m.best and m.name == judged},
+        **{m.field: m.raw(last) for m in METRICS if m.final and is_shown(m)},
+        f"best_{judged.replace('/', '_')}": value_of(judged, best),
         "best_round": best.round,
         "dropped": last.dropped,
         "retried": last.retried,

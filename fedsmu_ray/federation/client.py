@@ -21,11 +21,13 @@ from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.state_cache import StateCache
-from fedsmu_ray.federation.tasks import Arrays, Makers, Score, TrainReport
+from fedsmu_ray.federation.tasks import Arrays, Makers, TrainReport
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.numerics import gpu, parameters
 from fedsmu_ray.numerics.allocator import keep_freed_memory
 from fedsmu_ray.numerics.parameters import as_tensor
+from fedsmu_ray.objectives.imported import ImportedLoss
+from fedsmu_ray.objectives.scores import Score
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.base import Fields
 
@@ -87,7 +89,7 @@ class ClientWorker:
         probed = problem.probed
         if self.device.type == "cuda":
             new = problem.module().to(self.device)
-            plan = check_on_gpu(new, problem.config, problem.dataset, probed)
+            plan = check_on_gpu(new, problem.config, problem.dataset, probed, problem.loss)
             probed = replace(probed, plan=plan)
         module = problem.module().to(self.device)
         self.initial = parameters.flatten(module)
@@ -101,7 +103,8 @@ class ClientWorker:
             problem.config.data.augment,
             compute.precision,
             probed,
-            problem.config.model.is_users,
+            problem.config.model.is_users or isinstance(problem.loss, ImportedLoss),
+            problem.loss,
         )
         # The user's code might change its tensors later.
         in_memory = self.device.type == "cpu" and not problem.runs_user_code
@@ -194,11 +197,11 @@ class ClientWorker:
         sent: the broadcast, or, where that holds no model, `Server.model_message`.
         """
         self.problem.seed_generators("evaluation", round, start)
-        trainer = self.trainer
         x = self._decode(round, self.problem.model_fields, sent)["x"]
-        scores = [trainer.score(x, *batch) for batch in trainer.evaluation_batches(start, stop)]
-        correct, losses = map(torch.stack, zip(*scores))
-        return Score(int(correct.sum()), sum(losses.tolist()))  # a GPU is waited for only here
+        scores = self.problem.new_scores(self.device)
+        for batch in self.trainer.evaluation_batches(start, stop):
+            self.trainer.score(x, *batch, scores)
+        return scores.result()
 
     @measured("decode")
     def _decode(self, round: int, fields: Fields, sent: NDArray[np.uint8]) -> Mapping[str, Tensor]:

@@ -26,8 +26,12 @@ from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Plan, Probed
 from fedsmu_ray.numerics import gpu, parameters
 from fedsmu_ray.numerics.isolation import isolated
+from fedsmu_ray.objectives.imported import ImportedLoss
+from fedsmu_ray.objectives.losses import LOSSES, Loss, NextToken
+from fedsmu_ray.objectives.scores import Scores
+from fedsmu_ray.objectives.targets import IN_WORDS
 
-_CURE = "write its forward so that F.cross_entropy(model(inputs), labels).backward() works"
+_CURE = "write its forward so that loss(model(inputs), targets).backward() works"
 _ONE = "keep its axis (x.squeeze() drops it) and use no statistics of the batch (batch norm)"
 _OTHER_SIZE = "choose another local.batch_size"
 _ON_GPU = (
@@ -38,6 +42,47 @@ _CPU = torch.device("cpu")
 _SETTING = Setting((1,), clients=4, cohort=2, steps=1, lr=0.0)  # which local SGD does not read
 
 
+def check_targets(config: Config, dataset: Dataset, loss: Loss) -> None:
+    """Raise ConfigError unless the loss is for such targets as the data set has."""
+    task, kind = config.task, dataset.targets
+    where = f"task.loss = {task.loss}: data.dataset = {config.data.dataset}"
+    if loss.targets not in (None, kind):
+        able = [name for name, cls in LOSSES.items() if cls.targets == kind]
+        raise ConfigError(
+            [f"{where} has {IN_WORDS[kind]} as targets; use task.loss={' or '.join(able)}"]
+        )
+    weights = task.class_weights
+    if weights is not None and len(weights) != dataset.classes:
+        raise ConfigError(
+            [
+                f"task.class_weights has {len(weights)} numbers, and data.dataset = "
+                f"{config.data.dataset} {dataset.classes} classes; give one for each"
+            ]
+        )
+    if isinstance(loss, NextToken):
+        least = min(int(dataset.train_y.min()), int(dataset.test_y.min()))
+        if least < 0 and least != loss.ignore_index:
+            raise ConfigError(
+                [
+                    f"{where} has the target {least}, and task.ignore_index = "
+                    f"{loss.ignore_index}; set it to {least}, or correct the targets"
+                ]
+            )
+    Scores(loss, kind, dataset.classes, task.metrics)  # raises for metrics of other targets
+
+
+def checked_loss(loss: Loss, module: nn.Module, few: tuple[Tensor, Tensor]) -> Loss:
+    """The loss with what trying it on a few samples tells; raises ConfigError.
+
+    few: inputs and targets. The module is used in evaluation.
+    """
+    if not isinstance(loss, ImportedLoss):
+        return loss
+    inputs, targets = few
+    with isolated(0), torch.no_grad(), evaluating(module):
+        return loss.checked(module(inputs), targets)
+
+
 def check_model(
     module: nn.Module,
     other: nn.Module,
@@ -45,6 +90,7 @@ def check_model(
     dataset: Dataset,
     split: Partition,
     probed: Probed,
+    loss: Loss,
 ) -> Plan:
     """Train and evaluate a module on a few samples of the data.
 
@@ -56,7 +102,7 @@ def check_model(
     where = f"model.name = {config.model_name}"
     before, x = checks.buffers(module), parameters.flatten(module)
     with plugins.reported(f"{where}: training it", _CURE):
-        trainer = _trainer(module, config, dataset, probed)
+        trainer = _trainer(module, config, dataset, probed, loss)
     inputs = trainer.data.test_batch(0, 1)[0]
     client = _client_with_a_batch_of_one(split.sizes, config.local.batch_size)
     if config.local.batch_size > 1:
@@ -67,21 +113,25 @@ def check_model(
             f"{where}: with a batch of one sample, which client {client} has "
             f"(local.batch_size = {config.local.batch_size})"
         )
-        checks.check_outputs(module, inputs, dataset.classes, one, f"{_ONE}, or {_OTHER_SIZE}")
+        cure = f"{_ONE}, or {_OTHER_SIZE}"
+        checks.check_outputs(module, inputs, dataset.output_shape, one, cure)
         _train(trainer, x, [2, 3], one)
     tests = len(dataset.test_y)
-    _evaluate(trainer, x, min(2, tests), where)
+    scores = Scores(loss, dataset.targets, dataset.classes)
+    _evaluate(trainer, x, min(2, tests), scores, where)
     first, end = trainer.evaluation_batches(0, tests)[-1]
     if end - first == 1:
         one = f"{where}: with a batch of one sample, the last of the {tests} test samples"
-        checks.check_outputs(module, inputs, dataset.classes, one, _ONE)
-        _evaluate(trainer, x, 1, one)
+        checks.check_outputs(module, inputs, dataset.output_shape, one, _ONE)
+        _evaluate(trainer, x, 1, scores, one)
     checks.check_buffers(module, before, where)
     _check_loading(trainer, other, x, where)
     return trainer.plan
 
 
-def check_on_gpu(module: nn.Module, config: Config, dataset: Dataset, probed: Probed) -> Plan:
+def check_on_gpu(
+    module: nn.Module, config: Config, dataset: Dataset, probed: Probed, loss: Loss
+) -> Plan:
     """Train and evaluate a module that is on a GPU on a few samples of the data.
 
     `check_model` runs on the CPU, where it cannot see what a GPU refuses. The module has to be new,
@@ -100,9 +150,10 @@ def check_on_gpu(module: nn.Module, config: Config, dataset: Dataset, probed: Pr
     )
     try:
         with plugins.reported(f"{where}, training it", _ON_GPU):
-            trainer = _trainer(module, config, dataset, probed, x.device)
+            trainer = _trainer(module, config, dataset, probed, loss, x.device)
         _train(trainer, x, [0, 1], where, _ON_GPU)
-        _evaluate(trainer, x, len(dataset.test_y), where, _ON_GPU)
+        scores = Scores(loss, dataset.targets, dataset.classes)
+        _evaluate(trainer, x, len(dataset.test_y), scores, where, _ON_GPU)
         return trainer.plan
     except ConfigError as error:
         if error.__cause__ is not None and gpu.is_broken(error.__cause__):
@@ -115,6 +166,7 @@ def _trainer(
     config: Config,
     dataset: Dataset,
     probed: Probed,
+    loss: Loss,
     device: torch.device = _CPU,
 ) -> Trainer:
     """The trainer of an experiment with four clients, of 2, 2, 1 and 1 samples.
@@ -133,7 +185,8 @@ def _trainer(
         config.data.augment,
         config.compute.precision,
         probed,
-        config.model.is_users,
+        config.model.is_users or isinstance(loss, ImportedLoss),
+        loss,
     )
 
 
@@ -164,10 +217,15 @@ def _train(
 
 
 def _evaluate(
-    trainer: Trainer, x: Tensor, samples: int, where: str, cure: str = "correct the code there"
+    trainer: Trainer,
+    x: Tensor,
+    samples: int,
+    scores: Scores,
+    where: str,
+    cure: str = "correct the code there",
 ) -> None:
     with plugins.reported(f"{where}: its evaluation", cure):
-        trainer.score(x, 0, samples)
+        trainer.score(x, 0, samples, scores)
     if not torch.equal(parameters.flatten(trainer.module), x):
         raise _changes_parameters(trainer.module, where)
 

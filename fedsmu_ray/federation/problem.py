@@ -23,11 +23,13 @@ from fedsmu_ray.datasets.split import split
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.batches import Work
 from fedsmu_ray.federation.cohort import SAMPLINGS, descending
-from fedsmu_ray.federation.dry_run import check_model
+from fedsmu_ray.federation.dry_run import check_model, check_targets, checked_loss
 from fedsmu_ray.models import checks, probes, registry
 from fedsmu_ray.models.costs import activations
 from fedsmu_ray.models.probes import Probed
 from fedsmu_ray.numerics import isolation, parameters, streams
+from fedsmu_ray.objectives.losses import CrossEntropy, Loss
+from fedsmu_ray.objectives.scores import Scores
 from fedsmu_ray.wire.accumulators import WEIGHT_BOUND
 from fedsmu_ray.wire.base import Fields
 from fedsmu_ray.wire.codecs import Float32
@@ -52,6 +54,7 @@ class Problem:
     partition: Partition
     probed: Probed = field(default_factory=Probed)  # what `of` found out about the model
     profiled: bool = False  # whether its processes measure where the time goes
+    loss: Loss = CrossEntropy()
 
     @staticmethod
     def of(config: Config, dataset: Dataset | None = None) -> Problem:
@@ -68,12 +71,14 @@ class Problem:
                 [f"data.augment = true: {data.dataset} has no uint8 images to augment; remove it"]
             )
         parts = split(dataset, data.partition, data.clients, config.seed, data.validation)
-        problem = Problem(config, dataset, parts)
+        problem = Problem(config, dataset, parts, loss=config.task.build_loss())
+        check_targets(config, dataset, problem.loss)
         module, other = problem.module(), problem.module()
         checks.check_separate(module, other, config.model_name)
-        checks.check(module, problem.sample, dataset.classes, config.model_name)
+        checks.check(module, problem.sample, dataset.output_shape, config.model_name)
+        problem = replace(problem, loss=checked_loss(problem.loss, module, problem.few()))
         probed = replace(problem._probe(other), sizes=parameters.Layout.of(module).sizes)
-        plan = check_model(other, module, config, dataset, parts, probed)
+        plan = check_model(other, module, config, dataset, parts, probed, problem.loss)
         problem = replace(problem, probed=replace(probed, plan=plan))
         check_method(config.method_name, problem.method, problem.setting)
         if problem.weights is not None:
@@ -97,7 +102,14 @@ class Problem:
     def _build(self) -> nn.Module:
         config, data = self.config, self.dataset
         return registry.build(
-            config.model_name, config.model, data.shape, data.classes, config.seed, data.symbols
+            config.model_name,
+            config.model,
+            data.shape,
+            data.classes,
+            config.seed,
+            data.symbols,
+            data.targets == "tokens",
+            config.task.output,
         )
 
     def _probe(self, module: nn.Module) -> Probed:
@@ -118,8 +130,9 @@ class Problem:
 
     @property
     def runs_user_code(self) -> bool:
-        """Whether model or method are the user's and may draw from process-wide generators."""
-        return self.config.model.is_users or self.config.method_name.startswith("import:")
+        """Whether model, method or loss are the user's and may draw from global generators."""
+        names = self.config.method_name, self.config.task.loss
+        return self.config.model.is_users or any(name.startswith("import:") for name in names)
 
     def seed_generators(self, stream: str, round: int, client: int = 0) -> None:
         """Seed what user code may draw from: a function of seed, stream, round and client.
@@ -167,10 +180,19 @@ class Problem:
     @property
     def sample(self) -> Tensor:
         """Two test samples as the model sees them."""
+        return self.few()[0]
+
+    def few(self) -> tuple[Tensor, Tensor]:
+        """Two test samples as the model sees them, and their targets."""
         few = replace(
             self.dataset, train_x=self.dataset.train_x[:0], test_x=self.dataset.test_x[:2]
         )
-        return DeviceData(few, torch.device("cpu")).test_batch(0, 2)[0]
+        return DeviceData(few, torch.device("cpu")).test_batch(0, 2)
+
+    def new_scores(self, device: torch.device | str = "cpu") -> Scores:
+        """For an evaluation, or a part of one."""
+        data, metrics = self.dataset, self.config.task.metrics
+        return Scores(self.loss, data.targets, data.classes, metrics, device)
 
     def initial(self) -> Tensor:
         """The initial model vector x_1, float32 [P]."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from fedsmu_ray.federation.states import ClientStates
-from fedsmu_ray.tracking.metrics import rank
+from fedsmu_ray.tracking.metrics import direction_of, rank, value_of
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class Record:
     # Cumulative: wall time of the rounds; as `seconds`, of no exact meaning.
     elapsed: float = field(default=0.0, compare=False)
     uniformity: float | None = None  # magnitude uniformity; None in rounds that are not evaluated
-    # 0 to 1, and mean cross-entropy, likewise; with validation samples, `test` only after training.
+    # 0 to 1 (None for a task without classes), and the loss, likewise; with validation samples,
+    # `test` only after training.
     val_accuracy: float | None = None
     val_loss: float | None = None
     test_accuracy: float | None = None
     test_loss: float | None = None
+    # Further metrics of the task, by their names in the tracker, such as `test/f1_macro`.
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float | None:
@@ -38,8 +42,13 @@ class Record:
 
     @property
     def loss(self) -> float | None:
-        """Mean cross-entropy, likewise."""
-        return self.test_loss if self.val_accuracy is None else self.val_loss
+        """The loss, likewise."""
+        return self.test_loss if self.val_loss is None else self.val_loss
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the model was evaluated after this round."""
+        return self.loss is not None
 
 
 @dataclass
@@ -64,10 +73,10 @@ class Progress:
         """The last evaluated round."""
         return self.evaluated[-1]
 
-    @property
-    def best(self) -> Record:
-        """The first evaluated round with the highest accuracy."""
-        return min(self.evaluated, key=lambda record: rank(record.accuracy, "max"))
+    def best(self, metric: str) -> Record:
+        """The first evaluated round with the best value of a metric."""
+        direction = direction_of(metric)
+        return min(self.evaluated, key=lambda record: rank(value_of(metric, record), direction))
 
     def reset(self) -> None:
         """Go back to the state before round 1."""

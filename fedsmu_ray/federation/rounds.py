@@ -26,7 +26,6 @@ from fedsmu_ray.federation.tasks import (
     Handle,
     RejectedMessages,
     Repack,
-    Score,
     StateRef,
     StepStats,
     Task,
@@ -34,6 +33,7 @@ from fedsmu_ray.federation.tasks import (
     Train,
     TrainResult,
 )
+from fedsmu_ray.objectives.scores import Score
 
 log = logging.getLogger(__name__)
 
@@ -334,17 +334,18 @@ def _complete_record(progress: Progress, problem: Problem, scores: Scores) -> Re
     return record
 
 
-def means(problem: Problem, scores: Scores) -> dict[str, float]:
-    """Accuracy (0 to 1) and mean cross-entropy of a model on the sets that it was evaluated on.
+def means(problem: Problem, scores: Scores) -> dict[str, Any]:
+    """Accuracy (0 to 1, of a task that has one), loss and metrics on the sets of an evaluation.
 
-    By the names of the fields of a record. Slices are added in order, so that the loss is always
+    By the names of the fields of a record. Slices are added in order, so that sums are always
     rounded alike.
     """
     validation, total = problem.held_out
-    found = {}
+    found: dict[str, Any] = {"scores": {}}
     for name, first, end in (("val", 0, validation), ("test", validation, total)):
         parts = [scores[start] for start in sorted(scores) if first <= start < end]
         if parts:
-            found[f"{name}_accuracy"] = sum(part.correct for part in parts) / (end - first)
-            found[f"{name}_loss"] = sum(part.loss for part in parts) / (end - first)
+            values = problem.new_scores().totals(parts)
+            found |= {f"{name}_{key}": values.pop(key, None) for key in ("accuracy", "loss")}
+            found["scores"] |= {f"{name}/{key}": value for key, value in values.items()}
     return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.federation.records import Record
-from fedsmu_ray.tracking.metrics import accuracy_metric, direction_of, is_finite, rank, value_of
+from fedsmu_ray.tracking.metrics import direction_of, is_finite, rank, value_of
 
 
 def stop_reason(config: Config, evaluated: Sequence[Record]) -> str | None:
@@ -17,7 +17,7 @@ def stop_reason(config: Config, evaluated: Sequence[Record]) -> str | None:
     federation, stop = config.federation, config.federation.stop
     if not stop.is_set or not evaluated or evaluated[-1].round < stop.min_rounds:
         return None
-    name = stop.metric or accuracy_metric(bool(config.data.validation))
+    name = stop.metric or config.judged
     direction = direction_of(name)
     # What was the last round of a run whose federation.rounds were raised later counts for nothing.
     regular = [r for r in evaluated if r.round % federation.eval_every == 0 or r is evaluated[-1]]

@@ -85,13 +85,6 @@ class Evaluate:
 Task = Train | ApplyFeedback | Repack | Evaluate
 
 
-class Score(NamedTuple):
-    """Result of an Evaluate task."""
-
-    correct: int  # correctly classified samples
-    loss: float  # summed cross-entropy
-
-
 @dataclass(frozen=True)
 class TrainReport:
     """What a client group reports beside its messages, in cohort order."""
@@ -172,8 +165,8 @@ class Executor(Protocol):
         """Run tasks on a message of the server; yields each with its result as it finishes.
 
         The result is a TrainResult or TaskFailure (Train), a dict of new StateRefs (ApplyFeedback
-        and Repack), or a Score (Evaluate). Raises LostError if something the experiment needs is
-        lost.
+        and Repack), or a `objectives.scores.Score` (Evaluate). Raises LostError if something the
+        experiment needs is lost.
         """
         ...
 

@@ -1,11 +1,10 @@
-"""A model with the data that it trains and is evaluated on: outputs, losses and scores."""
+"""A model with the data that it trains and is evaluated on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsmu_ray.config.local import LocalConfig
@@ -22,6 +21,8 @@ from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Plan, Probed
 from fedsmu_ray.models.windows import Windows
 from fedsmu_ray.numerics.parameters import Layout, gradient, own
+from fedsmu_ray.objectives.losses import CrossEntropy, Loss
+from fedsmu_ray.objectives.scores import Scores
 
 EVALUATION_BATCH = 500  # samples that are evaluated at once
 
@@ -43,6 +44,7 @@ class Trainer:
         precision: str = "float32",
         probed: Probed | None = None,
         is_users: bool = False,
+        loss: Loss = CrossEntropy(),  # noqa: B008
     ) -> None:
         """Take what all rounds share.
 
@@ -52,30 +54,32 @@ class Trainer:
         user's code.
         """
         self.module, self.data, self.partition, self.local = module, data, partition, local
-        self.seed, self.augment, self.is_users = seed, augment, is_users
+        self.seed, self.augment, self.is_users, self.loss = seed, augment, is_users, loss
         bfloat16 = precision == "bfloat16"
         self.autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=bfloat16)
         self.probed = probed or Probed()
-        few, plan = data.test_batch(0, 2)[0], self.probed.plan
+        few, targets = data.test_batch(0, 2)
+        plan = self.probed.plan
         if plan and plan.device != data.device.type:
             plan = None
         seen = plan.positions if plan else positions(module, few)
         self.format = memory_format(seen, local.batch_size)
         self.layout, self.params = Layout.of(module), own(module, self.format)
-        self.plan = plan or Plan(data.device.type, seen, self._batched(few, bfloat16))
+        self.plan = plan or Plan(data.device.type, seen, self._batched(few, targets, bfloat16))
         self.batched = self.plan.batched
-        self.gradient = self.batched.gradient(module, bfloat16) if self.batched else None
+        self.gradient = self.batched.gradient(module, loss, bfloat16) if self.batched else None
         self.windows = self._windows(few)
         plain = data.device.type == "cpu" and not bfloat16 and not self.windows
-        self.conv_stack = ConvStack.of(module) if plain else None
+        self.conv_stack = ConvStack.of(module, loss) if plain else None
         if data.device.type == "cpu":
             attention.simplify(module)
         self.graphs = self._graphs() if data.device.type == "cuda" else None
 
-    def _batched(self, inputs: Tensor, bfloat16: bool) -> Batched | None:
+    def _batched(self, inputs: Tensor, targets: Tensor, bfloat16: bool) -> Batched | None:
         """`batched.batched`; None for a model that the padding of a batch would affect."""
-        independent = self.probed.rows_independent
-        return batched(self.module, inputs, bfloat16) if independent else None
+        if not self.probed.rows_independent:
+            return None
+        return batched(self.module, inputs, bfloat16, self.loss, targets)
 
     def _windows(self, inputs: Tensor) -> Windows | None:
         """Windows of the module's convolutions, if there are some.
@@ -134,9 +138,9 @@ class Trainer:
     def loss_and_gradient(
         self, params: Sequence[Tensor], inputs: Tensor, targets: Tensor
     ) -> tuple[Tensor, Pieces]:
-        """Mean cross-entropy [] of a batch, and its gradient for params, which `load` returned.
+        """The loss [] of a batch, and its gradient for params, which `load` returned.
 
-        inputs: [B, ...]; targets: [B].
+        inputs: [B, ...]; targets: [B, ...].
         """
         inputs = self._ordered(inputs)
         if self.conv_stack:
@@ -144,7 +148,7 @@ class Trainer:
         with torch.enable_grad():
             with self.autocast:
                 outputs = widened(self.module(inputs))
-            loss = F.cross_entropy(outputs, targets)
+            loss = self.loss.of_batch(outputs, targets)
             return loss.detach(), gradient(loss, params)
 
     def _ordered(self, inputs: Tensor) -> Tensor:
@@ -170,14 +174,12 @@ class Trainer:
             return self.data.batch(validation[start:stop])
         return self.data.test_batch(start - len(validation), stop - len(validation))
 
-    def score(self, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def score(self, x: Tensor, start: int, stop: int, scores: Scores) -> None:
         """Evaluate the model x [P] on one batch, of samples `start` to `stop` (see `Evaluate`).
 
-        Returns how many are classified correctly, and the sum of their cross-entropy, both [].
+        scores: to which it is added.
         """
         inputs, targets = self._held_out(start, stop)
         self.load(self.layout.views(x))
         with torch.inference_mode(), evaluating(self.module):
-            outputs = widened(self.module(self._ordered(inputs)))
-            correct = (outputs.argmax(-1) == targets).sum()
-            return correct, F.cross_entropy(outputs, targets, reduction="sum")
+            scores.add(widened(self.module(self._ordered(inputs))), targets)

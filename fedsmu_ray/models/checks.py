@@ -23,16 +23,16 @@ _WRAPPERS = {
 }
 
 
-def check(module: nn.Module, inputs: Tensor, classes: int, name: str) -> None:
-    """Check that a new module can be trained, and has one output per class on a few samples.
+def check(module: nn.Module, inputs: Tensor, shape: tuple[int, ...], name: str) -> None:
+    """Check that a new module can be trained, and what it returns for a few samples.
 
-    inputs: samples as the model gets them, [B, ...]; name: `model.name`, for the message. Raises
-    ConfigError.
+    inputs: samples as the model gets them, [B, ...]; shape: of the outputs for one; name:
+    `model.name`, for the message. Raises ConfigError.
     """
     where = f"model.name = {name}"
     _check_parameters(module, where)
     before = buffers(module)
-    check_outputs(module, inputs, classes, where)
+    check_outputs(module, inputs, shape, where)
     check_buffers(module, before, where)
 
 
@@ -100,9 +100,9 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def check_outputs(
-    module: nn.Module, inputs: Tensor, classes: int, where: str, cure: str = _FIT
+    module: nn.Module, inputs: Tensor, shape: tuple[int, ...], where: str, cure: str = _FIT
 ) -> None:
-    """Check that there is one output per class, in training and in evaluation mode.
+    """Check the outputs, [B, *shape], in training and in evaluation mode.
 
     inputs: [B, ...]; where, cure: first and last words of the message. Raises ConfigError.
     """
@@ -110,27 +110,31 @@ def check_outputs(
     with isolated(0), torch.no_grad():
         with plugins.reported(taking, cure):
             trained = module(inputs.clone())
-        _check_logits(trained, len(inputs), classes, f"{where}: in training, it", cure)
+        _check_outputs(trained, len(inputs), shape, f"{where}: in training, it", cure)
         with plugins.reported(f"{where}: in evaluation, it", cure), evaluating(module):
             evaluated = module(inputs.clone())
-        _check_logits(evaluated, len(inputs), classes, f"{where}: in evaluation, it", cure)
+        _check_outputs(evaluated, len(inputs), shape, f"{where}: in evaluation, it", cure)
 
 
-def _check_logits(outputs: object, samples: int, classes: int, what: str, cure: str) -> None:
+def _check_outputs(
+    outputs: object, samples: int, shape: tuple[int, ...], what: str, cure: str
+) -> None:
+    wanted = [samples, *shape]
     if not isinstance(outputs, Tensor):
         raise ConfigError(
             [
-                f"{what} returns a {type(outputs).__name__}; it must return one tensor of logits "
-                "[batch, classes] (a torchvision model with auxiliary outputs: "
+                f"{what} returns a {type(outputs).__name__}; it must return one tensor, or "
+                "task.output must say which of several it is, by name or position (a torchvision "
+                "model with auxiliary outputs: task.output=logits, or "
                 "model.options={aux_logits: false})"
             ]
         )
-    if outputs.shape != (samples, classes):
+    if list(outputs.shape) != wanted:
         raise ConfigError(
             [
-                f"{what} returns {list(outputs.shape)} for {samples} samples; the data has "
-                f"{classes} classes, so it must return logits [{samples}, {classes}]; {cure}"
+                f"{what} returns {list(outputs.shape)} for {samples} samples; for the targets of "
+                f"the data it must return {wanted}; {cure}"
             ]
         )
     if not outputs.is_floating_point():
-        raise ConfigError([f"{what} returns {outputs.dtype}; return logits as real numbers"])
+        raise ConfigError([f"{what} returns {outputs.dtype}; return real numbers"])

@@ -18,9 +18,11 @@ from fedsmu_ray.models.stack import (
     does_more,
     gradient_of_logits,
     has_hooked_parameters,
+    is_plain,
     leaves,
 )
 from fedsmu_ray.numerics.parameters import Layout
+from fedsmu_ray.objectives.losses import CrossEntropy, Loss
 
 _aten = torch.ops.aten
 _FLATTEN = repr(nn.Flatten())
@@ -138,9 +140,10 @@ class ConvStack:
     """A model that is a stack of convolutions, and of linear layers after them."""
 
     layers: tuple[_Layer, ...]
+    loss: Loss = CrossEntropy()
 
     @staticmethod
-    def of(module: nn.Module) -> ConvStack | None:
+    def of(module: nn.Module, loss: Loss = CrossEntropy()) -> ConvStack | None:  # noqa: B008
         """The stack that a module is, or None if it is something else."""
         if has_hooked_parameters(module):
             return None
@@ -160,26 +163,33 @@ class ConvStack:
         has_all = sorted(used) == list(range(len(layout.names)))  # each of them once
         if not flat or not has_all or not any(isinstance(each, _Convolution) for each in weighty):
             return None
-        return ConvStack(tuple(_pooled_first(layers)))
+        return ConvStack(tuple(_pooled_first(layers)), loss)
 
     @torch.no_grad()
     def gradient(
         self, params: Sequence[Tensor], inputs: Tensor, targets: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Mean cross-entropy [] of a batch, and its gradient, like params.
+        """The loss [] of a batch, and its gradient, like params.
 
-        params: in the layout's order. inputs: [B, ...], which are not changed; targets: [B].
+        params: in the layout's order. inputs: [B, ...], which are not changed; targets: [B, ...].
         """
         passed, x = [], inputs
         for layer in self.layers:
             passed.append(layer.forward(params, x))
             x = passed[-1].y
-        logarithms = torch.log_softmax(x, -1)
-        wanted = torch.zeros_like(x).scatter_(1, targets[:, None], -1 / len(targets))
-        g, h = gradient_of_logits(logarithms, wanted), list(params)
+        loss, g = self._loss(x, targets)
+        h = list(params)
         for layer, each in zip(self.layers[::-1], passed[::-1]):
             g = layer.backward(params, each, g, each.x is not inputs, h)
-        return F.nll_loss(logarithms, targets), h
+        return loss, h
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss [] and its gradient for the outputs [B, n]."""
+        if not is_plain(self.loss):
+            return self.loss.gradient_of_batch(outputs, targets)
+        logarithms = torch.log_softmax(outputs, -1)
+        wanted = torch.zeros_like(outputs).scatter_(1, targets[:, None], -1 / len(targets))
+        return F.nll_loss(logarithms, targets), gradient_of_logits(logarithms, wanted)
 
 
 def _layer(child: nn.Module, name: str, places: dict[str, int], flat: bool) -> _Layer | None:

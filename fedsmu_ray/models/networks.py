@@ -191,8 +191,11 @@ class CharLSTM(Model):
 class NextCharacter(nn.Module):
     """Embedding of 8, two LSTM layers of 100, linear on the last step: 133,520 for 80 symbols.
 
-    Input int64 [B, length], output logits [B, classes].
+    Input int64 [B, length], output logits [B, classes], or [B, length, classes] with
+    `each_position`.
     """
+
+    each_position = False
 
     def __init__(self, symbols: int, classes: int) -> None:
         super().__init__()
@@ -201,7 +204,8 @@ class NextCharacter(nn.Module):
         self.head = nn.Linear(100, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.lstm(self.embedding(x))[0][:, -1])
+        y = self.lstm(self.embedding(x))[0]
+        logits: Tensor = self.head(y if self.each_position else y[:, -1])
         return logits
 
 

@@ -216,9 +216,11 @@ def _gradient(module: nn.Module, inputs: Tensor, count: int) -> Tensor:
     values = [p.clone().requires_grad_() for p in _parameters(module)]
     params = parameters.Layout.of(module).named(values)
     seed_generators(0)
-    outputs: Tensor = parameters.call(module, params, inputs.clone())[:count]
+    outputs: Tensor = parameters.call(module, params, inputs.clone())[:count].flatten(1)
     # Not the sum of the outputs, nor of logsumexp alone: they are constant after a log-softmax.
     loss = F.cross_entropy(outputs, torch.zeros(len(outputs), dtype=torch.int64))
+    if outputs.shape[1] == 1:  # for which cross-entropy is 0
+        loss = outputs.square().mean()
     gradients = torch.autograd.grad(loss, values, allow_unused=True)
     return torch.cat([g.reshape(-1) for g in gradients if g is not None])
 

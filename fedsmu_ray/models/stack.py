@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsmu_ray.numerics.parameters import Layout
+from fedsmu_ray.objectives.losses import CrossEntropy, Loss
 
 _aten = torch.ops.aten
 _Elementwise = Callable[[Tensor], Tensor]
@@ -38,9 +39,10 @@ class Stack:
     """C models that are stacks of linear layers; parameters [C, *shape] in the layout's order."""
 
     layers: tuple[_Layer, ...]
+    loss: Loss = CrossEntropy()
 
     @staticmethod
-    def of(module: nn.Module) -> Stack | None:
+    def of(module: nn.Module, loss: Loss = CrossEntropy()) -> Stack | None:  # noqa: B008
         """The stack that a module is, or None if it is something else."""
         places = dict(Layout.of(module).slots)
         layers: list[_Layer] = []
@@ -57,25 +59,26 @@ class Stack:
             elif last or repr(layer) != repr(nn.Flatten()):
                 return None
         used = [layer.weight for layer in layers]
-        return Stack(tuple(layers)) if layers and len(used) == len(set(used)) else None
+        return Stack(tuple(layers), loss) if layers and len(used) == len(set(used)) else None
 
     @torch.no_grad()
     def gradient(
         self, params: Sequence[Tensor], inputs: Tensor, targets: Tensor, weight: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Cross-entropy of each model, summed with weights over its own batch, and the gradient.
+        """The loss of each model, summed with weights over its own batch, and the gradient.
 
-        inputs: [C, B, ...]; targets, weight: [C, B]. Returns losses [C], and the gradient like
-        params.
+        inputs: [C, B, ...]; targets: [C, B, ...]; weight: [C, B]. Returns losses [C], and the
+        gradient like params.
         """
         wanted = self._wanted(params, targets, weight)
         values = self._values(self._parts(params), inputs)
+        losses, slope = self._loss(values[-1], *wanted)
         gradient = list(params)
-        for layer, x, g in self._backward(params, values, gradient_of_logits(values[-1], wanted)):
+        for layer, x, g in self._backward(params, values, slope):
             gradient[layer.weight] = torch.bmm(g.mT, x)
             if layer.bias is not None:
                 gradient[layer.bias] = g.sum(1)
-        return _losses(values[-1], wanted), gradient
+        return losses, gradient
 
     def sgd(
         self,
@@ -88,31 +91,45 @@ class Stack:
     ) -> Iterator[Tensor]:
         """Steps that subtract `rate` times the gradient from the parameters, in place.
 
-        Call it with gradients disabled. inputs: [C, K, B, ...] of K steps; targets, weight:
-        [C, K, B]. samples: the first of the B that each step takes; the weights of the others are
-        0. Yields the losses [C] of every step.
+        Call it with gradients disabled. inputs: [C, K, B, ...] of K steps; targets:
+        [C, K, B, ...]; weight: [C, K, B]. samples: the first of the B that each step takes; the
+        weights of the others are 0. Yields the losses [C] of every step.
 
         The gradient is never written to memory, which takes as long as a tenth of the step. What
         does not depend on the parameters is done once for all steps.
         """
         wanted, parts = self._wanted(params, targets, weight), self._parts(params)
         ones = torch.ones_like(weight[:, :1])
-        for x, t, n in zip(inputs.unbind(1), wanted.unbind(1), samples):
-            x, t = x[:, :n], t[:, :n]
-            values = self._values(parts, x)
-            for layer, below, g in self._backward(
-                params, values, gradient_of_logits(values[-1], t)
-            ):
+        for x, n, *t in zip(inputs.unbind(1), samples, *(w.unbind(1) for w in wanted)):
+            values = self._values(parts, x[:, :n])
+            losses, slope = self._loss(values[-1], *(each[:, :n] for each in t))
+            for layer, below, g in self._backward(params, values, slope):
                 params[layer.weight].baddbmm_(g.mT, below, alpha=-rate)
                 if layer.bias is not None:
                     params[layer.bias][:, None].baddbmm_(ones[..., :n], g, alpha=-rate)
-            yield _losses(values[-1], t)
+            yield losses
 
-    def _wanted(self, params: Sequence[Tensor], targets: Tensor, weight: Tensor) -> Tensor:
-        """Minus the weights of samples at their classes, 0 at others: [..., classes]."""
+    def _wanted(
+        self, params: Sequence[Tensor], targets: Tensor, weight: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What `_loss` takes beside the outputs.
+
+        For plain cross-entropy, minus the weights of samples at their classes, 0 at others: [...,
+        classes].
+        """
+        if not is_plain(self.loss):
+            return targets, weight
         classes = params[self.layers[-1].weight].shape[1]
         wanted = weight.new_zeros(*targets.shape, classes)
-        return wanted.scatter_(-1, targets[..., None], -weight[..., None])
+        return (wanted.scatter_(-1, targets[..., None], -weight[..., None]),)
+
+    def _loss(self, outputs: Tensor, *wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses [C] for outputs [C, B, n], and the gradient for them."""
+        if not is_plain(self.loss):
+            return self.loss.gradient(outputs, *wanted)
+        logarithms = torch.log_softmax(outputs, -1)
+        gradient = gradient_of_logits(logarithms, wanted[0])
+        return (logarithms * wanted[0]).sum((1, 2)), gradient
 
     def _parts(self, params: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
         """The weights W^T and biases of every layer, as the forward pass uses them."""
@@ -129,7 +146,7 @@ class Stack:
         values: of `_values`; g: the gradient for what the last layer returns. The parameters of a
         layer may change once it was yielded.
         """
-        for layer, x, y in zip(self.layers[::-1], values[-3::-1], values[-2::-1]):
+        for layer, x, y in zip(self.layers[::-1], values[-2::-1], values[::-1]):
             if layer.activation is not None:
                 g = ACTIVATIONS[layer.activation][1](g, y)
             below = g if x is values[0] else torch.bmm(g, params[layer.weight])
@@ -139,13 +156,18 @@ class Stack:
     def _values(
         self, parts: Sequence[tuple[Tensor, Tensor | None]], inputs: Tensor
     ) -> list[Tensor]:
-        """The inputs [C, B, n], the outputs of every layer, and their log-softmax."""
+        """The inputs [C, B, n] and the outputs of every layer."""
         values = [inputs.flatten(2)]
         for layer, (weight, bias) in zip(self.layers, parts):
             x = values[-1]
             y = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
             values.append(ACTIVATIONS[layer.activation][0](y) if layer.activation else y)
-        return [*values, torch.log_softmax(values[-1], -1)]
+        return values
+
+
+def is_plain(loss: Loss) -> bool:
+    """Whether the gradient of a loss for the outputs is written out, by `gradient_of_logits`."""
+    return isinstance(loss, CrossEntropy) and loss.is_plain
 
 
 def gradient_of_logits(logarithms: Tensor, wanted: Tensor) -> Tensor:
@@ -155,11 +177,6 @@ def gradient_of_logits(logarithms: Tensor, wanted: Tensor) -> Tensor:
     """
     gradient: Tensor = _aten._log_softmax_backward_data(wanted, logarithms, -1, logarithms.dtype)
     return gradient
-
-
-def _losses(logarithms: Tensor, wanted: Tensor) -> Tensor:
-    """Cross-entropy [C], summed over the samples with their weights."""
-    return (logarithms * wanted).sum((1, 2))
 
 
 def leaves(layer: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -11,6 +11,7 @@ from fedsmu_ray.display.colors import colors_of
 from fedsmu_ray.display.formatting import size
 from fedsmu_ray.reports.curves import DOWNLINK, ROUND, UPLINK, by_trial, curve, in_words
 from fedsmu_ray.reports.data import Report, Row
+from fedsmu_ray.tracking.metrics import ACCURACIES
 
 UNIFORMITY, DROPPED, RETRIED = "mu/upload", "clients/dropped", "clients/retried"
 DASHES = 6  # line styles
@@ -119,10 +120,13 @@ def _lighter(color: str, times: int) -> str:
 
 
 def accuracy(report: Report) -> Chart | None:
-    """Accuracy over rounds, uploaded bytes and all bytes; None if no round has one."""
-    label = Axis(f"{report.set_name} accuracy (%)")
+    """Accuracy over rounds, uploaded bytes and all bytes; None if no round has one.
+
+    The metric of the ranking for a task without accuracy.
+    """
+    label = Axis(report.label)
     panels = [
-        _lines(report, report.accuracy, over, axis, label, 100)
+        _lines(report, report.accuracy, over, axis, label, report.factor)
         for over, axis in (
             ((ROUND,), Axis("round")),
             ((UPLINK,), Axis("uploaded by all clients", is_log=True)),
@@ -132,12 +136,13 @@ def accuracy(report: Report) -> Chart | None:
     drawn = [panel for panel in panels if panel.lines]
     if not drawn:
         return None
+    name = "Accuracy" if report.accuracy in ACCURACIES else report.accuracy.partition("/")[2]
     caption = (
-        f"Accuracy on the {report.set_name} set over rounds, over the bytes that all clients have "
+        f"{name} on the {report.set_name} set over rounds, over the bytes that all clients have "
         f"uploaded, and over all bytes between clients and server (logarithmic). {_shown(report)} "
         f"{_bands(report)}"
     )
-    return Chart("accuracy", "Accuracy", caption.strip(), drawn, _legend(report))
+    return Chart("accuracy", name, caption.strip(), drawn, _legend(report))
 
 
 def uniformity(report: Report) -> Chart | None:

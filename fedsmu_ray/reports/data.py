@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedsmu_ray.tracking.metrics import ACCURACIES, is_finite
+from fedsmu_ray.tracking.metrics import ACCURACIES, is_finite, is_share
 
 SETS = {"test": "test", "val": "validation"}  # by the beginning of a metric's name
 MAX_SHOWN = 8  # settings in a figure, unless more methods are compared
@@ -33,15 +33,31 @@ class Report:
 
     @property
     def accuracy(self) -> str:
-        """The metric of accuracy that is shown: the one of the ranking, or one that there is."""
+        """The metric of accuracy that is shown: the one of the ranking, or one that there is.
+
+        The metric of the ranking for a task without accuracy.
+        """
         if self.metric in ACCURACIES:
             return self.metric
-        return next((name for name in ACCURACIES if self.has(name)), ACCURACIES[-1])
+        other = ACCURACIES[-1] if not self.has(self.metric) else self.metric
+        return next((name for name in ACCURACIES if self.has(name)), other)
+
+    @property
+    def label(self) -> str:
+        """What it is called, such as `test accuracy (%)`."""
+        if self.accuracy in ACCURACIES:
+            return f"{self.set_name} accuracy (%)"
+        return f"{self.accuracy} (%)" if is_share(self.accuracy) else self.accuracy
+
+    @property
+    def factor(self) -> int:
+        """By what it is multiplied to be shown."""
+        return 100 if is_share(self.accuracy) else 1
 
     @property
     def set_name(self) -> str:
         """The data that accuracy was measured on: `test` or `validation`."""
-        return SETS[self.accuracy.partition("/")[0]]
+        return SETS.get(self.accuracy.partition("/")[0], "training")
 
     def has(self, metric: str) -> bool:
         """Whether a round of a trial has a finite value of a metric."""

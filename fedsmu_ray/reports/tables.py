@@ -13,7 +13,7 @@ from typing import Any
 from fedsmu_ray.display.formatting import size
 from fedsmu_ray.display.settings_table import key_columns
 from fedsmu_ray.reports.data import Report, Row
-from fedsmu_ray.tracking.metrics import ACCURACIES, METRICS, is_finite
+from fedsmu_ray.tracking.metrics import ACCURACIES, METRICS, direction_of, is_finite, rank
 
 NONE = "–"
 VALIDATED, TESTED = "val/accuracy", "test accuracy (%)"
@@ -54,16 +54,16 @@ class Table:
 
 def settings(report: Report) -> Table:
     """The settings with their results, the best first."""
-    rows, name = report.settings, f"{report.set_name} accuracy (%)"
+    rows, name, factor = report.settings, report.label, report.factor
     keys = key_columns(rows)
     columns = {key: [NONE if c == "-" else c for c in cells] for key, cells in keys.items()}
     columns["n"] = [str(len(row["trials"])) for row in rows]
-    if report.metric not in ACCURACIES:
+    if report.metric not in ACCURACIES and report.metric != name:
         columns[report.metric] = [_interval(row["score"], 1, 4) for row in rows]
     if rows and "pareto" in rows[0]:
         columns["Pareto front"] = ["yes" if row["pareto"] else NONE for row in rows]
     stats = [row.get(_field(report)) for row in rows]
-    columns[name] = [_interval(each, 100, 2) for each in stats]
+    columns[name] = [_interval(each, factor, 2 if factor > 1 else 4) for each in stats]
     if report.accuracy == VALIDATED:
         columns[TESTED] = [_interval(row.get("test_accuracy"), 100, 2) for row in rows]
     columns["uploaded"] = [_size(row["uplink_bytes"]) for row in rows]
@@ -86,7 +86,7 @@ def settings(report: Report) -> Table:
         )
     best: dict[str, int] = {}
     if len(rows) > 1:
-        best |= _best(name, [s and -s["mean"] for s in stats])
+        best |= _best(name, [s and rank(s["mean"], direction_of(report.accuracy)) for s in stats])
         best |= _best("uploaded", [_mean(row["uplink_bytes"]) for row in rows])
     data = [_setting_data(row) for row in rows]
     return Table("settings", "Settings", f"{caption}.", columns, data, ("method",), best)
@@ -177,7 +177,7 @@ def trials(report: Report) -> Table:
         "setting": [names.get(row["index"], row["name"]) for row in rows],
         "seed": [str(row.get("params", {}).get("seed", NONE)) for row in rows],
         "status": [str(row.get("status", NONE)) for row in rows],
-        f"{report.set_name} accuracy (%)": [_share(row.get(_field(report))) for row in rows],
+        report.label: [_share(row.get(_field(report)), report.factor) for row in rows],
         "rounds": [str(row.get("rounds", NONE)) for row in rows],
         "missing uploads": [str(row.get("dropped", NONE)) for row in rows],
         "retries": [str(row.get("retried", NONE)) for row in rows],
@@ -226,8 +226,8 @@ def _p_value(row: Row) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
-def _share(value: Any) -> str:
-    return f"{100 * value:.2f}" if is_finite(value) else NONE
+def _share(value: Any, factor: int = 100) -> str:
+    return f"{factor * value:.{2 if factor > 1 else 4}f}" if is_finite(value) else NONE
 
 
 def _number(value: Any) -> str:

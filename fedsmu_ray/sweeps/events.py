@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.schema import Config
-from fedsmu_ray.display.formatting import dropped_note, percent, size
+from fedsmu_ray.display.formatting import dropped_note, metric_in_words, size, value_in_words
 from fedsmu_ray.display.progress import SweepProgress
 from fedsmu_ray.errors import ExecutionError
 from fedsmu_ray.executors import ray_nodes
@@ -24,7 +24,13 @@ from fedsmu_ray.sweeps.outcome import COMPLETED, DIVERGED
 from fedsmu_ray.sweeps.recorder import SweepRecorder
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import TrialReport, report_of
-from fedsmu_ray.tracking.metrics import accuracy_metric, final_accuracy, score_of, unit_of
+from fedsmu_ray.tracking.metrics import (
+    final_judged,
+    is_share,
+    judged_metric,
+    score_of,
+    unit_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +137,8 @@ class TrialEvents(tune.Callback):
             metric = self.recorder.config.tune.primary
             score = score_of(metric, report.metrics, report.summary)
             self.recorder.models.offer(spec, score, report.model.take())
-        accuracy = report.metrics[accuracy_metric("val/accuracy" in report.metrics)]
-        self.progress.update(spec.name, report.round, accuracy)
+        judged = judged_metric(report.metrics)
+        self.progress.update(spec.name, report.round, judged, report.metrics[judged])
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
@@ -145,8 +151,8 @@ class TrialEvents(tune.Callback):
             return
         status = self.recorder.complete(spec, report.summary, report.metrics)
         line = _outcome_line(spec.config, report, status)
-        accuracy = None if status == DIVERGED else final_accuracy(report.summary)
-        self.progress.finish(spec.name, line, accuracy)
+        judged = () if status == DIVERGED else final_judged(report.summary)
+        self.progress.finish(spec.name, line, *judged)
 
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
@@ -187,24 +193,30 @@ class TrialEvents(tune.Callback):
 
     def _fail(self, spec: TrialSpec, error: str, diverged: bool = False) -> None:
         status = self.recorder.fail(spec, error, diverged)
-        self.progress.finish(spec.name, f"{status}: {error}", None)
+        self.progress.finish(spec.name, f"{status}: {error}")
 
 
 def _outcome_line(config: Config, report: TrialReport, status: str) -> str:
     """How a trial ended."""
     summary, metric = report.summary, config.tune.primary
-    is_accuracy = metric.endswith("/accuracy")
-    value = score_of(metric, report.metrics, summary)
-    is_bytes = value is not None and unit_of(metric) == "bytes"
-    shown = "not reached" if value is None else size(value) if is_bytes else f"{value:.4g}"
-    score = "" if is_accuracy else f"{metric} {shown}, "
-    score += "validation " if "val/accuracy" in report.metrics else ""
+    judged, value = final_judged(summary)
+    shown = value_in_words(judged, value)
+    if not is_share(judged):
+        shown = f"{metric_in_words(judged)} {shown}"
+    elif judged.startswith("val/"):
+        shown = f"validation {shown}"
+    score = ""
+    if metric != judged:
+        own = score_of(metric, report.metrics, summary)
+        is_bytes = own is not None and unit_of(metric) == "bytes"
+        score = "not reached" if own is None else size(own) if is_bytes else f"{own:.4g}"
+        score = f"{metric} {score}, "
     why = summary.get("stopped")
     is_early = (why or status != COMPLETED) and summary["rounds"] < config.federation.rounds
     early = f", stopped after round {summary['rounds']}" if is_early else ""
     early += f" ({why})" if why else ""
     return (
-        f"{'diverged: ' * (status == DIVERGED)}{score}{percent(final_accuracy(summary))}, "
+        f"{'diverged: ' * (status == DIVERGED)}{score}{shown}, "
         f"upload {size(summary['uplink_bytes'])}, {summary['seconds']:.1f} s"
         f"{dropped_note(summary['dropped'])}{early}"
     )

@@ -35,7 +35,8 @@ STOPPED = "stopped"  # by the scheduler, before its last round
 NEEDED = ("rounds", "uplink_bytes", "total_bytes")  # to reach a target
 DIVERGED = "diverged"  # its score, or its model, is NaN or infinite
 # Results on the test set, and the key below which they are put aside.
-ON_TEST, TESTED = ("test_accuracy", "test_loss"), "tested"
+ON_TEST = [metric.field for metric in METRICS if metric.name.startswith("test/")]
+TESTED = "tested"
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def hide_test(summary: Row) -> dict[str, Any]:
 
     Trials must not be compared by them where there are validation samples.
     """
-    return {**summary, **dict.fromkeys(ON_TEST), TESTED: {key: summary[key] for key in ON_TEST}}
+    tested = {key: summary[key] for key in ON_TEST if key in summary}
+    return {**summary, **dict.fromkeys(tested), TESTED: tested}
 
 
 def _reveal(
@@ -102,7 +104,7 @@ def _reveal(
         tested = [ended[index][TESTED] for index in setting["trials"]]
         for index, values in zip(setting["trials"], tested):
             trials[index].update(values)
-        setting.update({key: statistics([values[key] for values in tested]) for key in ON_TEST})
+        setting.update({key: statistics([each[key] for each in tested]) for key in tested[0]})
 
 
 def _without(row: Row, keys: Sequence[str]) -> dict[str, Any]:

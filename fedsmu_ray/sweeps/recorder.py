@@ -28,13 +28,7 @@ from fedsmu_ray.sweeps.reporting import report_sweep
 from fedsmu_ray.sweeps.settings import setting_name
 from fedsmu_ray.sweeps.space import TrialSpec, differing_keys, swept_keys
 from fedsmu_ray.tracking.base import DESCRIPTION, RunStatus, Tracker, View
-from fedsmu_ray.tracking.metrics import (
-    accuracy_metric,
-    final_metrics,
-    is_finite,
-    is_target,
-    score_of,
-)
+from fedsmu_ray.tracking.metrics import final_metrics, is_finite, is_target, score_of
 
 SETTING = "fedsmu.setting"  # tag of a trial's run, the same for all seeds
 TRIAL = "fedsmu.trial"  # tag of a trial's run: its index
@@ -51,7 +45,7 @@ class SweepRecorder:
         # Evaluated rounds of the trials that run: index -> round -> metrics. One that starts again
         # reports the rounds before its checkpoint once more.
         self.evaluated: dict[int, dict[int, Mapping[str, float]]] = defaultdict(dict)
-        self._accuracy = accuracy_metric(bool(config.data.validation))
+        self._judged = config.judged
         self.models = SweepModels(config, folder)
         self.provenance = provenance(config.compute)
         tags = self._tags("parent", config)
@@ -65,7 +59,7 @@ class SweepRecorder:
     def _publish(self) -> str | None:
         """Save the view of the sweep in the tracker's UI; returns its link."""
         swept = tuple(key for key in self.swept if key != "algorithm.name")
-        view = View(f"Sweep {self.config.name}", self.parent, swept, SETTING, self._accuracy)
+        view = View(f"Sweep {self.config.name}", self.parent, swept, SETTING, self._judged)
         return self.tracker.publish(view)
 
     def _tags(self, kind: str, config: Config) -> dict[str, str]:
@@ -183,7 +177,7 @@ class SweepRecorder:
         metrics, tags = {}, {"fedsmu.trials": str(len(outcome["trials"]))}
         tags[DESCRIPTION] = note(outcome, status, self.config.seed)
         if best := outcome["best"]:
-            judged = self._accuracy.replace("/", "_")
+            judged = self._judged.replace("/", "_")
             metrics[f"best/{judged}"] = best[f"best_{judged}"]
             tested = outcome["settings"][0]["test_accuracy"]
             if self.config.data.validation and tested:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ray.tune.search import Searcher
 
 from fedsmu_ray.config.schema import Config
+from fedsmu_ray.objectives.metrics import Direction
 from fedsmu_ray.sweeps.failures import TrialFailure
 from fedsmu_ray.sweeps.folder import SweepFolder
 from fedsmu_ray.sweeps.space import (
@@ -25,7 +26,7 @@ from fedsmu_ray.sweeps.space import (
     with_seeds,
 )
 from fedsmu_ray.sweeps.trial import REPORT
-from fedsmu_ray.tracking.metrics import Direction, direction_of, field_of, is_finite
+from fedsmu_ray.tracking.metrics import direction_of, field_of, is_finite
 
 if TYPE_CHECKING:
     import optuna

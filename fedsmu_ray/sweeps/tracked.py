@@ -12,7 +12,15 @@ from fedsmu_ray.sweeps.outcome import COMPLETED, DIVERGED, history_columns
 from fedsmu_ray.sweeps.settings import Row
 from fedsmu_ray.sweeps.space import SEED
 from fedsmu_ray.tracking.base import TrackedRun
-from fedsmu_ray.tracking.metrics import METRICS, is_finite, is_target, rank, score_of
+from fedsmu_ray.tracking.metrics import (
+    METRICS,
+    direction_of,
+    is_finite,
+    is_target,
+    judged_metric,
+    rank,
+    score_of,
+)
 
 # Sections of a configuration that do not make settings differ.
 MACHINERY = ("compute", "checkpoint", "tracking", "tune")
@@ -97,11 +105,12 @@ def _result(run: TrackedRun, metric: str) -> dict[str, Any]:
     last = run.history[max(run.history)]
     needs = {k.removeprefix("final/"): v for k, v in run.metrics.items() if "_to_" in k}
     score = score_of(metric, last, needs) if is_target(metric) else last.get(metric)
+    judged = judged_metric(last)
     return {
         **needs,
         **{m.field: last.get(m.name) for m in METRICS if m.final},
         **{m.field: _whole(last.get(m.name)) for m in METRICS if m.unit == "bytes"},
-        **{f"best_{m.field}": _best(run, m.name) for m in METRICS if m.best},
+        f"best_{judged.replace('/', '_')}": _best(run, judged),
         "rounds": max(run.history),
         "dropped": _whole(last.get("clients/dropped", 0)),
         "retried": _whole(last.get("clients/retried", 0)),
@@ -113,9 +122,9 @@ def _result(run: TrackedRun, metric: str) -> dict[str, Any]:
     }
 
 
-def _best(run: TrackedRun, accuracy: str) -> float | None:
-    values = [each.get(accuracy) for each in run.history.values()]
-    return min(values, key=lambda value: rank(value, "max"))
+def _best(run: TrackedRun, metric: str) -> float | None:
+    values = [each.get(metric) for each in run.history.values()]
+    return min(values, key=lambda value: rank(value, direction_of(metric)))
 
 
 def _whole(value: float | None) -> int | None:

@@ -132,7 +132,7 @@ class Trial(tune.Trainable):
             return {DONE: True, REPORT: self.failure}
         try:
             known = self.reported
-            record = next(r for r in self.rounds if r.accuracy is not None and r.round > known)
+            record = next(r for r in self.rounds if r.is_evaluated and r.round > known)
             # Except for the last record, the server is already one round further.
             is_last = self._is_last(record)
             sha256 = self.executor.sha256() if is_last else None

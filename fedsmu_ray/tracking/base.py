@@ -6,7 +6,7 @@ Trackers know neither configurations nor federations: runs reach them as plain d
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -40,6 +40,7 @@ class NewRun:
     # The data that it is trained on: name, digest, source and profile (JSON).
     dataset: Mapping[str, str] | None = None
     system_metrics: bool = False  # whether the use of this host is tracked, too
+    metrics: Sequence[str] = ()  # further ones of the task, which are measured in every evaluation
     id: str | None = None  # that another tracker has given it; None: it gets a new one
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from fedsmu_ray.files.folders import write
 from fedsmu_ray.files.valid_json import to_json
 from fedsmu_ray.tracking.base import NewFile, NewRun, RunStatus
-from fedsmu_ray.tracking.metrics import METRICS
+from fedsmu_ray.tracking.metrics import GENERAL, METRICS
 from fedsmu_ray.tracking.run_folders import FolderTracker, RunWriter
 
-COLUMNS = ("round", *(metric.name for metric in METRICS))
+COLUMNS = ("round", *(metric.name for metric in GENERAL))  # and those of the task
 
 
 class CSVTracker(FolderTracker):
@@ -51,6 +51,8 @@ class CSVWriter(RunWriter):
         for name, text in run.files.items():
             write(folder / name, text)
         write(self.about, to_json(self.run) + "\n")
+        of_task = (m.name for m in METRICS if m.of_task and m.name.split("/")[1] in run.metrics)
+        self.columns = (*COLUMNS, *of_task)
         self.last_round = self._repair()
 
     def _repair(self) -> int:
@@ -58,13 +60,13 @@ class CSVWriter(RunWriter):
         lines = self.rows.read_text(encoding="utf-8").splitlines(True) if self.rows.exists() else []
         whole = [line for line in lines if line.endswith("\n")]
         if len(whole) < len(lines) or not whole:
-            write(self.rows, "".join(whole) or ",".join(COLUMNS) + "\n")
+            write(self.rows, "".join(whole) or ",".join(self.columns) + "\n")
         return int(whole[-1].partition(",")[0]) if len(whole) > 1 else 0
 
     def log(self, metrics: Mapping[str, float], round: int) -> None:
         """Append a row; a metric that was not measured is empty."""
         with open(self.rows, "a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writerow({"round": round, **metrics})
 
     def log_file(self, file: NewFile) -> None:

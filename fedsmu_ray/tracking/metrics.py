@@ -7,11 +7,11 @@ row here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Direction = Literal["max", "min"]
+from fedsmu_ray.objectives.metrics import EVALUATION_METRICS, Direction
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,29 @@ class Metric:
     meaning: str
     direction: Direction | None = None  # of improvement; a sweep may optimize it
     final: bool = False  # the last value is part of the summary and tracked as `final/<field>`
-    best: bool = False  # the best value and its round are too, as `best/<field>` and `best/round`
+    # The best value and its round are too, as `best/<field>` and `best/round`, of the first of
+    # JUDGED that is measured.
+    best: bool = False
     omit_zero: bool = False  # tracked only from the first value that is not 0
+    of_task: bool = False  # measured if `task.metrics` names it
 
-    def value(self, record: object) -> float | None:
+    def raw(self, record: Any) -> Any:
+        """The field of a record, or the entry in its scores."""
+        return record.scores.get(self.name) if self.of_task else getattr(record, self.field)
+
+    def value(self, record: Any) -> float | None:
         """The value in a record, or None where it was not measured."""
-        value = getattr(record, self.field)
+        value = self.raw(record)
         return None if value is None or (self.omit_zero and not value) else float(value)
 
 
-METRICS = (
+GENERAL = (
     Metric(
         "test/accuracy",
         "test_accuracy",
         "0 to 1",
-        "share of the test set that the server's model classifies correctly",
+        "share of right decisions of the server's model on the test set: one for each sample, "
+        "or for each of its labels or tokens",
         direction="max",
         final=True,
         best=True,
@@ -47,15 +55,16 @@ METRICS = (
         "test/loss",
         "test_loss",
         "nats",
-        "mean cross-entropy of the server's model on the test set",
+        "mean loss of the server's model on the test set",
         direction="min",
         final=True,
+        best=True,
     ),
     Metric(
         "val/accuracy",
         "val_accuracy",
         "0 to 1",
-        "share of the validation samples that the server's model classifies correctly",
+        "share of right decisions of the server's model on the validation samples",
         direction="max",
         final=True,
         best=True,
@@ -64,9 +73,10 @@ METRICS = (
         "val/loss",
         "val_loss",
         "nats",
-        "mean cross-entropy of the server's model on the validation samples",
+        "mean loss of the server's model on the validation samples",
         direction="min",
         final=True,
+        best=True,
     ),
     Metric(
         "train/loss",
@@ -114,13 +124,29 @@ METRICS = (
         omit_zero=True,
     ),
 )
-# Accuracy once more, with kilobytes as its steps, for charts over bytes with a logarithmic axis:
-# what follows its name -> the metrics whose sum it is tracked over.
+OF_TASK = tuple(
+    Metric(
+        f"{part}/{name}",
+        f"{part}_{name}",
+        "0 to 1" if metric.is_share else "number",
+        f"{metric.meaning}, on the {samples}",
+        direction=metric.direction,
+        final=True,
+        of_task=True,
+    )
+    for part, samples in (("test", "test set"), ("val", "validation samples"))
+    for name, metric in EVALUATION_METRICS.items()
+)
+METRICS = (*GENERAL, *OF_TASK)
+# Accuracy (or the loss of a task without one) once more, with kilobytes as its steps, for charts
+# over bytes with a logarithmic axis: what follows its name -> the metrics whose sum it is over.
 BY_BYTES = {
     "_by_upload_kB": ("comm/uplink_bytes",),
     "_by_total_kB": ("comm/uplink_bytes", "comm/downlink_bytes"),
 }
 ACCURACIES = ("val/accuracy", "test/accuracy")  # by which models are judged: the first there is
+# What is shown of a model: the accuracy, or the loss of a task without one; the first there is.
+JUDGED = ("val/accuracy", "val/loss", "test/accuracy", "test/loss")
 # Values of `tune.metric`, with the direction of improvement.
 SWEEPABLE = {metric.name: metric.direction for metric in METRICS if metric.direction}
 
@@ -237,19 +263,20 @@ def over_bytes(metrics: Mapping[str, float]) -> dict[str, tuple[float, int]]:
 
     A step is at least 1, since a logarithmic axis has no 0.
     """
-    accuracy = accuracy_metric("val/accuracy" in metrics)
+    judged = next((name for name in JUDGED if name in metrics), "")
     found = {}
     for suffix, parts in BY_BYTES.items():
-        if metrics.keys() >= {accuracy, *parts}:
+        if metrics.keys() >= {judged, *parts}:
             total = sum(metrics[part] for part in parts)
-            found[accuracy + suffix] = metrics[accuracy], max(1, round(total / 1000))
+            found[judged + suffix] = metrics[judged], max(1, round(total / 1000))
     return found
 
 
-def final_names() -> list[str]:
-    """The names of the scalars at the end of a run."""
-    finals = [f"final/{metric.field}" for metric in METRICS if metric.final]
-    bests = [f"best/{metric.field}" for metric in METRICS if metric.best]
+def final_names(metrics: Sequence[Metric] | None = None) -> list[str]:
+    """The names of the scalars at the end of a run; metrics: default METRICS."""
+    metrics = METRICS if metrics is None else metrics
+    finals = [f"final/{metric.field}" for metric in metrics if metric.final]
+    bests = [f"best/{metric.field}" for metric in metrics if metric.best]
     return [*finals, "final/seconds", *bests, "best/round"]
 
 
@@ -258,10 +285,17 @@ def accuracy_metric(has_validation: bool) -> str:
     return ACCURACIES[0] if has_validation else ACCURACIES[1]
 
 
-def final_accuracy(summary: Mapping[str, Any]) -> float | None:
-    """Of the last round in the summary of a run: on the validation samples, if there are some."""
-    validated: float | None = summary.get("val_accuracy")
-    return summary["test_accuracy"] if validated is None else validated
+def judged_metric(measured: Collection[str]) -> str:
+    """The metric of JUDGED that is shown where these were measured."""
+    return next(name for name in JUDGED if name in measured)
+
+
+def final_judged(summary: Mapping[str, Any]) -> tuple[str, float]:
+    """The metric of JUDGED in the summary of a run, and its value after the last round."""
+    values = {name: summary.get(name.replace("/", "_")) for name in JUDGED}
+    measured = {name: value for name, value in values.items() if value is not None}
+    name = judged_metric(measured)
+    return name, measured[name]
 
 
 def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsmu_ray.tracking.base import DESCRIPTION, RUN_LINK, NewRun, RunStatus
-from fedsmu_ray.tracking.metrics import final_names
+from fedsmu_ray.tracking.metrics import GENERAL, final_names
 from fedsmu_ray.tracking.run_folders import FolderTracker, RunWriter
 
 FLUSH_S = 10  # between writes, for whoever watches
@@ -33,7 +33,7 @@ class EventWriter(RunWriter):
         params: dict[str, Any] = {name: _number(text) for name, text in run.params.items()}
         is_new = self.last_round == 0
         make: Any = summary.hparams  # neither is typed
-        *begin, self.end = make(params, dict.fromkeys(final_names(), 0.0))
+        *begin, self.end = make(params, dict.fromkeys(final_names(GENERAL), 0.0))
         if is_new:
             for part in begin:
                 self.events.file_writer.add_summary(part)

@@ -60,7 +60,7 @@ def completed(folder, *words):
         ),
         (["data", "fo"], ["folder/"]),
         (["recipes", ""], ["ls", "show", "cp"]),
-        (["recipes", "cp", "m"], ["methods_cifar10", "methods_digits", "mnist"]),
+        (["recipes", "cp", "m"], ["methods_cifar10", "methods_digits", "mnist", "multi_label"]),
         (["recipes", "show", ""], recipes.names()),
         (["cluster", "st"], ["stop", "stop-workers"]),
         (["completion", ""], ["bash", "zsh"]),

@@ -44,7 +44,7 @@ def test_a_file_is_not_overwritten(folder, capsys):
 @pytest.mark.parametrize("command", ["show", "cp"])
 def test_an_unknown_recipe_is_named_with_the_nearest(folder, capsys, command):
     assert main([command, "mnst"]) == 2
-    assert "mnst: no recipe has this name; recipes are cifar10, " in (
+    assert "mnst: no recipe has this name; recipes are bytes_to_target, cifar10, " in (
         err := capsys.readouterr().err
     )
     assert err.endswith("did you mean mnist?\n") and not list(folder.iterdir())

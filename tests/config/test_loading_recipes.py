@@ -45,12 +45,14 @@ REAL = [
         797_962,
         {"federation.cohort": 2, "local.epochs": 1},
     ),
+    ("next_token", "shakespeare/train", "", 133_520, {"federation.cohort": 2}),
     ("fashion_mnist", "FashionMNIST/raw", "", 573_578, {"federation.cohort": 2}),
 ]
 # Recipe and number of parameters. The original files are not always available, so these recipes run
 # on small files of the same format.
 WRITTEN = [("mnist", 573_578), ("cifar10", 797_962), ("cifar100", 815_332)]
 DIGITS = {"quickstart", "bytes_to_target"}  # run by other tests
+SMALL = {"regression": 385, "multi_label": 4_680}  # recipe and number of parameters
 
 
 def test_every_recipe_is_read_and_has_a_test():
@@ -58,9 +60,9 @@ def test_every_recipe_is_read_and_has_a_test():
     for name in names:
         config = load_config(RECIPES / f"{name}.yaml")
         assert config.name.replace("-", "_") == name
-    assert {n for n in names if not n.startswith("methods_")} == DIGITS | {r[0] for r in REAL} | {
-        w[0] for w in WRITTEN
-    }
+    assert {n for n in names if not n.startswith("methods_")} == DIGITS | {*SMALL} | {
+        r[0] for r in REAL
+    } | {w[0] for w in WRITTEN}
 
 
 def test_a_recipe_is_read_by_its_name_in_any_folder(tmp_path, monkeypatch):
@@ -86,6 +88,13 @@ def test_a_module_beside_a_recipe_is_found_from_any_folder(tmp_path, monkeypatch
     here = tmp_path / "here"
     with pytest.raises(ConfigError, match=f"not_there cannot be imported .*searched: {here}, "):
         load_config("other.yaml")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_recipe_without_files(name):
+    config = load_config(RECIPES / f"{name}.yaml", {**HERE, "federation.rounds": 2})
+    summary = run(config).summary
+    assert summary["dim"] == SMALL[name] and config.tune.metric.replace("/", "_") in summary
 
 
 @pytest.mark.parametrize("name, parameters", WRITTEN)

@@ -6,7 +6,7 @@ from fedsmu_ray.datasets.synthetic import Synthetic
 from fedsmu_ray.errors import ConfigError
 from tests.helpers.dataset_files import load
 
-KEYS = "shape, classes, train, test, separation, seed"
+KEYS = "shape, classes, train, test, separation, targets, seed"
 UNKNOWN = f"data.options.samples: unknown key; data.dataset = synthetic has the options {KEYS}"
 
 

@@ -106,7 +106,9 @@ def test_leaf_numbers_and_other_alphabets(tmp_path):
         ConfigError, match="letters: unknown key; .*leaf has the options alphabet, classes"
     ):
         load("leaf", tmp_path, letters="abc")
-    with pytest.raises(ConfigError, match="alphabet: unknown key; .*shakespeare has no options"):
+    with pytest.raises(
+        ConfigError, match="alphabet: unknown key; .*shakespeare has the options predict"
+    ):
         load("shakespeare", tmp_path, alphabet="abc")
     write_leaf(tmp_path / "text")
     with pytest.raises(ConfigError, match="character 'q' is not among the 79"):
@@ -263,3 +265,12 @@ def test_small_data_need_no_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(mapped, "LARGE", 100)
     with pytest.raises(ConfigError, match="has no space for the data .*set .FEDSMU_CACHE"):
         load("shakespeare", tmp_path)
+
+
+def test_shakespeare_has_the_next_character_of_every_position(data_root):
+    last = load("shakespeare", data_root)
+    every = load("shakespeare", data_root, predict="all")
+    assert every.targets == "tokens" and every.output_shape == (80, 80)
+    np.testing.assert_array_equal(every.train_x, last.train_x)
+    np.testing.assert_array_equal(every.train_y[:, :-1], last.train_x[:, 1:])
+    np.testing.assert_array_equal(every.test_y[:, -1], last.test_y)

@@ -22,7 +22,9 @@ def test_names_are_checked():
     with pytest.raises(ConfigError, match=MISSPELLED):
         find("shakespear")
     for name in ("hf:", "import:module", "import:a b:f", "import:module:", "x" * 500):
-        with pytest.raises(ConfigError, match="data.dataset = .*must be one of digits, mnist"):
+        with pytest.raises(
+            ConfigError, match="data.dataset = .*must be one of digits, diabetes, mnist"
+        ):
             find(name)
 
 

@@ -34,3 +34,18 @@ def test_synthetic_images_are_normalized():
     assert data.train_x.dtype == np.uint8 and data.is_image
     x, _ = DeviceData(data, torch.device("cpu")).batch(torch.arange(500)[None])
     assert abs(float(x.mean())) < 0.02 and float(x.std()) == pytest.approx(1, abs=0.05)
+
+
+def test_synthetic_labels_and_values_can_be_learned():
+    """By the best linear map; without separation nothing can be."""
+    for separation, low, high in ((0.0, -0.1, 0.1), (6.0, 0.9, 1.0)):
+        options = {"train": 4000, "test": 1000, "separation": separation, "classes": 4}
+        values = synthetic(targets="values", **options)
+        weights = np.linalg.lstsq(values.train_x, values.train_y, rcond=None)[0]
+        residual = values.test_y - values.test_x @ weights
+        assert low <= 1 - residual.var() / values.test_y.var() <= high
+        labels = synthetic(targets="multi_hot", **options)
+        assert labels.train_y.mean() == pytest.approx(1 / 3, abs=0.02)
+        weights = np.linalg.lstsq(labels.train_x, labels.train_y - 0.5, rcond=None)[0]
+        guessed = labels.test_x @ weights > 0
+        assert abs((guessed == labels.test_y).mean() - (0.95 if separation else 0.5)) < 0.05

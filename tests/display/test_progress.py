@@ -74,11 +74,11 @@ def test_a_display_that_is_turned_off_prints_nothing(capsys, always):
 def test_lines_of_a_sweep(capsys, always):
     with SweepProgress("small", 3, 1, 6, "a cluster", enabled=True) as shown:
         shown.start("001 lr=0.1")
-        shown.update("001 lr=0.1", 2, 0.5)
-        shown.update("002 lr=0.2", 4, 0.75)
-        shown.finish("002 lr=0.2", "75.00 %", 0.75)
-        shown.finish("001 lr=0.1", "failed: no reason", None)
-    assert shown.best == 0.75 and capsys.readouterr().err.splitlines() == [
+        shown.update("001 lr=0.1", 2, "test/accuracy", 0.5)
+        shown.update("002 lr=0.2", 4, "test/accuracy", 0.75)
+        shown.finish("002 lr=0.2", "75.00 %", "test/accuracy", 0.75)
+        shown.finish("001 lr=0.1", "failed: no reason")
+    assert shown.best == ("test/accuracy", 0.75) and capsys.readouterr().err.splitlines() == [
         "small: 3 trials of up to 6 rounds, 1 of them completed before; a cluster",
         "1/3 trials done; running: 001 lr=0.1: round 2/6, 50.00 %",
         "1/3 trials done; running: 001 lr=0.1: round 2/6, 50.00 %; 002 lr=0.2: round 4/6, 75.00 %",
@@ -93,10 +93,10 @@ def test_names_are_shown_as_they_are(capsys, always, text):
     with RunProgress(config, 12345, text, enabled=True) as shown:
         shown.update(EVALUATED)
     with SweepProgress(text, 1, 0, 6, text, enabled=True) as sweep:
-        sweep.update(text, 2, 0.5)
+        sweep.update(text, 2, "test/accuracy", 0.5)
         live = sweep.progress.get_renderable()  # the bars of a terminal
         sweep.console.print(live)
-        sweep.finish(text, f"failed: {text}", None)
+        sweep.finish(text, f"failed: {text}")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"{text}: fedsmu on digits, {text} with")
     assert lines[2] == f"{text}: 1 trials of up to 6 rounds; {text}"

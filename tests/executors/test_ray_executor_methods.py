@@ -12,9 +12,14 @@ CASES = [
     *({"name": name} for name in METHODS),
     {"name": "dlion", "relay": "all", "vote": "majority"},
 ]
+TASKS = {  # loss and metrics by the kind of targets
+    "classes": ("cross_entropy", ["f1_macro", "auroc"]),
+    "multi_hot": ("bce_with_logits", ["exact_match", "average_precision"]),
+    "values": ("import:torch.nn:SmoothL1Loss", ["mae", "r2"]),
+}
 
 
-def problem_of(algorithm):
+def problem_of(algorithm, **more):
     return Problem.of(
         parse(
             {
@@ -24,6 +29,7 @@ def problem_of(algorithm):
                 "local": {"epochs": 1, "lr": 0.02},
                 "federation": {"rounds": 3, "cohort": 5, "eval_every": 2},
                 "compute": {"clients_per_task": 2, "cpus_per_actor": 0.25},
+                **more,
             }
         )
     )
@@ -38,6 +44,7 @@ def outcome(problem, executor):
         "uplink_bytes",
         "downlink_bytes",
         "uniformity",
+        "scores",
     )
     return [[getattr(r, k) for k in keys] for r in rounds(problem, executor)], executor.sha256()
 
@@ -63,3 +70,21 @@ def test_same_bits_on_actors(algorithm, executor):
         inline.close()
     executor.load(problem)
     assert outcome(problem, executor) == expected
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_same_metrics_on_actors(kind, executor):
+    """Slices of 500 samples are evaluated by different actors."""
+    loss, metrics = TASKS[kind]
+    options = {"targets": kind, "train": 240, "test": 5000, "shape": [4]}
+    data = {"clients": 12, "dataset": "synthetic", "options": options, "validation": 0.1}
+    problem = problem_of(CASES[0], data=data, task={"loss": loss, "metrics": metrics})
+    inline = inline_executor(problem)
+    try:
+        wanted = outcome(problem, inline)
+    finally:
+        inline.close()
+    executor.load(problem)
+    assert outcome(problem, executor) == wanted
+    names = {f"{part}/{name}" for part in ("val", "test") for name in metrics}
+    assert wanted[0][-1][-1].keys() == names

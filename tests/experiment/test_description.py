@@ -98,6 +98,7 @@ def test_the_format(written, problem):
         "val_loss",
         "retried",
         "elapsed",
+        "scores",
     ]
 
 

@@ -94,10 +94,10 @@ def test_embeddings_that_change_their_weights_are_refused():
     [
         ("nan", "its initial parameter layer.weight holds NaN or Inf; initialize it"),
         ("nan_gradient", "the loss of its first training samples, or the gradient, is NaN or Inf"),
-        ("detached", r"a training step raised RuntimeError: .*F.cross_entropy\(model\(inputs\), l"),
+        ("detached", r"a training step raised RuntimeError: .*loss\(model\(inputs\), t"),
         (
             "toggles",
-            r"a training step raised RuntimeError: One of the differentiated .* F.cross_entropy\(",
+            r"a training step raised RuntimeError: One of the differentiated .* loss\(",
         ),
         ("changes_parameters", "it changes its parameters in forward; use changed copies"),
         ("changes_in_evaluation", "it changes its parameters in forward; use changed copies"),
@@ -105,7 +105,7 @@ def test_embeddings_that_change_their_weights_are_refused():
         ("exits", r"it cannot take inputs \[2, 1, 8, 8\] .*SystemExit: done \(.*odd_models.py:"),
         ("fails_in_evaluation", "in evaluation, it raised AssertionError: for training only"),
         ("tuple_in_evaluation", "in evaluation, it returns a tuple; it must return one tensor"),
-        ("integers", "in training, it returns torch.int64; return logits as real numbers"),
+        ("integers", "in training, it returns torch.int64; return real numbers"),
     ],
 )
 def test_forwards_that_training_cannot_use_are_refused(kind, message):

@@ -15,4 +15,4 @@ def test_the_best_round_is_the_first_with_the_highest_accuracy():
         ([float("nan"), float("nan")], 1),
     ):
         rounds = [evaluated(i, accuracy) for i, accuracy in enumerate(accuracies, start=1)]
-        assert Progress(evaluated=rounds).best.round == best
+        assert Progress(evaluated=rounds).best("test/accuracy").round == best

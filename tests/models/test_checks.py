@@ -23,7 +23,7 @@ def problem(name, **more):
         ),
         (
             "import:tests.helpers.models:wrong_head",
-            r"returns \[2, 11\] for 2 samples; the data has 10 classes, so it must return logits",
+            r"returns \[2, 11\] for 2 samples; for the targets of the data it must return",
         ),
         (
             "import:tests.helpers.models:not_a_module",

@@ -59,7 +59,7 @@ def test_a_round_is_recorded_and_displayed():
     report = TrialReport(2, {"test/accuracy": 0.5}, SUMMARY)
     handler.on_trial_result(0, [], trial, {REPORT: report})
     assert recorded == [("start", spec), ("log", spec, 2, {"test/accuracy": 0.5})]
-    assert displayed == [("start", "004 lr=0.1"), ("update", "004 lr=0.1", 2, 0.5)]
+    assert displayed == [("start", "004 lr=0.1"), ("update", "004 lr=0.1", 2, "test/accuracy", 0.5)]
 
 
 @pytest.mark.parametrize("status, end", [("completed", ""), ("stopped", ", stopped after round 2")])
@@ -70,7 +70,7 @@ def test_an_ended_trial_is_displayed_as_a_line(status, end):
     handler.on_trial_complete(0, [], trial)
     assert recorded == [("complete", spec, SUMMARY, metrics)]
     line = f"50.00 %, upload 2 kB, 1.2 s{end}"
-    assert displayed == [("finish", "004 lr=0.1", line, 0.5)]
+    assert displayed == [("finish", "004 lr=0.1", line, "test/accuracy", 0.5)]
 
 
 @pytest.mark.parametrize("diverged, status", [(False, "failed"), (True, "diverged")])
@@ -83,7 +83,7 @@ def test_a_failure_is_recorded_once_in_one_line(diverged, status):
     handler.on_trial_complete(0, [], trial)
     assert recorded == [("fail", spec, "ClientError: round 1, client 2", diverged)]
     line = f"{status}: ClientError: round 1, client 2"
-    assert displayed == [("finish", "004 lr=0.1", line, None)]
+    assert displayed == [("finish", "004 lr=0.1", line)]
 
 
 LOST_NODE = """The actor died unexpectedly before finishing this task.
@@ -252,4 +252,4 @@ def test_a_diverged_trial_is_displayed_as_such():
     handler, _, displayed = events("diverged")
     handler.on_trial_complete(0, [], trial)
     line = "diverged: test/loss nan, 50.00 %, upload 2 kB, 1.2 s, stopped after round 2"
-    assert displayed == [("finish", "004 lr=0.1", line, None)]
+    assert displayed == [("finish", "004 lr=0.1", line)]

@@ -28,7 +28,7 @@ from fedsmu_ray.sweeps.failures import TrialFailure
 from fedsmu_ray.sweeps.folder import traces
 from fedsmu_ray.sweeps.space import TrialSpec
 from fedsmu_ray.sweeps.trial import REPORT, Trial, TrialReport, report_of, resources
-from fedsmu_ray.tracking.metrics import METRICS
+from fedsmu_ray.tracking.metrics import GENERAL
 
 CONFIG = parse(
     {
@@ -83,7 +83,7 @@ def test_every_step_is_an_evaluated_round_and_the_last_has_the_summary_of_a_run(
             report = report_of(result)
             assert isinstance(report, TrialReport) and report.round == result["round"]
             assert {k: result[k] for k in report.metrics} == report.metrics
-            measured = {m.name for m in METRICS if not m.omit_zero and "val/" not in m.name}
+            measured = {m.name for m in GENERAL if not m.omit_zero and "val/" not in m.name}
             assert set(report.metrics) == measured
         first, last = (report_of(r).summary for r in results)
         assert first["model_sha256"] is None and first["rounds"] == 2

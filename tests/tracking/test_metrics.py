@@ -46,8 +46,12 @@ SUMMARY = {
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_a_metric_is_a_field_of_a_record(metric):
-    assert metric.field in {field.name for field in dataclasses.fields(Record)}
-    assert metric.value(RECORD) == getattr(RECORD, metric.field)
+    if metric.of_task:
+        record = dataclasses.replace(RECORD, scores={metric.name: 0.25})
+        assert metric.value(record) == 0.25 and metric.value(RECORD) is None
+    else:
+        assert metric.field in {field.name for field in dataclasses.fields(Record)}
+        assert metric.value(RECORD) == getattr(RECORD, metric.field)
     assert metric.unit and metric.meaning and "/" in metric.name
     assert metric.final or not metric.best
 
@@ -100,7 +104,9 @@ def test_final_metrics_of_a_summary():
 def test_a_sweep_may_optimize_what_has_a_direction():
     losses = {"test/loss": "min", "val/loss": "min", "train/loss": "min"}
     sent = {"comm/uplink_bytes": "min", "comm/downlink_bytes": "min"}
-    assert {"test/accuracy": "max", "val/accuracy": "max", **losses, **sent} == SWEEPABLE
+    general = {"test/accuracy": "max", "val/accuracy": "max", **losses, **sent}
+    of_task = {metric.name: metric.direction for metric in metrics.OF_TASK}
+    assert {**general, **of_task} == SWEEPABLE and of_task["val/mae"] == "min"
 
 
 def test_a_metric_is_added_by_one_row(monkeypatch):

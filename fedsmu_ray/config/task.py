@@ -1,0 +1,125 @@
+"""The keys of `task`: what is learned, and how models are judged."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fedsmu_ray.config.numbers import PositiveNumber
+from fedsmu_ray.config.plain_data import format_value
+from fedsmu_ray.objectives.imported import ImportedLoss
+from fedsmu_ray.objectives.losses import LOSSES, Loss
+from fedsmu_ray.objectives.metrics import EVALUATION_METRICS
+
+LOSS_NAMES: dict[str, type[Loss]] = {
+    **LOSSES,
+    "import:<package.module>:<function>": ImportedLoss,
+}
+# Options of losses, which are keys of the section.
+OPTIONS = tuple(dict.fromkeys(f.name for cls in LOSSES.values() for f in fields(cls)))
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What is learned: the loss of local training and evaluation."""
+
+    loss: Annotated[
+        str,
+        Field(
+            description="loss of training and evaluation; as import: a function or class of "
+            "outputs and targets, as in import:torch.nn:SmoothL1Loss"
+        ),
+    ] = "cross_entropy"
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="share of a target that all classes get alike")
+    ] = 0.0
+    class_weights: Annotated[
+        tuple[Annotated[float, Field(ge=0)], ...] | None,
+        Field(description="weight of each class (cross_entropy); null: all 1"),
+    ] = None
+    ignore_index: Annotated[
+        int, Field(description="target of positions that do not count (next_token)")
+    ] = -100
+    delta: Annotated[
+        PositiveNumber, Field(description="error up to which the loss is squared (huber)")
+    ] = 1.0
+    options: Annotated[
+        Mapping[str, Any], Field(description="keyword arguments of an imported loss")
+    ] = field(default_factory=dict)
+    output: Annotated[
+        str | int | None,
+        Field(
+            description="which output is the one for the loss, of a model that returns several: "
+            "its name or position; null: the model returns one tensor"
+        ),
+    ] = None
+
+    metrics: Annotated[
+        tuple[str, ...],
+        Field(
+            description="metrics of evaluation beside the loss and, of a task that has one, "
+            "accuracy, from torchmetrics: " + ", ".join(EVALUATION_METRICS)
+        ),
+    ] = ()
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether accuracy is sure to be measured."""
+        return self.loss in LOSSES and LOSSES[self.loss].targets != "values"
+
+    def judged(self, validation: float) -> str:
+        """The metric that is shown of a model: its accuracy, or the loss of a task without one.
+
+        validation: share of the samples that are for it.
+        """
+        return f"{'val' if validation else 'test'}/{'accuracy' if self.has_accuracy else 'loss'}"
+
+    def load(self) -> None:
+        """Import the user's loss, so that it is part of the pickle; raises ConfigError."""
+        if self.loss.startswith("import:"):
+            # No field, because it is not an option; pickling keeps it.
+            object.__setattr__(self, "_imported", ImportedLoss.load(self.loss, self.options))
+
+    def build_loss(self) -> Loss:
+        """The loss with its options; raises ConfigError if it cannot be imported."""
+        if self.loss.startswith("import:"):
+            if "_imported" not in vars(self):
+                self.load()
+            imported: Loss = vars(self)["_imported"]
+            return imported
+        cls = LOSSES[self.loss]
+        return cls(**{f.name: getattr(self, f.name) for f in fields(cls)})
+
+
+def check_metrics(task: TaskConfig) -> Iterator[str]:
+    """A problem for each metric that there is not, or is named twice."""
+    for i, name in enumerate(task.metrics):
+        if name in ("accuracy", "loss"):
+            yield f"task.metrics[{i}] = {name}: it is always measured, if it can be; remove it"
+        elif name not in EVALUATION_METRICS:
+            close = difflib.get_close_matches(name, EVALUATION_METRICS, n=1, cutoff=0.4)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            known = ", ".join(EVALUATION_METRICS)
+            yield f"task.metrics[{i}] = {format_value(name)}: must be one of {known}{meant}"
+        elif name in task.metrics[:i]:
+            yield f"task.metrics[{i}] = {name}: named twice; remove one"
+
+
+def check_options(task: TaskConfig) -> Iterator[str]:
+    """A problem for each option that the loss does not have."""
+    defaults = TaskConfig()
+    cls = LOSSES.get(task.loss)
+    own = [f.name for f in fields(cls)] if cls else ["options"]
+    for key in (*OPTIONS, "options"):
+        value = getattr(task, key)
+        if key in own or value == getattr(defaults, key):
+            continue
+        users = [name for name, other in LOSSES.items() if key in {f.name for f in fields(other)}]
+        yield (
+            f"task.{key} = {format_value(value)}: task.loss = {task.loss} does not read it (only "
+            f"{', '.join(users) or 'import:'}); remove it"
+        )
