@@ -167,6 +167,9 @@ class Method(ABC):
     # Why the method cannot have the other weights, `federation.weighting: samples`; None: it can.
     # A server state that is a mean over all clients, absent ones included, is such a reason.
     uniform_only: ClassVar[str | None] = None
+    # The option that is the rate of the server's step, which `federation.server_schedule` scales;
+    # None: there is none.
+    server_rate: ClassVar[str | None] = None
 
     def problems(self, setting: Setting) -> Sequence[str]:
         """What keeps the method from working with its options in this experiment.

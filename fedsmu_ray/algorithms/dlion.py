@@ -104,6 +104,7 @@ class DLion(Method):
     zero_rule: UploadedZero = "random"
     tie_rule: TiedVote = "zero"
     uniform_only: ClassVar[str | None] = "its feedback counts the votes of clients"
+    server_rate: ClassVar[str | None] = "lr"
 
     def uplink(self, setting: Setting) -> Fields:
         return {"u": sign_codec(self.zero_rule)}

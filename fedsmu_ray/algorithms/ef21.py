@@ -57,6 +57,7 @@ class EF21(CompressedUplink):
     ] = "all"
     lr: Annotated[Rate, Field(description="server learning rate (gamma)")] = 1.0
     uniform_only: ClassVar[str | None] = "its g is the plain mean of the g_i"
+    server_rate: ClassVar[str | None] = "lr"
 
     def uplink(self, setting: Setting) -> Fields:
         z = self.compressor_of(self.group, setting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -44,6 +44,7 @@ class FedEF(ErrorFeedback):
         ),
     ] = None
     lr: ServerRate = 1.0
+    server_rate: ClassVar[str | None] = "lr"
 
     def uplink(self, setting: Setting) -> Fields:
         blocks = self.group or ("model" if self.compressor == "topk" else "tensor")

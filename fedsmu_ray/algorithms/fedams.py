@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -70,6 +70,7 @@ class FedAMS(Method):
             "beta2^t) in round t"
         ),
     ] = False
+    server_rate: ClassVar[str | None] = "lr"
 
     def problems(self, setting: Setting) -> Sequence[str]:
         if self.bias_correction and self.beta2 == 1:

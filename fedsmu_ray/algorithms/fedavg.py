@@ -51,6 +51,7 @@ class FedAvg(FedAvgClient):
 
     lr: ServerRate = 1.0
     weighting: ClassVar[Weighting] = "samples"
+    server_rate: ClassVar[str | None] = "lr"
 
     def server(self, server: State, mean: State, round: Round) -> State:
         return {"x": server["x"] + self.lr * mean["delta"]}  # (2)

@@ -48,6 +48,7 @@ class FedNova(Method):
 
     lr: ServerRate = 1.0
     weighting: ClassVar[Weighting] = "samples"
+    server_rate: ClassVar[str | None] = "lr"
 
     def uplink(self, setting: Setting) -> Fields:
         return {"d": Float32()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -41,6 +41,7 @@ class FedAdam(FedAvgClient):
     tau: Annotated[
         Divisor, Field(description="degree of adaptivity (tau); v starts at its square")
     ] = 1e-3
+    server_rate: ClassVar[str | None] = "lr"
 
     def server_init(self, x: Tensor) -> State:
         return {"x": x, "m": torch.zeros_like(x), "v": torch.full_like(x, self.tau**2)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -125,6 +125,7 @@ class FedSMU(Method):
     ] = "mean"
     zero_rule: UploadedZero = "random"
     tie_rule: TiedVote = "zero"
+    server_rate: ClassVar[str | None] = "gamma1"
 
     def uplink(self, setting: Setting) -> Fields:
         if self.bits == 32:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -57,6 +57,7 @@ class FedSMUMC(Method):
     gamma2: ServerDecay = 0.01
     decay: StepFactor = 1.0
     zero_rule: UploadedZero = "random"
+    server_rate: ClassVar[str | None] = "gamma1"
 
     def uplink(self, setting: Setting) -> Fields:
         return {"u": sign_codec(self.zero_rule), "m": Float32()}
@@ -110,6 +111,7 @@ class FedLocalLion(Method):
             "sign is sent), a fair coin (`random`), or +1 (`plus`)"
         ),
     ] = "zero"
+    server_rate: ClassVar[str | None] = "lr"
 
     def uplink(self, setting: Setting) -> Fields:
         return {"D": Float32()}
@@ -158,6 +160,7 @@ class FedGlobalLion(FedAvgClient):
             "(`random`)"
         ),
     ] = "zero"
+    server_rate: ClassVar[str | None] = "gamma1"
 
     def server_init(self, x: Tensor) -> State:
         return {"x": x, "M": torch.zeros_like(x)}

@@ -46,6 +46,7 @@ class Scaffold(Method):
 
     lr: ServerRate = 1.0
     uniform_only: ClassVar[str | None] = "its c is the plain mean of the c_i of all clients"
+    server_rate: ClassVar[str | None] = "lr"
 
     def problems(self, setting: Setting) -> Sequence[str]:
         if setting.lr >= SMALLEST_RATE:

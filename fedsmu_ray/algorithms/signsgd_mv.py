@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -56,6 +56,7 @@ class SignSGDMV(Method):
     ] = 0.0
     zero_rule: UploadedZero = "random"
     tie_rule: TiedVote = "zero"
+    server_rate: ClassVar[str | None] = "lr"
 
     def uplink(self, setting: Setting) -> Fields:
         return {"u": sign_codec(self.zero_rule)}

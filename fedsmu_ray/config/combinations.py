@@ -11,6 +11,7 @@ from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.plain_data import format_value
+from fedsmu_ray.config.schedule import check_schedule
 from fedsmu_ray.config.schema import DataConfig, FederationConfig
 from fedsmu_ray.config.task import TaskConfig, check_metrics, check_options
 from fedsmu_ray.config.tracking import TrackingConfig
@@ -40,6 +41,7 @@ def check(values: Mapping[str, Any], method_name: str, method: Method | None) ->
         *_impossible_work(values["local"]),
         *_impossible_stop(data, federation, values["task"]),
         *_impossible_weighting(federation, method_name, method),
+        *_impossible_schedules(values["local"], federation, method_name, method),
         *_impossible_compute(compute, federation),
         *check_options(values["task"]),
         *check_metrics(values["task"]),
@@ -98,6 +100,19 @@ def _impossible_weighting(
         yield (
             f"federation.weighting = {federation.weighting}: algorithm.name = {name} needs equal "
             f"weights, as {method.uniform_only}; use federation.weighting=uniform"
+        )
+
+
+def _impossible_schedules(
+    local: LocalConfig, federation: FederationConfig, name: str, method: Method | None
+) -> Iterator[str]:
+    server, rounds = federation.server_schedule, federation.rounds
+    yield from check_schedule("local.schedule", local.schedule, rounds)
+    yield from check_schedule("federation.server_schedule", server, rounds)
+    if server.is_set and method and method.server_rate is None:
+        yield (
+            f"federation.server_schedule: algorithm.name = {name} names no rate of its server's "
+            "step (`server_rate`); remove the schedule, or use local.schedule"
         )
 
 

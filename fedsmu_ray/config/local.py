@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
 
 from fedsmu_ray.config.numbers import Drawn, NonNegative, PositiveNumber
+from fedsmu_ray.config.schedule import ScheduleConfig
 from fedsmu_ray.models.base import Positive
 
 
@@ -41,3 +42,4 @@ class LocalConfig:
             "algorithm.profile"
         ),
     ] = None
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

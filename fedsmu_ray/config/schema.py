@@ -21,6 +21,7 @@ from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.numbers import PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
+from fedsmu_ray.config.schedule import ScheduleConfig
 from fedsmu_ray.config.stopping import StopConfig
 from fedsmu_ray.config.task import TaskConfig
 from fedsmu_ray.config.tracking import TrackingConfig
@@ -138,6 +139,7 @@ class FederationConfig:
         ),
     ] = ()
     stop: StopConfig = field(default_factory=StopConfig)
+    server_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ class TuneConfig:
         Field(
             description="metric by which trials are compared, or target/T/uplink_bytes "
             "(total_bytes, rounds, seconds) for a T of federation.targets; its default is "
-            "val/... with data.validation, and the loss of a task without accuracy. Several, as in "
-            "[test/accuracy, comm/uplink_bytes]: their Pareto front is told, and the first one ranks trials"
+            "val/... with data.validation, and the loss of a task without accuracy. Several, as "
+            "[test/accuracy, comm/uplink_bytes]: their Pareto front is told, and the first one "
+            "ranks trials"
         ),
     ] = "test/accuracy"
     mode: Annotated[

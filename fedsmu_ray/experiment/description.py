@@ -278,6 +278,13 @@ class Resumption:
                 f"federation.rounds = {wanted}: {done} rounds are done; give at least {done}, or "
                 "start a new run"
             )
+        before = self.saved.config.get("federation.rounds", wanted)
+        local, server = self.problem.config.local.schedule, federation.server_schedule
+        if wanted != before and (local.depends_on_rounds or server.depends_on_rounds):
+            raise self._refuse(
+                f"federation.rounds = {wanted}: the rates of its schedule are those of {before} "
+                f"rounds; resume with federation.rounds={before}, or start a new run"
+            )
         last = progress.waiting or (progress.evaluated[-1] if progress.evaluated else None)
         if wanted == done and (last is None or last.round != done):
             raise self._refuse(

@@ -144,10 +144,11 @@ class ClientWorker:
     ) -> GroupOutput:
         self.problem.seed_generators("group", round, clients[0])
         received = self._decode(round, self.problem.downlink, broadcast)
-        solver = GroupSolver(self.trainer, round, torch.tensor(clients), self.problem.setting)
+        setting, method = self.problem.setting_at(round), self.problem.method_at(round)
+        solver = GroupSolver(self.trainer, round, torch.tensor(clients), setting, setting.lr)
         stacked = self._stack(clients, states, makers)
         with self.spans.measure("train", round=round, clients=list(clients)):
-            uploads, new = self.method.client(received, stacked, solver)
+            uploads, new = method.client(received, stacked, solver)
             if self.spans.on and self.device.type == "cuda":
                 torch.cuda.synchronize()  # its work would else count as that of the first copy
         with self.spans.measure("check"):
@@ -183,9 +184,10 @@ class ClientWorker:
         """
         self.problem.seed_generators("feedback", round, clients[0])
         received = self._decode(round, self.problem.feedback_fields(participants), feedback)
-        setting = replace(self.problem.setting, cohort=participants)
+        setting = replace(self.problem.setting_at(round), cohort=participants)
         stacked = self._stack(clients, states, makers)
-        new = call_hook(self.method, "apply_feedback", received, stacked, setting)
+        method = self.problem.method_at(round)
+        new = call_hook(method, "apply_feedback", received, stacked, setting)
         check_names(self.method, "apply_feedback", new, self.state_names)
         check_clients_finite("state after the server's feedback", new, round, clients)
         return self._returned(clients, new, makers)

@@ -23,13 +23,21 @@ from fedsmu_ray.wire.base import ZeroRule
 class GroupSolver:
     """The local solvers of one client group in one round (see `algorithms.base.LocalSolver`)."""
 
-    def __init__(self, trainer: Trainer, round: int, clients: Tensor, setting: Setting) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        round: int,
+        clients: Tensor,
+        setting: Setting,
+        lr: float | None = None,
+    ) -> None:
         """Take the clients of the group, int64 [C], and the setting, for the method.
 
+        lr: learning rate of the round; default: `local.lr`.
         Clients that train together have to be in descending order of steps (`Problem.ordered`).
         """
         self.trainer, self.round, self.clients, self.setting = trainer, round, clients, setting
-        self.lr = trainer.local.lr
+        self.lr = trainer.local.lr if lr is None else lr
         self.losses = torch.zeros(len(clients))  # mean training loss of each client over its steps
         self.zeros = 0  # exact zeros whose sign was asked for
 
@@ -57,7 +65,7 @@ class GroupSolver:
         x = x.expand(len(self.clients), -1)
         y = x.clone()
         added = [] if correction is None else [correction]
-        update = Sgd(local.lr, local.clip_norm, local.weight_decay, prox, bool(added))
+        update = Sgd(self.lr, local.clip_norm, local.weight_decay, prox, bool(added))
         self._descend(y, update, [x, *added] if prox else added)
         self._check_finite(y)
         return y
@@ -79,7 +87,7 @@ class GroupSolver:
         count, local = len(self.clients), self.trainer.local
         y, mu = x.expand(count, -1).clone(), momentum.expand(count, -1).clone()
         total = torch.zeros_like(y)
-        self._descend(y, Lion(local.lr, local.clip_norm, beta1, beta2), [mu, total])
+        self._descend(y, Lion(self.lr, local.clip_norm, beta1, beta2), [mu, total])
         self._check_finite(y + mu)
         return total, mu
 
@@ -230,7 +238,7 @@ class GroupSolver:
 
         def plain_steps(inputs: Tensor, targets: Tensor, weight: Tensor, sizes: list[int]) -> None:
             assert stack is not None
-            for losses in stack.sgd(params, inputs, targets, weight, sizes, trainer.local.lr):
+            for losses in stack.sgd(params, inputs, targets, weight, sizes, self.lr):
                 total.add_(losses)
 
         def plain_step(inputs: Tensor, targets: Tensor, weight: Tensor) -> None:

@@ -24,6 +24,7 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.batches import Work
 from fedsmu_ray.federation.cohort import SAMPLINGS, descending
 from fedsmu_ray.federation.dry_run import check_model, check_targets, checked_loss
+from fedsmu_ray.federation.schedules import rate_factor
 from fedsmu_ray.models import checks, probes, registry
 from fedsmu_ray.models.costs import activations
 from fedsmu_ray.models.probes import Probed
@@ -80,7 +81,9 @@ class Problem:
         probed = replace(problem._probe(other), sizes=parameters.Layout.of(module).sizes)
         plan = check_model(other, module, config, dataset, parts, probed, problem.loss)
         problem = replace(problem, probed=replace(probed, plan=plan))
-        check_method(config.method_name, problem.method, problem.setting)
+        rounds = range(1, config.federation.rounds + 1) if config.local.schedule.is_set else (1,)
+        slowest = min(map(problem.setting_at, rounds), key=lambda setting: setting.lr)
+        check_method(config.method_name, problem.method, slowest)
         if problem.weights is not None:
             _check_weights(problem.weights)
         return problem
@@ -225,6 +228,24 @@ class Problem:
         config, sizes = self.config, self.probed.sizes
         steps = self.work.most_steps(int(self.partition.sizes.max()))
         return Setting(sizes, config.data.clients, config.federation.cohort, steps, config.local.lr)
+
+    def setting_at(self, round: int) -> Setting:
+        """The same in a round: with its local learning rate."""
+        local, rounds = self.config.local, self.config.federation.rounds
+        if not local.schedule.is_set:
+            return self.setting
+        rate = local.lr * rate_factor(local.schedule, round, rounds)
+        return replace(self.setting, lr=rate)
+
+    def method_at(self, round: int) -> Method:
+        """The method in a round: with its server rate."""
+        federation, method = self.config.federation, self.method
+        if not federation.server_schedule.is_set:
+            return method
+        assert method.server_rate is not None  # checked with the configuration
+        factor = rate_factor(federation.server_schedule, round, federation.rounds)
+        rate = {method.server_rate: factor * getattr(method, method.server_rate)}
+        return replace(method, **rate)
 
     @property
     def dim(self) -> int:

@@ -84,7 +84,7 @@ class Server:
         round = Round(
             self.round,
             tuple(participants),
-            self.problem.setting,
+            self.problem.setting_at(self.round),
             self.problem.config.seed,
             self.problem.weights_of(participants),
             self.problem.steps_of(self.round, participants),
@@ -94,7 +94,8 @@ class Server:
 
     def _new_state(self, mean: State, round: Round) -> dict[str, Tensor]:
         self.problem.seed_generators("server", self.round)
-        state = dict(call_hook(self.method, "server", self.state, mean, round))
+        method = self.problem.method_at(self.round)
+        state = dict(call_hook(method, "server", self.state, mean, round))
         check_names(self.method, "server", state, set(self.state))
         self._require_finite("state", state)
         return state
