@@ -21,7 +21,7 @@ PALETTE = (
 METHODS = (
     ("fedsmu", "fedavg", "scaffold", "fedadam", "fedcams", "scallion", "fedprox", "fed_ef")
     + ("fedlion", "fedavgm", "feddyn", "dlion", "ef21", "fedsmu_mc", "fedyogi", "fedams")
-    + ("fed_local_lion", "signsgd_mv", "fed_global_lion")
+    + ("fed_local_lion", "signsgd_mv", "fed_global_lion", "fednova")
 )
 
 

@@ -48,4 +48,4 @@ def test_synthetic_labels_and_values_can_be_learned():
         assert labels.train_y.mean() == pytest.approx(1 / 3, abs=0.02)
         weights = np.linalg.lstsq(labels.train_x, labels.train_y - 0.5, rcond=None)[0]
         guessed = labels.test_x @ weights > 0
-        assert abs((guessed == labels.test_y).mean() - (0.95 if separation else 0.5)) < 0.05
+        assert abs((guessed == labels.test_y).mean() - (0.88 if separation else 0.5)) < 0.05
