@@ -15,6 +15,7 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.experiment.run import run
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.files import recipes
+from fedsmu_ray.sweeps import space
 from tests.helpers.dataset_files import (
     write_cifar,
     write_hugging_face,
@@ -51,7 +52,7 @@ REAL = [
 # Recipe and number of parameters. The original files are not always available, so these recipes run
 # on small files of the same format.
 WRITTEN = [("mnist", 573_578), ("cifar10", 797_962), ("cifar100", 815_332)]
-DIGITS = {"quickstart", "bytes_to_target"}  # run by other tests
+DIGITS = {"quickstart", "bytes_to_target", "weighted_fedavg"}  # run by other tests
 SMALL = {"regression": 385, "multi_label": 4_680}  # recipe and number of parameters
 
 
@@ -95,6 +96,15 @@ def test_recipe_without_files(name):
     config = load_config(RECIPES / f"{name}.yaml", {**HERE, "federation.rounds": 2})
     summary = run(config).summary
     assert summary["dim"] == SMALL[name] and config.tune.metric.replace("/", "_") in summary
+
+
+def test_the_settings_of_the_weighted_recipe_differ():
+    """Weights and normalized averaging each make another model of the same clients' work."""
+    config = load_config("weighted_fedavg", {**HERE, "federation.rounds": 2, "tune.seeds": 1})
+    trials = [space.trial_config(config, params) for params in space.list_params(config)]
+    found = {(t.method_name, t.federation.weighting): run(t).summary for t in trials}
+    assert len(found) == len({s["model_sha256"] for s in found.values()}) == 4
+    assert len({s["uplink_bytes"] for s in found.values()}) == 1
 
 
 @pytest.mark.parametrize("name, parameters", WRITTEN)

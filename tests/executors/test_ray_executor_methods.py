@@ -19,15 +19,20 @@ TASKS = {  # loss and metrics by the kind of targets
 }
 
 
-def problem_of(algorithm, **more):
+def problem_of(algorithm, sigma=0.0, epochs=1, weighting="uniform", **more):
     return Problem.of(
         parse(
             {
-                "data": {"clients": 12},
+                "data": {"clients": 12, "partition": {"sigma": sigma}},
                 "model": {"hidden": [16]},
                 "algorithm": algorithm,
-                "local": {"epochs": 1, "lr": 0.02},
-                "federation": {"rounds": 3, "cohort": 5, "eval_every": 2},
+                "local": {"epochs": epochs, "lr": 0.02},
+                "federation": {
+                    "rounds": 3,
+                    "cohort": 5,
+                    "eval_every": 2,
+                    "weighting": weighting,
+                },
                 "compute": {"clients_per_task": 2, "cpus_per_actor": 0.25},
                 **more,
             }
@@ -62,7 +67,16 @@ def executor(ray_cluster, request):
 
 @pytest.mark.parametrize("algorithm", CASES, ids=str)
 def test_same_bits_on_actors(algorithm, executor):
-    problem = problem_of(algorithm)
+    same_bits(problem_of(algorithm), executor)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fednova", "fedsmu", "scaffold"])
+def test_same_bits_with_weights_and_unequal_work(name, executor):
+    weighting = "uniform" if METHODS[name].uniform_only else "samples"
+    same_bits(problem_of({"name": name}, 1.0, {"uniform": [1, 4]}, weighting), executor)
+
+
+def same_bits(problem, executor):
     inline = inline_executor(problem)
     try:
         expected = outcome(problem, inline)
@@ -70,21 +84,16 @@ def test_same_bits_on_actors(algorithm, executor):
         inline.close()
     executor.load(problem)
     assert outcome(problem, executor) == expected
+    return expected
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_same_metrics_on_actors(kind, executor):
-    """Slices of 500 samples are evaluated by different actors."""
+    """Slices of 2,000 samples are evaluated by different actors."""
     loss, metrics = TASKS[kind]
     options = {"targets": kind, "train": 240, "test": 5000, "shape": [4]}
     data = {"clients": 12, "dataset": "synthetic", "options": options, "validation": 0.1}
     problem = problem_of(CASES[0], data=data, task={"loss": loss, "metrics": metrics})
-    inline = inline_executor(problem)
-    try:
-        wanted = outcome(problem, inline)
-    finally:
-        inline.close()
-    executor.load(problem)
-    assert outcome(problem, executor) == wanted
+    records, _ = same_bits(problem, executor)
     names = {f"{part}/{name}" for part in ("val", "test") for name in metrics}
-    assert wanted[0][-1][-1].keys() == names
+    assert records[-1][-1].keys() == names
