@@ -8,8 +8,10 @@ set.
 from __future__ import annotations
 
 import importlib
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,8 @@ from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.objectives.losses import Loss
 from fedsmu_ray.objectives.metrics import EVALUATION_METRICS
 from fedsmu_ray.objectives.targets import Targets
+
+log = logging.getLogger(__name__)
 
 State = Mapping[str, NDArray[Any] | list[NDArray[Any]]]  # of one metric
 
@@ -81,9 +85,7 @@ class Scores:
         for name, metric in self.metrics.items():
             for part in parts:
                 metric.merge_state(_imported(part.states[name]))
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The ``compute`` method of metric")
-                found[name] = float(metric.compute())
+            found[name] = _computed(name, metric)
         return found
 
     def _hits(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor | int, Tensor | int]:
@@ -146,6 +148,22 @@ def _metric(name: str, kind: Targets, count: int, ignored: int) -> Any:
     metric = getattr(library, cls)(**options)
     # Sums of floats; what counts stays whole.
     return metric if module == "classification" else metric.set_dtype(torch.float64)
+
+
+def _computed(name: str, metric: Any) -> float:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "The ``compute`` method of metric")  # states are merged
+        value = float(metric.compute())
+    for warning in told:
+        _tell(name, str(warning.message))
+    return value
+
+
+@cache
+def _tell(name: str, message: str) -> None:
+    """Log what torchmetrics warns about once, not at each evaluation."""
+    log.warning("task.metrics: %s: %s", name, message)
 
 
 def _exported(metric: Any) -> State:

@@ -84,7 +84,7 @@ def weighted(monkeypatch, sizes):
 def test_weights_are_the_numbers_of_samples_without_common_factor(monkeypatch):
     assert weighted(monkeypatch, [60, 90, 30]).weights.tolist() == [2, 3, 1]
     found = weighted(monkeypatch, [60, 90, 31])
-    assert found.weights.tolist() == [60, 90, 31] and found.weights_of((2, 0)) == [31, 60]
+    assert found.weights.tolist() == [60, 90, 31] and found.weights_of((2, 0)) == (31, 60)
     assert Problem.of(parse({})).weights is None
 
 

@@ -52,7 +52,7 @@ def test_a_wheel_has_the_recipes(tmp_path):
 @pytest.mark.parametrize(
     "given, message",
     [
-        ("mnst", "mnst: neither a file nor a recipe; recipes are cifar10, .*mean mnist"),
+        ("mnst", "mnst: neither a file nor a recipe; recipes are bytes_to_target, .*mean mnist"),
         ("tune_configs/mnist.yaml", "no such file; the recipe of this package is named mnist"),
         ("mnist.yaml", "mnist.yaml: no such file; the recipe of this package is named mnist"),
     ],

@@ -98,3 +98,14 @@ def test_values_have_no_accuracy():
 def test_a_metric_of_other_targets_is_refused_with_those_there_are():
     with pytest.raises(ConfigError, match=r"f1_macro .*\(values\).* mae, mse, rmse, r2"):
         Scores(SquaredError(), "values", 1, ["f1_macro"])
+
+
+def test_a_warning_of_torchmetrics_is_told_once(caplog):
+    """AUROC of a class without samples."""
+    for _ in range(2):
+        scores = Scores(CrossEntropy(), "classes", 3, ["auroc"])
+        scores.add(samples("classes")[0][:4, :3], torch.tensor([0, 1, 0, 1]))
+        scores.totals([scores.result()])
+    assert [record.getMessage().partition(" samples")[0] for record in caplog.records] == [
+        "task.metrics: auroc: No positive"
+    ]
