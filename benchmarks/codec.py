@@ -61,7 +61,7 @@ class TrainedClient(GroupSolver):
         super().__init__(trainer, 1, clients, setting(y.shape[1]))
         self.y = y
 
-    def sgd(self, x, correction=None, prox=0.0):
+    def train(self, x, correction=None, prox=0.0):
         return self.y
 
 

@@ -68,7 +68,7 @@ class Idle(ray_actors.ClientActor):
     """A client actor that does not train."""
 
     def load(self, problem, dataset):
-        GroupSolver.sgd = untrained
+        GroupSolver.train = untrained
         return super().load(problem, dataset)
 
 
@@ -87,13 +87,13 @@ def main() -> None:
     parser.add_argument("--phases", action="store_true")
     options = parser.parse_args()
     count = options.rounds
-    ray_actors.ClientActor, trained = Idle, GroupSolver.sgd
+    ray_actors.ClientActor, trained = Idle, GroupSolver.train
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     print(f"{'ms a round':<30} {'method':<8} {'where':<8} {'median':>8} {'min':>8} {'max':>8}")
     with cluster():
         for name, work in WORK.items():
             for method in ("fedsmu", "fedavg"):
-                GroupSolver.sgd = trained  # the checks of the model need it
+                GroupSolver.train = trained  # the checks of the model need it
                 problem = Problem.of(
                     parse(
                         {
@@ -109,7 +109,7 @@ def main() -> None:
                     )
                 )
                 problem = replace(problem, profiled=options.phases)
-                GroupSolver.sgd = untrained
+                GroupSolver.train = untrained
                 remote = ray_executor.RayExecutor(problem.config.compute, 2)
                 here = inline.InlineExecutor()
                 remote.load(problem)

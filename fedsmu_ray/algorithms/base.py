@@ -125,8 +125,8 @@ class LocalSolver(Draws, Protocol):
         """K_i, the local steps of each client in this round, float [C, 1]."""
         ...
 
-    def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
-        """Local models [C, P] after local SGD from x.
+    def train(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
+        """Local models [C, P] after local training from x, by default with SGD.
 
         x is [P], or [C, P] for clients with models of their own. `correction` [C, P] and prox (y -
         x) are added to every gradient.
@@ -170,6 +170,11 @@ class Method(ABC):
     # The option that is the rate of the server's step, which `federation.server_schedule` scales;
     # None: there is none.
     server_rate: ClassVar[str | None] = None
+
+    @property
+    def sgd_only(self) -> str | None:
+        """Why clients have to train by SGD without momentum; None: by any `local.optimizer`."""
+        return None
 
     def problems(self, setting: Setting) -> Sequence[str]:
         """What keeps the method from working with its options in this experiment.

@@ -106,6 +106,11 @@ class DLion(Method):
     uniform_only: ClassVar[str | None] = "its feedback counts the votes of clients"
     server_rate: ClassVar[str | None] = "lr"
 
+    @property
+    def sgd_only(self) -> str | None:
+        """See `Method`."""
+        return None if self.local == "sgd" else "algorithm.local = lion trains by Lion already"
+
     def uplink(self, setting: Setting) -> Fields:
         return {"u": sign_codec(self.zero_rule)}
 
@@ -126,7 +131,7 @@ class DLion(Method):
             R, m = local.lion(x, m, *betas)  # (6)
             return {"u": local.sign(R, self.zero_rule)}, {"x": x, "m": m}  # (7)
         # (1) to (3): h = x - y is the update from y to x
-        u, m = local.momentum_sign(x, local.sgd(x), m, *betas, self.zero_rule)
+        u, m = local.momentum_sign(x, local.train(x), m, *betas, self.zero_rule)
         return {"u": u}, {"x": x, "m": m}
 
     def server(self, server: State, mean: State, round: Round) -> State:

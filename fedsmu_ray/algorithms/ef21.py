@@ -72,7 +72,7 @@ class EF21(CompressedUplink):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, g = received["x"], state["g"]
-        delta = local.sgd(x) - x  # (1)
+        delta = local.train(x) - x  # (1)
         z = self.uplink(local.setting)["z"].compress(delta - g, local)  # (2)
         return {"z": z}, {"g": g + z}  # (3)
 

@@ -75,6 +75,6 @@ class ErrorFeedback(CompressedUplink):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, e = received["x"], state["e"]
-        delta = local.sgd(x) - x  # (1)
+        delta = local.train(x) - x  # (1)
         z = self.uplink(local.setting)["z"].compress(delta + e, local)  # (2)
         return {"z": z}, {"e": e + delta - z}  # (3)

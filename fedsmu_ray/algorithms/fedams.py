@@ -89,7 +89,7 @@ class FedAMS(Method):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x = received["x"]
-        return {"z": local.sgd(x) - x}, {}  # (1)
+        return {"z": local.train(x) - x}, {}  # (1)
 
     def server(self, server: State, mean: State, round: Round) -> State:
         x, D = server["x"], mean["z"]

@@ -29,7 +29,7 @@ class FedAvgClient(Method):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x = received["x"]
-        return {"delta": local.sgd(x) - x}, {}
+        return {"delta": local.train(x) - x}, {}
 
 
 @dataclass(frozen=True)

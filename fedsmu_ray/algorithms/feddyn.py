@@ -56,7 +56,7 @@ class FedDyn(Method):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, g = received["x"], state["g"]
-        y = local.sgd(x, correction=-g, prox=self.alpha)  # (1)
+        y = local.train(x, correction=-g, prox=self.alpha)  # (1)
         delta = y - x  # (2)
         return {"delta": delta}, {"g": g - self.alpha * delta}  # (3)
 

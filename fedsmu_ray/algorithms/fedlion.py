@@ -56,6 +56,11 @@ class FedLion(Method):
     beta1: Annotated[Beta, Field(description="weight of the momentum in the step (beta_1)")] = 0.9
     beta2: MomentumBeta = 0.9
 
+    @property
+    def sgd_only(self) -> str | None:
+        """See `Method`."""
+        return "its clients train by Lion, with algorithm.beta1 and algorithm.beta2"
+
     def uplink(self, setting: Setting) -> Fields:
         return {"R": Integers(setting.steps), "mu": Float32()}
 

@@ -50,12 +50,17 @@ class FedNova(Method):
     weighting: ClassVar[Weighting] = "samples"
     server_rate: ClassVar[str | None] = "lr"
 
+    @property
+    def sgd_only(self) -> str | None:
+        """See `Method`."""
+        return "its d_i are displacements over the number of steps of SGD"
+
     def uplink(self, setting: Setting) -> Fields:
         return {"d": Float32()}
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x = received["x"]
-        return {"d": (local.sgd(x) - x) / local.steps}, {}  # (1)
+        return {"d": (local.train(x) - x) / local.steps}, {}  # (1)
 
     def server(self, server: State, mean: State, round: Round) -> State:
         return {"x": server["x"] + self.lr * round.mean_steps * mean["d"]}  # (2)

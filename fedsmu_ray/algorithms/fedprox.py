@@ -34,4 +34,4 @@ class FedProx(FedAvg):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x = received["x"]
-        return {"delta": local.sgd(x, prox=self.mu) - x}, {}  # (1)
+        return {"delta": local.train(x, prox=self.mu) - x}, {}  # (1)

@@ -150,7 +150,7 @@ class FedSMU(Method):
         x, beta1, beta2 = received["x"], self.beta1, self.beta2
         m = state["m"] if beta1 else torch.zeros_like(x)
         codec = self.uplink(local.setting)["u"]
-        y = local.sgd(x)
+        y = local.train(x)
         if isinstance(codec, (Sign, Trit)):
             u, m = local.momentum_sign(y, x, m, beta1, beta2, self.zero_rule)  # (1) to (4)
         else:

@@ -70,7 +70,7 @@ class FedSMUMC(Method):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, M, betas = received["x"], received["M"], (self.beta1, self.beta2)
-        u, m = local.momentum_sign(local.sgd(x), x, M, *betas, self.zero_rule)  # (1) to (3)
+        u, m = local.momentum_sign(local.train(x), x, M, *betas, self.zero_rule)  # (1) to (3)
         return {"u": u, "m": m}, {}
 
     def server(self, server: State, mean: State, round: Round) -> State:
@@ -121,7 +121,7 @@ class FedLocalLion(Method):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, m, betas = received["x"], state["m"], (self.beta1, self.beta2)
-        y = local.sgd(x)
+        y = local.train(x)
         u, m = local.momentum_sign(y, x, m, *betas, self.zero_rule)  # (1) to (3)
         return {"D": y + self.gamma1 * (u - self.gamma2 * y) - x}, {"m": m}  # (4)
 

@@ -56,6 +56,11 @@ class Scaffold(Method):
             f"(equation 2 of the method); use a rate of at least {SMALLEST_RATE:g}"
         ]
 
+    @property
+    def sgd_only(self) -> str | None:
+        """See `Method`."""
+        return "its c_i are displacements over the steps and the rate of SGD"
+
     def uplink(self, setting: Setting) -> Fields:
         return {"delta": Float32(), "gamma": Float32()}
 
@@ -70,7 +75,7 @@ class Scaffold(Method):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, c, c_i = received["x"], received["c"], state["c"]
-        y = local.sgd(x, correction=c - c_i)  # (1)
+        y = local.train(x, correction=c - c_i)  # (1)
         c_new = c_i - c + (x - y) / (local.steps * local.lr)  # (2)
         return {"delta": y - x, "gamma": c_new - c_i}, {"c": c_new}  # (3)
 

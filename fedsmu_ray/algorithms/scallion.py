@@ -64,6 +64,11 @@ class Scallion(Scaffold):
         Scope, Field(description="blocks of Q: every parameter `tensor`, or the whole `model`")
     ] = "tensor"
 
+    @property
+    def sgd_only(self) -> str | None:
+        """See `Method`."""
+        return "its c_i are displacements over the steps and the rate of SGD"
+
     def uplink(self, setting: Setting) -> Fields:
         if self.bits == 32:
             return {"q": Float32()}
@@ -72,7 +77,7 @@ class Scallion(Scaffold):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x, c, c_i = received["x"], received["c"], state["c"]
-        y = local.sgd(x, correction=c - c_i)  # (1)
+        y = local.train(x, correction=c - c_i)  # (1)
         delta = self.alpha * ((x - y) / (local.steps * local.lr) - c)  # (2)
         q = self.uplink(local.setting)["q"].compress(delta, local)  # (3)
         return {"q": q}, {"c": c_i + q}  # (4)

@@ -66,7 +66,7 @@ class SignSGDMV(Method):
 
     def client(self, received: State, state: State, local: LocalSolver) -> tuple[State, State]:
         x = received["x"]
-        h = x - local.sgd(x)  # (1)
+        h = x - local.train(x)  # (1)
         m = self.beta * state.get("m", 0.0) + (1 - self.beta) * h  # (2)
         return {"u": local.sign(m, self.zero_rule)}, {"m": m} if self.beta else {}  # (3)
 

@@ -10,6 +10,7 @@ from typing import Any
 from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
 from fedsmu_ray.config.local import LocalConfig
+from fedsmu_ray.config.optimizer import check_optimizer
 from fedsmu_ray.config.plain_data import format_value
 from fedsmu_ray.config.schedule import check_schedule
 from fedsmu_ray.config.schema import DataConfig, FederationConfig
@@ -39,6 +40,7 @@ def check(values: Mapping[str, Any], method_name: str, method: Method | None) ->
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),
         *_impossible_work(values["local"]),
+        *_impossible_optimizer(values["local"], method_name, method),
         *_impossible_stop(data, federation, values["task"]),
         *_impossible_weighting(federation, method_name, method),
         *_impossible_schedules(values["local"], federation, method_name, method),
@@ -91,6 +93,22 @@ def _impossible_work(local: LocalConfig) -> Iterator[str]:
                 f"local.{key} = {format_value(value)}: draws are from the first number to the "
                 f"second; write {{uniform: [{high}, {low}]}}"
             )
+    if (micro := local.micro_batch_size) is not None and micro >= local.batch_size:
+        yield (
+            f"local.micro_batch_size = {micro}: local.batch_size = {local.batch_size} is computed "
+            "at once already; lower it, or remove it"
+        )
+
+
+def _impossible_optimizer(local: LocalConfig, name: str, method: Method | None) -> Iterator[str]:
+    optimizer = local.optimizer
+    yield from check_optimizer(optimizer)
+    if method and not optimizer.is_plain and (reason := method.sgd_only):
+        key = "momentum" if optimizer.name == "sgd" else "name"
+        yield (
+            f"local.optimizer.{key} = {getattr(optimizer, key)}: algorithm.name = {name} needs SGD "
+            f"without momentum, as {reason}; remove local.optimizer"
+        )
 
 
 def _impossible_weighting(

@@ -8,13 +8,14 @@ from typing import Annotated
 from pydantic import Field
 
 from fedsmu_ray.config.numbers import Drawn, NonNegative, PositiveNumber
+from fedsmu_ray.config.optimizer import OptimizerConfig
 from fedsmu_ray.config.schedule import ScheduleConfig
 from fedsmu_ray.models.base import Positive
 
 
 @dataclass(frozen=True)
 class LocalConfig:
-    """Local SGD of a client in one round."""
+    """Local training of a client in one round."""
 
     epochs: Annotated[
         Positive | Drawn | None,
@@ -31,6 +32,14 @@ class LocalConfig:
         ),
     ] = None
     batch_size: Annotated[Positive, Field(description="samples of a mini-batch")] = 50
+    micro_batch_size: Annotated[
+        Positive | None,
+        Field(
+            description="samples whose gradient is computed at once, null: all of the mini-batch; "
+            "the gradients of a mini-batch are added up (gradient accumulation), which needs less "
+            "memory, and clients are trained one by one"
+        ),
+    ] = None
     lr: Annotated[NonNegative, Field(description="learning rate")] = 0.1
     weight_decay: Annotated[
         NonNegative, Field(description="weight decay; its default is that of algorithm.profile")
@@ -42,4 +51,5 @@ class LocalConfig:
             "algorithm.profile"
         ),
     ] = None
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

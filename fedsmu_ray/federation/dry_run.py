@@ -100,6 +100,13 @@ def check_model(
     wrong.
     """
     where = f"model.name = {config.model_name}"
+    if config.local.micro_batch_size and not probed.rows_independent:
+        raise ConfigError(
+            [
+                f"local.micro_batch_size = {config.local.micro_batch_size}: in {where} the samples "
+                "of a batch affect each other, so its gradient is no sum over parts; remove it"
+            ]
+        )
     before, x = checks.buffers(module), parameters.flatten(module)
     with plugins.reported(f"{where}: training it", _CURE):
         trainer = _trainer(module, config, dataset, probed, loss)
@@ -204,7 +211,7 @@ def _train(
         solver = GroupSolver(trainer, 1, torch.tensor(group), _SETTING)
         try:
             with plugins.reported(f"{where}: a training step", cure or _cure(trainer.module)):
-                y = solver.sgd(x)
+                y = solver.train(x)
         except ClientError as error:
             raise ConfigError(
                 [

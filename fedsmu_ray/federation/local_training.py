@@ -14,7 +14,7 @@ from fedsmu_ray.errors import ClientError, LocalDivergenceError
 from fedsmu_ray.federation.batches import Batches
 from fedsmu_ray.federation.graphs import Step
 from fedsmu_ray.federation.trainer import Trainer
-from fedsmu_ray.federation.updates import Lion, Sgd, Update
+from fedsmu_ray.federation.updates import SummedLion, Update, update_of
 from fedsmu_ray.numerics import gpu, isolation, passes, streams
 from fedsmu_ray.numerics.parameters import chunked, is_finite
 from fedsmu_ray.wire.base import ZeroRule
@@ -48,15 +48,17 @@ class GroupSolver:
         steps = self.trainer.work.steps(self.round, self.clients, sizes)
         return steps.float()[:, None].to(self.trainer.data.device)
 
-    def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
-        """Local SGD from x, for the epochs or steps of `local`.
+    def train(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
+        """Local training from x with `local.optimizer`, for the epochs or steps of `local`.
 
-        The optimizer has no momentum and is new in every round:
+        The state of the optimizer is new in every round. By default it is SGD without momentum:
 
-            h <- gradient of the mean cross-entropy over the batch at y
+            h <- gradient of the loss of the batch at y
             h <- h + correction + prox (y - x)               terms of the local objective
             h <- h min(1, clip_norm / (||h|| + 1e-6))        global norm; skipped without clip_norm
             y <- y - lr (h + weight_decay y)                 decay after clipping, of all parameters
+
+        Other optimizers (`updates`) take h from there.
 
         x: [P] or [C, P]; correction: [C, P]. Returns y, [C, P]. Raises ClientError for a client
         whose model is no longer finite.
@@ -64,9 +66,9 @@ class GroupSolver:
         local = self.trainer.local
         x = x.expand(len(self.clients), -1)
         y = x.clone()
-        added = [] if correction is None else [correction]
-        update = Sgd(self.lr, local.clip_norm, local.weight_decay, prox, bool(added))
-        self._descend(y, update, [x, *added] if prox else added)
+        terms = ([x] if prox else []) + ([] if correction is None else [correction])
+        update = update_of(local, self.lr, prox, correction is not None)
+        self._descend(y, update, [*update.new(y), *terms])
         self._check_finite(y)
         return y
 
@@ -75,19 +77,20 @@ class GroupSolver:
     ) -> tuple[Tensor, Tensor]:
         """Local Lion from x and a momentum, both [P] or [C, P].
 
-        The batches and the gradient h are those of `sgd`:
+        The batches and the gradient h, clipped, are those of `train`:
 
             w <- sign(beta1 mu + (1 - beta1) h)              torch's sign: 0 at 0
             mu <- beta2 mu + (1 - beta2) h
             y <- y - lr w                                    no weight decay: whole steps only
 
         Returns the sum of w over the steps (integers) and the last mu, both [C, P]. Raises
-        ClientError like `sgd`.
+        ClientError like `train`.
         """
         count, local = len(self.clients), self.trainer.local
         y, mu = x.expand(count, -1).clone(), momentum.expand(count, -1).clone()
         total = torch.zeros_like(y)
-        self._descend(y, Lion(self.lr, local.clip_norm, beta1, beta2), [mu, total])
+        update = SummedLion(self.lr, local.clip_norm, beta1=beta1, beta2=beta2)
+        self._descend(y, update, [mu, total])
         self._check_finite(y + mu)
         return total, mu
 
@@ -146,7 +149,7 @@ class GroupSolver:
     def _descend(self, y: Tensor, update: Update, others: Sequence[Tensor]) -> None:
         """Train the models y [C, P] in place, and note the mean losses.
 
-        others: further vectors of `update`, [C, P].
+        others: further vectors of `update`, [C, P], and numbers, [C].
         """
         trainer, count = self.trainer, len(y)
         batches = trainer.batches(self.round, self.clients)

@@ -21,7 +21,7 @@ from fedsmu_ray.models.modes import evaluating
 from fedsmu_ray.models.probes import Plan, Probed
 from fedsmu_ray.models.windows import Windows
 from fedsmu_ray.numerics.parameters import Layout, gradient, own
-from fedsmu_ray.objectives.losses import CrossEntropy, Loss
+from fedsmu_ray.objectives.losses import SMALLEST, CrossEntropy, Loss
 from fedsmu_ray.objectives.scores import Scores
 
 EVALUATION_BATCH = 500  # samples that are evaluated at once
@@ -66,7 +66,7 @@ class Trainer:
         self.format = memory_format(seen, local.batch_size)
         self.layout, self.params = Layout.of(module), own(module, self.format)
         self.plan = plan or Plan(data.device.type, seen, self._batched(few, targets, bfloat16))
-        self.batched = self.plan.batched
+        self.batched = None if local.micro_batch_size else self.plan.batched
         self.gradient = self.batched.gradient(module, loss, bfloat16) if self.batched else None
         self.windows = self._windows(few)
         plain = data.device.type == "cpu" and not bfloat16 and not self.windows
@@ -142,6 +142,11 @@ class Trainer:
 
         inputs: [B, ...]; targets: [B, ...].
         """
+        micro = self.local.micro_batch_size
+        if micro is not None and micro < len(inputs):
+            return self._accumulated(
+                params, torch.split(inputs, micro), torch.split(targets, micro)
+            )
         inputs = self._ordered(inputs)
         if self.conv_stack:
             return self.conv_stack.gradient(params, inputs, targets)
@@ -150,6 +155,22 @@ class Trainer:
                 outputs = widened(self.module(inputs))
             loss = self.loss.of_batch(outputs, targets)
             return loss.detach(), gradient(loss, params)
+
+    def _accumulated(
+        self, params: Sequence[Tensor], inputs: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> tuple[Tensor, Pieces]:
+        """The same of a batch in parts: sums over samples, divided by the sum of their weights."""
+        sums, total = [], [torch.zeros_like(p) for p in params]
+        for x, t in zip(map(self._ordered, inputs), targets):
+            with torch.enable_grad():
+                with self.autocast:
+                    outputs = widened(self.module(x))
+                loss, weight = self.loss.sums(outputs, t)
+                torch._foreach_add_(total, gradient(loss, params))
+            sums.append((loss.detach(), weight))
+        losses, weights = zip(*sums)
+        whole = sum(weights) + SMALLEST
+        return sum(losses) / whole, torch._foreach_div(total, whole)
 
     def _ordered(self, inputs: Tensor) -> Tensor:
         """Images in the memory order that suits the module; other inputs as they are."""

@@ -33,7 +33,7 @@ def test_ef21_under_partial_participation_is_memory_averaging():  # [24]
     problem, cohorts = Quadratics.random(6, steps=3), ragged_cohorts(6, 3, 40)
     x, latest, expected = start(), torch.zeros(6, 7, dtype=F64), [start()]
     for cohort in cohorts:
-        latest[cohort] = problem.local(cohort).sgd(x) - x
+        latest[cohort] = problem.local(cohort).train(x) - x
         x = x + 0.5 * latest.mean(0)
         expected.append(x)
     same(simulate(EF21(compressor="none", lr=0.5), problem, start(), 40, cohorts).x, expected)
@@ -57,7 +57,7 @@ def test_ef21_starts_from_the_compressed_first_displacement():
     topk = TopK(Support((7,), 0.3, "min"))
     for t, client in ((0, 0), (0, 2), (1, 4)):
         local = problem.local([client])
-        first = topk.compress(local.sgd(trace.x[t]) - trace.x[t], local)
+        first = topk.compress(local.train(trace.x[t]) - trace.x[t], local)
         assert torch.equal(trace.states[t + 1][client]["g"], first[0])
 
 

@@ -33,7 +33,7 @@ def test_sent_and_remembered_add_up_to_the_displacements(method):  # [21], [23]
     trace = simulate(method, problem, start(), 40, cohorts)
     displacements, sent = torch.zeros(6, 7, dtype=F64), torch.zeros(6, 7, dtype=F64)
     for t, cohort in enumerate(cohorts):
-        displacements[cohort] += problem.local(cohort).sgd(trace.x[t]) - trace.x[t]
+        displacements[cohort] += problem.local(cohort).train(trace.x[t]) - trace.x[t]
         for i, upload in trace.uploads[t].items():
             sent[i] += upload["z"]
     left = torch.stack([trace.states[-1][i]["e"] for i in range(6)])

@@ -46,7 +46,7 @@ def test_recurrence_of_the_transmitted_direction():
     last, checked = {}, 0
     for t, uploads in enumerate(trace.uploads):
         for i, upload in uploads.items():
-            delta = problem.local([i]).sgd(trace.x[t])[0] - trace.x[t]
+            delta = problem.local([i]).train(trace.x[t])[0] - trace.x[t]
             v = b1 * trace.states[t][i]["m"] + (1 - b1) * delta
             assert torch.equal(torch.sign(v).to(torch.int8), upload["u"])
             if i in last:
@@ -157,7 +157,7 @@ def test_without_momentum_the_bits_equal_those_with_an_unused_momentum():
 
         def client(self, received, state, local):
             x, m = received["x"], state["m"]
-            delta = local.sgd(x) - x
+            delta = local.train(x) - x
             u = self.uplink(local.setting)["u"].compress(
                 self.beta1 * m + (1 - self.beta1) * delta, local
             )

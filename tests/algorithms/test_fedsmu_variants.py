@@ -36,7 +36,7 @@ def test_global_momentum_is_the_average_of_displacements():  # [12]
     trace = simulate(FedSMUMC(**BETAS), problem, start(), 40, cohorts)
     M = torch.zeros(7, dtype=F64)
     for t, cohort in enumerate(cohorts):
-        M = 0.7 * M + 0.3 * (problem.local(cohort).sgd(trace.x[t]) - trace.x[t]).mean(0)
+        M = 0.7 * M + 0.3 * (problem.local(cohort).train(trace.x[t]) - trace.x[t]).mean(0)
         torch.testing.assert_close(trace.servers[t + 1]["M"], M, rtol=1e-12, atol=1e-14)
 
 

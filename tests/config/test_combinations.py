@@ -106,6 +106,28 @@ def test_files_of_earlier_releases_have_an_empty_list_of_targets():
         ({"epochs": {}}, "local.epochs = {}: "),
         ({"steps": 0}, "local.steps = 0: "),
         ({"epochs": 0}, "local.epochs = 0: must be greater than or equal to 1"),
+        (
+            {"micro_batch_size": 50},
+            "local.micro_batch_size = 50: local.batch_size = 50 is computed",
+        ),
+        ({"micro_batch_size": 0}, "local.micro_batch_size = 0: must be greater than or equal to 1"),
+        ({"optimizer": {"name": "adamax"}}, "local.optimizer.name = 'adamax': must be sgd, adam"),
+        ({"optimizer": {"momentum": 1}}, "local.optimizer.momentum = 1: must be less than 1"),
+        (
+            {"optimizer": {"nesterov": True}},
+            "local.optimizer.nesterov = true: there is no momentum",
+        ),
+        (
+            {"optimizer": {"name": "adam", "momentum": 0.9}},
+            "local.optimizer.momentum = 0.9: local.optimizer.name = adam does not read it (only "
+            "sgd)",
+        ),
+        (
+            {"optimizer": {"name": "lion", "epsilon": 1e-3}},
+            "local.optimizer.epsilon = 0.001: local.optimizer.name = lion does not read it (only "
+            "adam, adamw)",
+        ),
+        ({"optimizer": {"beta1": 0.5}}, "name = sgd does not read it (only adam, adamw, lion)"),
     ],
     ids=str,
 )
@@ -121,3 +143,28 @@ def test_local_work_is_read_again_as_it_was_written(local):
     config = parse({"local": local})
     assert (config.local.epochs is None) == ("steps" in local)
     assert parse(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "algorithm, optimizer, words",
+    [
+        (
+            {"name": "scaffold"},
+            {"momentum": 0.9},
+            "momentum = 0.9: algorithm.name = scaffold needs",
+        ),
+        ({"name": "scallion"}, {"name": "adam"}, "local.optimizer.name = adam: algorithm.name = s"),
+        ({"name": "fednova"}, {"name": "lion"}, "over the number of steps of SGD; remove"),
+        ({"name": "fedlion"}, {"name": "lion"}, "its clients train by Lion, with algorithm.beta1"),
+        ({"name": "dlion", "local": "lion"}, {"name": "adam"}, "algorithm.local = lion trains by"),
+    ],
+    ids=str,
+)
+def test_methods_that_need_plain_sgd_say_why(algorithm, optimizer, words):
+    (problem,) = problems(algorithm=algorithm, local={"optimizer": optimizer})
+    assert problem.startswith("local.optimizer.") and words in problem
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "fedsmu"}, {"name": "dlion", "local": "sgd"}])
+def test_other_methods_take_any_optimizer(algorithm):
+    parse({"algorithm": algorithm, "local": {"optimizer": {"name": "adam"}}})

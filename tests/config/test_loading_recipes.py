@@ -53,7 +53,11 @@ REAL = [
 # on small files of the same format.
 WRITTEN = [("mnist", 573_578), ("cifar10", 797_962), ("cifar100", 815_332)]
 DIGITS = {"quickstart", "bytes_to_target", "weighted_fedavg"}  # run by other tests
-SMALL = {"regression": 385, "multi_label": 4_680}  # recipe and number of parameters
+SMALL = {
+    "regression": 385,
+    "multi_label": 4_680,
+    "local_optimizers": 4_810,
+}  # recipe and number of parameters
 
 
 def test_every_recipe_is_read_and_has_a_test():

@@ -156,7 +156,7 @@ class Mine(Method):
         return {"delta": Float32()}
 
     def client(self, received, state, local):
-        return {"delta": local.sgd(received["x"]) - received["x"]}, {}
+        return {"delta": local.train(received["x"]) - received["x"]}, {}
 
     def server(self, server, mean, round):
         return {"x": server["x"] + self.rate * mean["delta"]}

@@ -206,7 +206,7 @@ def test_the_command_goes_through_all_checks_when_the_method_raises(capsys, monk
     from fedsmu_ray.conformance.__main__ import main
 
     def returns_another_field(self, received, state, local):
-        return {"u": local.sgd(received["x"])}, {}
+        return {"u": local.train(received["x"])}, {}
 
     monkeypatch.setattr(METHODS["fedavg"], "client", returns_another_field)
     assert main(["fedavg"]) == 1

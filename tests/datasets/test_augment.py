@@ -94,7 +94,7 @@ def test_training_uses_augmentation_and_does_not_depend_on_the_grouping():
             problem.config.data.augment,
         )
         solver = GroupSolver(trainer, 2, torch.tensor(clients), problem.setting)
-        return solver.sgd(parameters.flatten(trainer.module))
+        return solver.train(parameters.flatten(trainer.module))
 
     together = trained(True, [3, 9])
     torch.testing.assert_close(together[1], trained(True, [9])[0], rtol=1e-4, atol=2e-6)

@@ -168,7 +168,7 @@ def test_a_broken_gpu_is_not_taken_for_a_mistake_in_the_model(monkeypatch):
     def broken(*arguments, **options):
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr(GroupSolver, "sgd", broken)
+    monkeypatch.setattr(GroupSolver, "train", broken)
     with card(), pytest.raises(torch.AcceleratorError, match="launch failure"):
         ClientWorker(problem)
 
@@ -185,3 +185,19 @@ def test_products_have_the_precision_of_the_configuration(precision, products, t
         used.precisions.clear()
         worker.train(1, [1, 5, 6][:together], sent, [None] * together)
         assert used.precisions == {products}
+
+
+@pytest.mark.parametrize("together", [1, 5])
+@pytest.mark.parametrize(
+    "local",
+    [
+        {"optimizer": {"momentum": 0.9, "nesterov": True}},
+        {"optimizer": {"name": "adam"}},
+        {"optimizer": {"name": "adamw"}, "weight_decay": 0.1, "clip_norm": 0.5},
+        {"optimizer": {"name": "lion"}, "lr": 0.01},
+        {"micro_batch_size": 7},
+    ],
+    ids=["momentum", "adam", "adamw", "lion", "micro-batches"],
+)
+def test_every_optimizer_has_the_bits_of_the_cpu(local, together):
+    check_same_bits(problem_of(together=together, local={"epochs": 2, "batch_size": 20, **local}))

@@ -66,7 +66,7 @@ def test_a_client_with_batch_norm_trains_on_its_own_samples():
     client = int((sizes % 16 > 1).int().argmax())  # its last batch is a small one
     larger = sizes.argsort()[-2:].tolist()
     module = problem.module()
-    y = GroupSolver(trainer, 1, torch.tensor([client, *larger]), problem.setting).sgd(
+    y = GroupSolver(trainer, 1, torch.tensor([client, *larger]), problem.setting).train(
         parameters.flatten(module)
     )
     batches = trainer.batches(1, torch.tensor([client]))

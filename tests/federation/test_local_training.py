@@ -66,7 +66,7 @@ def test_sgd_is_pytorchs(options):
     trainer = trainer_of(plain(lr=0.2, **options))
     x = parameters.flatten(trainer.module)
     clients = torch.tensor([3, 11, 7])
-    y = GroupSolver(trainer, 4, clients, SETTING).sgd(x)
+    y = GroupSolver(trainer, 4, clients, SETTING).train(x)
     for row, client in zip(y, clients.tolist()):
         torch.testing.assert_close(row, reference(trainer, 4, client), rtol=1e-4, atol=2e-6)
 
@@ -78,10 +78,10 @@ def test_a_group_trains_like_its_clients_alone_even_with_unequal_data_sizes():
     x = parameters.flatten(trainer.module)
     group = GroupSolver(trainer, 2, torch.arange(6), SETTING)
     assert trainer.trains_together(group.steps)
-    together = group.sgd(x)
+    together = group.train(x)
     for client in range(6):
         alone = GroupSolver(trainer, 2, torch.tensor([client]), SETTING)
-        torch.testing.assert_close(together[client], alone.sgd(x)[0], rtol=1e-4, atol=2e-6)
+        torch.testing.assert_close(together[client], alone.train(x)[0], rtol=1e-4, atol=2e-6)
         torch.testing.assert_close(group.losses[client], alone.losses[0], rtol=1e-4, atol=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_weight_decay_alone_contracts():  # oracle 11: delta = ((1 - lr wd)^K - 
     trainer = trainer_of(options, module=Score(lambda y: 0 * y.sum()))
     x = parameters.flatten(trainer.module)
     local = GroupSolver(trainer, 1, torch.tensor([0]), SETTING)
-    y = local.sgd(x)
+    y = local.train(x)
     torch.testing.assert_close(y[0], (1 - 0.05) ** float(local.steps) * x, rtol=1e-5, atol=1e-8)
 
 
@@ -111,7 +111,7 @@ def test_clipping_moves_by_the_rate_times_the_threshold_before_decay():  # oracl
     trainer = trainer_of(options, module=Score(lambda y: (400 * direction) @ y))
     x = torch.zeros(100)
     local = GroupSolver(trainer, 1, torch.tensor([0]), SETTING)
-    y = local.sgd(x)
+    y = local.train(x)
     # At equal logits the gradient is 400 direction (1/10 - the share of label 0), above 10.
     share = float((trainer.data.train_y[trainer.partition.of(0)] == 0).float().mean())
     norm = 400 * abs(0.1 - share)
@@ -126,7 +126,7 @@ def test_a_gradient_whose_norm_overflows_is_divergence_and_not_scaled_to_zero():
     local = GroupSolver(trainer, 1, torch.tensor([3]), SETTING)
     x = torch.zeros(trainer.layout.dim)
     with pytest.raises(ClientError, match="round 1, client 3: local training diverged"):
-        local.sgd(x, correction=torch.full((1, len(x)), 1e20))
+        local.train(x, correction=torch.full((1, len(x)), 1e20))
 
 
 def test_divergence_names_the_client_and_the_cure():
@@ -135,7 +135,9 @@ def test_divergence_names_the_client_and_the_cure():
         ClientError,
         match=r"round 3, client 5: local training diverged .* lower local.lr \(now 1e\+30\)",
     ):
-        GroupSolver(trainer, 3, torch.tensor([5]), SETTING).sgd(parameters.flatten(trainer.module))
+        GroupSolver(trainer, 3, torch.tensor([5]), SETTING).train(
+            parameters.flatten(trainer.module)
+        )
 
 
 def test_zero_rules():
@@ -158,7 +160,7 @@ def test_the_initial_model_is_not_changed_by_training():
     trainer = trainer_of(plain())
     x = parameters.flatten(trainer.module)
     before = x.clone()
-    once, again = (GroupSolver(trainer, 1, torch.tensor([0]), SETTING).sgd(x) for _ in range(2))
+    once, again = (GroupSolver(trainer, 1, torch.tensor([0]), SETTING).train(x) for _ in range(2))
     assert torch.equal(x, before) and torch.equal(once, again) and not torch.equal(once[0], x)
 
 
@@ -173,9 +175,9 @@ def test_steps_are_those_of_pytorch_in_any_group(work):
     steps = group.steps[:, 0].tolist()
     assert steps == problem.local_steps(3)[clients].tolist()
     assert len(set(steps)) > 1 if problem.work.is_drawn else steps == [7] * 5
-    together = group.sgd(x)
+    together = group.train(x)
     for row, client in zip(together, clients):
-        alone = GroupSolver(trainer, 3, torch.tensor([client]), SETTING).sgd(x)
+        alone = GroupSolver(trainer, 3, torch.tensor([client]), SETTING).train(x)
         torch.testing.assert_close(row[None], alone, rtol=1e-4, atol=1e-6)
         batches = trainer.batches(3, torch.tensor([client]))
         module = problem.module()

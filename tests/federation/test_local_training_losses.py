@@ -75,14 +75,14 @@ def test_a_group_trains_as_each_client_alone(kind, task, module):
     sizes = trainer.partition.sizes
     clients = sizes.argsort(descending=True, stable=True)
     group = GroupSolver(trainer, 1, clients, None)
-    together = group.sgd(x)
+    together = group.train(x)
     single = trainer_of(kind, task, module, alone=True, **local)
     for row, loss, client in zip(together, group.losses, clients.tolist()):
         wanted, mean = by_autograd(single, x, client)
         torch.testing.assert_close(row, wanted, rtol=1e-4, atol=1e-6)
         assert float(loss) == pytest.approx(mean, rel=1e-4)
         alone = GroupSolver(single, 1, torch.tensor([client]), None)
-        torch.testing.assert_close(alone.sgd(x)[0], wanted, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(alone.train(x)[0], wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind, task", LOSSES.values(), ids=LOSSES)
@@ -93,8 +93,24 @@ def test_other_terms_of_the_step_are_as_with_cross_entropy(kind, task):
     order = trainer.partition.sizes[clients].argsort(descending=True, stable=True)
     clients = clients[order]
     extra = 0.01 * torch.randn(2, len(x), generator=torch.Generator().manual_seed(1))
-    group = GroupSolver(trainer, 1, clients, None).sgd(x, extra, 0.5)
+    group = GroupSolver(trainer, 1, clients, None).train(x, extra, 0.5)
     for i in range(2):
-        alone = GroupSolver(trainer, 1, clients[i : i + 1], None).sgd(x, extra[i : i + 1], 0.5)
+        alone = GroupSolver(trainer, 1, clients[i : i + 1], None).train(x, extra[i : i + 1], 0.5)
         torch.testing.assert_close(group[i], alone[0], rtol=1e-4, atol=1e-6)
     assert not torch.equal(group[0], x)
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("kind, task", LOSSES.values(), ids=LOSSES)
+def test_micro_batches_give_the_gradient_of_their_mini_batch(kind, task, module):
+    """Batches of five and shorter ones, two samples at a time."""
+    whole = trainer_of(kind, task, module, alone=True)
+    parts = trainer_of(kind, task, module, micro_batch_size=2)
+    assert parts.batched is None
+    seen = []
+    parts.module.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    x, clients = parameters.flatten(whole.module), torch.tensor([2, 0])
+    wanted, found = (GroupSolver(t, 1, clients, None) for t in (whole, parts))
+    torch.testing.assert_close(found.train(x), wanted.train(x), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.losses, wanted.losses, rtol=1e-4, atol=1e-6)
+    assert set(seen) == {1, 2}

@@ -44,7 +44,7 @@ def test_a_step_is_that_of_torch_optim(model, together):
     trainer = ClientWorker(problem).trainer
     x = problem.initial()
     solver = GroupSolver(trainer, 4, CLIENTS, SETTING)
-    trained = solver.sgd(x)
+    trained = solver.train(x)
     for y, client in zip(trained, CLIENTS.tolist()):
         module = problem.module()
         weights = [p for p in module.parameters() if p.requires_grad]

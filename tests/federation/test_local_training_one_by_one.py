@@ -32,7 +32,7 @@ def trainer_of(local, split=None):
 
 
 def train(trainer, x, round, clients):
-    return GroupSolver(trainer, round, torch.tensor(clients), SETTING).sgd(x)
+    return GroupSolver(trainer, round, torch.tensor(clients), SETTING).train(x)
 
 
 def test_clients_trained_one_by_one_skip_batches_beyond_their_data():

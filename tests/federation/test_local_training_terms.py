@@ -53,7 +53,7 @@ def test_correction_and_proximal_term_enter_before_clipping(problem):
     trainer = ClientWorker(problem).trainer
     x = parameters.flatten(trainer.module)
     correction = 0.01 * torch.randn(2, len(x), generator=torch.Generator().manual_seed(0))
-    got = GroupSolver(trainer, 3, torch.tensor([4, 7]), problem.setting).sgd(
+    got = GroupSolver(trainer, 3, torch.tensor([4, 7]), problem.setting).train(
         x, correction, prox=2.0
     )
     for row, client in enumerate((4, 7)):
@@ -131,7 +131,7 @@ def test_bfloat16_is_near_float32_and_repeats(model, data):
         )
         worker = ClientWorker(problem)
         x = problem.initial()
-        return GroupSolver(worker.trainer, 1, torch.tensor([3, 7]), problem.setting).sgd(x) - x
+        return GroupSolver(worker.trainer, 1, torch.tensor([3, 7]), problem.setting).train(x) - x
 
     full, reduced = trained("float32"), trained("bfloat16")
     assert (

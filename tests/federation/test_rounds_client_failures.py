@@ -149,14 +149,14 @@ def test_a_diverging_client_is_dropped(monkeypatch, caplog):
     """A client whose own training gives NaN refuses to send it."""
     from fedsmu_ray.federation.local_training import GroupSolver
 
-    sgd = GroupSolver.sgd
+    train = GroupSolver.train
     monkeypatch.setattr(
         GroupSolver,
-        "sgd",
+        "train",
         lambda self, x, *more: (
             self._check_finite(
                 y := torch.where(
-                    (self.clients == BROKEN)[:, None], float("nan"), sgd(self, x, *more)
+                    (self.clients == BROKEN)[:, None], float("nan"), train(self, x, *more)
                 )
             )
             or y

@@ -154,11 +154,11 @@ def wrong_state(self, server, mean, round):
 
 
 def wrong_upload(self, received, state, local):
-    return {"u": local.sgd(received["x"])}, {}
+    return {"u": local.train(received["x"])}, {}
 
 
 def undeclared_state(self, received, state, local):
-    return {"delta": local.sgd(received["x"])}, {"m": received["x"]}
+    return {"delta": local.train(received["x"])}, {"m": received["x"]}
 
 
 def wrong_broadcast(self, received, state, local):

@@ -45,10 +45,10 @@ def solved(trainer, solve):
 @pytest.mark.parametrize(
     "solve, local, whole",
     [
-        (lambda s, x: s.sgd(x), {}, False),
-        (lambda s, x: s.sgd(x, prox=0.5), {"clip_norm": 0.1}, False),
-        (lambda s, x: s.sgd(x), {"weight_decay": 0.1}, True),
-        (lambda s, x: s.sgd(x, correction=0.1 * x.expand(2, -1)), {}, True),
+        (lambda s, x: s.train(x), {}, False),
+        (lambda s, x: s.train(x, prox=0.5), {"clip_norm": 0.1}, False),
+        (lambda s, x: s.train(x), {"weight_decay": 0.1}, True),
+        (lambda s, x: s.train(x, correction=0.1 * x.expand(2, -1)), {}, True),
         (lambda s, x: s.lion(x, x, 0.9, 0.9)[1], {}, True),
     ],
     ids=["plain", "proximal", "decay", "correction", "lion"],

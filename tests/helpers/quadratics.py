@@ -82,7 +82,7 @@ class QuadraticSolver:
     def steps(self) -> Tensor:
         return torch.tensor(self.problem.steps_of(self.clients), dtype=F64)[:, None]
 
-    def sgd(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
+    def train(self, x: Tensor, correction: Tensor | None = None, prox: float = 0.0) -> Tensor:
         p, extra = self.problem, 0 if correction is None else correction
         x = x.expand(len(self.clients), -1)
         y = x.clone()

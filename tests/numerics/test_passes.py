@@ -31,7 +31,7 @@ def trained(y):
     """A solver of clients 3, 4, ... whose local training returns y."""
     trainer = SimpleNamespace(seed=5, local=SimpleNamespace(lr=0.1, clip_norm=None))
     solver = GroupSolver(trainer, 2, 3 + torch.arange(len(y)), setting(y.shape[-1]))
-    solver.sgd = lambda x: y
+    solver.train = lambda x: y
     return solver
 
 

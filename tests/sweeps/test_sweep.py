@@ -34,7 +34,7 @@ OWN_METHOD = '''
             return {"delta": Float32()}
 
         def client(self, received, state, local):
-            return {"delta": SCALE * (local.sgd(received["x"]) - received["x"])}, {}
+            return {"delta": SCALE * (local.train(received["x"]) - received["x"])}, {}
 
         def server(self, server, mean, round):
             return {"x": server["x"] + self.rate * mean["delta"]}
