@@ -65,16 +65,19 @@ def _show(options: argparse.Namespace) -> int:
     config = load_config(*cli.split(options.arguments))
     data = config.data
     dataset = load_dataset(data.dataset, data.options, data.folder(), data.download)
-    parts = split(dataset, data.partition, data.clients, config.seed, data.validation)
+    held_out = config.evaluation.held_out
+    parts = split(dataset, data.partition, data.clients, config.seed, data.validation, held_out)
     counts = parts.counts(*labels_to_split(dataset))
     facts = statistics(counts)
     rows = len(counts) if options.all else MAX_ROWS
-    _print(config, dataset, counts, len(parts.validation), facts, rows)
+    aside = {"for validation": len(parts.validation), "held out by clients": len(parts.held_out)}
+    _print(config, dataset, counts, aside, facts, rows)
     if options.plot:
         _plot(counts, f"{data.dataset}, {_describe(data.partition)}", options.plot)
     if options.json:
         sizes = counts.sum(1).tolist()
-        cli.print_json({**facts, "validation": len(parts.validation), "sizes": sizes})
+        held = {"held_out": parts.held_out_sizes.tolist()} if held_out else {}
+        cli.print_json({**facts, "validation": len(parts.validation), "sizes": sizes, **held})
     return 0
 
 
@@ -89,11 +92,14 @@ def _print(
     config: Config,
     dataset: Dataset,
     counts: NDArray[np.int64],
-    validation: int,
+    aside: Mapping[str, int],
     facts: Mapping[str, int | float],
     rows: int,
 ) -> None:
-    """Print the data set, a table of the first `rows` clients, and the statistics of the split."""
+    """Print the data set, a table of the first `rows` clients, and the statistics of the split.
+
+    aside: how many training samples no client trains on, by what they are for.
+    """
     from fedsmu_ray.display.formatting import stdout
 
     console = stdout()
@@ -101,7 +107,7 @@ def _print(
         f"{config.data.dataset}: {len(dataset.train_y):,} training and {len(dataset.test_y):,} "
         f"test samples {list(dataset.shape)} ({dataset.train_x.dtype}), {dataset.classes} "
         f"classes; {_describe(config.data.partition)}, seed {config.seed}"
-        + (f"; {validation:,} of the training samples are for validation" if validation else ""),
+        + "".join(f"; {n:,} of the training samples are {what}" for what, n in aside.items() if n),
         soft_wrap=True,
         markup=False,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedsmu_ray.algorithms.base import Method
 from fedsmu_ray.config.compute import EXECUTORS, ComputeConfig
+from fedsmu_ray.config.evaluation import check_evaluation
 from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.optimizer import check_optimizer
 from fedsmu_ray.config.plain_data import format_value
@@ -20,6 +21,7 @@ from fedsmu_ray.config.tuning import TuneConfig
 from fedsmu_ray.objectives.losses import LOSSES
 from fedsmu_ray.objectives.metrics import EVALUATION_METRICS
 from fedsmu_ray.tracking.metrics import (
+    OF_CLIENTS,
     STOPPING,
     SWEEPABLE,
     is_metric,
@@ -36,18 +38,20 @@ def check(values: Mapping[str, Any], method_name: str, method: Method | None) ->
     it is not valid.
     """
     data, federation, compute = values["data"], values["federation"], values["compute"]
+    measured = values["evaluation"].metrics(values["task"])
     return [
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),
         *_impossible_work(values["local"]),
         *_impossible_optimizer(values["local"], method_name, method),
-        *_impossible_stop(data, federation, values["task"]),
+        *_impossible_stop(data, federation, values["task"], measured),
         *_impossible_weighting(federation, method_name, method),
         *_impossible_schedules(values["local"], federation, method_name, method),
         *_impossible_compute(compute, federation),
         *check_options(values["task"]),
         *check_metrics(values["task"]),
-        *_unmeasured(values["tune"], federation, data, values["task"]),
+        *check_evaluation(values["evaluation"], data.clients),
+        *_unmeasured(values["tune"], federation, data, values["task"], measured),
         *_impossible_objectives(values["tune"]),
         *_opposite_mode(values["tune"]),
         *_unregistrable(values["tracking"]),
@@ -135,12 +139,13 @@ def _impossible_schedules(
 
 
 def _impossible_stop(
-    data: DataConfig, federation: FederationConfig, task: TaskConfig
+    data: DataConfig, federation: FederationConfig, task: TaskConfig, measured: Collection[str]
 ) -> Iterator[str]:
     stop = federation.stop
     metric = stop.metric or task.judged(data.validation)
     if stop.metric is not None:
-        yield from _unmeasured_metric("federation.stop.metric", stop.metric, STOPPING, data, task)
+        key = "federation.stop.metric"
+        yield from _unmeasured_metric(key, stop.metric, STOPPING, data, task, measured)
     if not stop.is_set and (stop.metric is not None or stop.min_rounds > 1):
         yield (
             "federation.stop: neither target nor patience is given, so nothing would end the run; "
@@ -180,7 +185,11 @@ def _impossible_compute(compute: ComputeConfig, federation: FederationConfig) ->
 
 
 def _unmeasured(
-    tune: TuneConfig, federation: FederationConfig, data: DataConfig, task: TaskConfig
+    tune: TuneConfig,
+    federation: FederationConfig,
+    data: DataConfig,
+    task: TaskConfig,
+    measured: Collection[str],
 ) -> Iterator[str]:
     if federation.targets and task.loss in LOSSES and not task.has_accuracy:
         yield (
@@ -196,7 +205,7 @@ def _unmeasured(
                 "in federation.targets=[0.8] for target/0.8/uplink_bytes"
             )
         elif not is_target(metric):
-            yield from _unmeasured_metric("tune.metric", metric, SWEEPABLE, data, task)
+            yield from _unmeasured_metric("tune.metric", metric, SWEEPABLE, data, task, measured)
 
 
 def _impossible_objectives(tune: TuneConfig) -> Iterator[str]:
@@ -234,16 +243,30 @@ def _impossible_objectives(tune: TuneConfig) -> Iterator[str]:
 
 
 def _unmeasured_metric(
-    key: str, metric: str, known: Collection[str], data: DataConfig, task: TaskConfig
+    key: str,
+    metric: str,
+    known: Collection[str],
+    data: DataConfig,
+    task: TaskConfig,
+    of_clients: Collection[str],
 ) -> Iterator[str]:
-    """Problems of a metric by which something is decided while models are trained."""
+    """Problems of a metric by which something is decided while models are trained.
+
+    of_clients: metrics over clients that are measured.
+    """
     if metric not in known:
+        unmeasured = {*EVALUATION_METRICS} - {*task.metrics}
         measured = [
-            n for n in known if n.partition("/")[2] not in {*EVALUATION_METRICS} - {*task.metrics}
+            n
+            for n in known
+            if n.partition("/")[2] not in unmeasured and (n in of_clients or n not in OF_CLIENTS)
         ]
         close = difflib.get_close_matches(metric, measured, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         yield f"{key} = {format_value(metric)}: must be one of {', '.join(measured)}{meant}"
+        return
+    if metric in OF_CLIENTS and metric not in of_clients:
+        yield f"{key} = {metric}: it is not measured; {_cure_of_clients(metric, task, of_clients)}"
         return
     name = metric.partition("/")[2]
     if name in EVALUATION_METRICS and name not in task.metrics:
@@ -264,6 +287,17 @@ def _unmeasured_metric(
             f"{key} = {metric}: with data.validation = {data.validation} {what} on the test set; "
             "use val/accuracy or val/loss, or remove data.validation"
         )
+
+
+def _cure_of_clients(metric: str, task: TaskConfig, measured: Collection[str]) -> str:
+    """How a metric over clients would be measured."""
+    if not measured:
+        return "set evaluation.clients, as in evaluation.clients=all"
+    if "accuracy" in metric and not task.has_accuracy:
+        return f"task.loss = {task.loss} is for values, which have no accuracy; use the loss"
+    if "personalized" in metric:
+        return "set evaluation.personalize.epochs, as in evaluation.personalize.epochs=1"
+    return f"use {metric.replace('loss', 'accuracy')}"
 
 
 def _opposite_mode(tune: TuneConfig) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pydantic import Field
 from fedsmu_ray import environment
 from fedsmu_ray.algorithms.base import Method, Weighting
 from fedsmu_ray.config.compute import ComputeConfig
+from fedsmu_ray.config.evaluation import EvaluationConfig
 from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.numbers import PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
@@ -180,6 +181,7 @@ class Config:
     task: TaskConfig = field(default_factory=TaskConfig)
     local: LocalConfig = field(default_factory=LocalConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

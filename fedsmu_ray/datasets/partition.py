@@ -6,7 +6,7 @@ They are pure functions of the labels (or the natural clients) and the seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 import numpy as np
@@ -73,22 +73,29 @@ class Partition:
     """The training samples of every client, and those that no client has, all int64.
 
     Client c has the samples indices[starts[c] : starts[c] + sizes[c]] of the training set.
-    validation: the samples, in ascending order, on which models are compared.
+    validation: the samples, in ascending order, on which models are compared. held_out: those that
+    clients hold out, not among `indices`, held_out_sizes[c] of each in turn; or both are empty.
     """
 
     indices: Tensor
     starts: Tensor
     sizes: Tensor
     validation: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    held_out: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    held_out_sizes: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as arrays, which the processes of a node share; tensors would be copied."""
-        tensors = self.indices, self.starts, self.sizes, self.validation
-        return _from_arrays, tuple(t.numpy() for t in tensors)
+        return _from_arrays, tuple(getattr(self, f.name).numpy() for f in fields(self))
 
     def of(self, client: int) -> Tensor:
         """Indices of one client's samples."""
         return self.indices[self.starts[client] : self.starts[client] + self.sizes[client]]
+
+    def held_out_of(self, client: int) -> Tensor:
+        """Indices of the samples that a client holds out."""
+        stop = int(self.held_out_sizes[: client + 1].sum())
+        return self.held_out[stop - int(self.held_out_sizes[client]) : stop]
 
     @staticmethod
     def from_lists(lists: Sequence[Indices]) -> Partition:

@@ -15,13 +15,50 @@ from fedsmu_ray.numerics.streams import host_generator
 
 
 def split(
-    dataset: Dataset, config: PartitionConfig, clients: int, seed: int, validation: float = 0.0
+    dataset: Dataset,
+    config: PartitionConfig,
+    clients: int,
+    seed: int,
+    validation: float = 0.0,
+    held_out: float = 0.0,
 ) -> Partition:
-    """The training samples of every client, and those for validation.
+    """The training samples of every client, those for validation, and those that clients hold out.
 
     validation: the share of the training samples that is set aside, drawn from the seed alone.
-    Raises ConfigError if that is less than one sample or leaves too few, and like `partition`.
+    held_out: the share of what a client then gets that it does not train on, see `hold_out`. Raises
+    ConfigError if there is less than one sample for validation or they leave too few, and like
+    `partition`.
     """
+    parts = _split(dataset, config, clients, seed, validation)
+    return hold_out(parts, held_out, seed) if held_out else parts
+
+
+def hold_out(parts: Partition, share: float, seed: int) -> Partition:
+    """The partition with a share of each client's samples, drawn from the seed, held out.
+
+    They are round(share n) of its n samples, but at least one and at most n - 1; a client with one
+    sample trains on it. Samples stay in their order.
+    """
+    training, held = [], []
+    for client, size in enumerate(parts.sizes.tolist()):
+        count = min(max(1, round(share * size)), size - 1)
+        order = host_generator(seed, "held out", client).permutation(size)
+        samples = parts.of(client).numpy()
+        held.append(samples[np.sort(order[:count])])
+        training.append(samples[np.sort(order[count:])])
+    left, aside = Partition.from_lists(training), Partition.from_lists(held)
+    return replace(
+        left,
+        validation=parts.validation,
+        held_out=aside.indices,
+        held_out_sizes=aside.sizes,
+    )
+
+
+def _split(
+    dataset: Dataset, config: PartitionConfig, clients: int, seed: int, validation: float
+) -> Partition:
+    """`split` without samples that clients hold out."""
     labels, classes = labels_to_split(dataset)
     natural = dataset.clients
     if dataset.targets == "tokens" and config.kind in ("dirichlet", "shards"):

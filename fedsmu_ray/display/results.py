@@ -33,8 +33,23 @@ def run_in_words(summary: Mapping[str, Any]) -> str:
         f"{', where it was stopped' if summary.get('stopped') else ''} "
         f"({best}); uploaded {size(summary['uplink_bytes'])}, "
         f"downloaded {size(summary['downlink_bytes'])}, {summary['seconds']:.1f} s"
-        f"{dropped_note(summary['dropped'])}"
+        f"{dropped_note(summary['dropped'])}{_clients_in_words(summary)}"
     )
+
+
+def _clients_in_words(summary: Mapping[str, Any]) -> str:
+    """The metrics over clients, mean and worst tenth; "" without them."""
+    parts = []
+    for kind, what in (("", "on what clients hold out"), ("personalized_", "fine-tuned by each")):
+        judged = [f"clients/{kind}{value}" for value in ("accuracy", "loss")]
+        measured = (name for name in judged if name.replace("/", "_") in summary)
+        if metric := next(measured, None):
+            field, shown = metric.replace("/", "_"), metric.rpartition("_")[2].split("/")[-1]
+            mean, worst = (
+                value_in_words(metric, summary[f"{field}{end}"]) for end in ("", "_worst_decile")
+            )
+            parts.append(f"; {what}: mean {shown} {mean}, worst tenth {worst}")
+    return "".join(parts)
 
 
 def print_run(summary: Mapping[str, Any]) -> None:

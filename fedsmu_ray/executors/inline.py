@@ -26,7 +26,8 @@ from fedsmu_ray.federation.spans import Spans
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
-    Evaluate,
+    ClientScore,
+    Evaluation,
     Executor,
     Handle,
     RejectedMessages,
@@ -81,7 +82,7 @@ class InlineExecutor:
 
     def run(self, message: Handle, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         for task in tasks:
-            if isinstance(task, Evaluate):
+            if isinstance(task, Evaluation):
                 yield task, self._evaluate(task, message)
             elif isinstance(task, ApplyFeedback):
                 new = self.worker.apply_feedback(
@@ -109,9 +110,9 @@ class InlineExecutor:
         self.trained_on[socket.gethostname()] += len(task.clients)
         return TrainResult(output.report, self._refs(task, output.states))
 
-    def _evaluate(self, task: Evaluate, message: Handle) -> Score:
+    def _evaluate(self, task: Evaluation, message: Handle) -> Score | list[ClientScore]:
         try:
-            return self.worker.evaluate(task.round, message, task.start, task.stop)
+            return self.worker.evaluated(task, message)
         except (Exception, SystemExit) as error:
             _check_gpu(task, error)
             raise task_failure(task, error).error from error

@@ -25,7 +25,7 @@ from fedsmu_ray.federation.spans import SentSpans
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
-    Evaluate,
+    Evaluation,
     Makers,
     Repack,
     StateRef,
@@ -77,7 +77,7 @@ class Group:
 
 def without_references(tasks: Sequence[Task]) -> tuple[list[Group], list[Any]]:
     """The tasks without state references, and the shards that hold the states of their clients."""
-    trained = [task for task in tasks if not isinstance(task, Evaluate)]
+    trained = [task for task in tasks if not isinstance(task, Evaluation)]
     refs = [ref for task in trained for ref in task.states if ref]
     shards = list(dict.fromkeys(ref.shard for ref in refs))
     number = {shard: i for i, shard in enumerate(shards)}
@@ -228,9 +228,9 @@ class ClientActor:
         return self._answer(None), *in_shards(packed(group.states(shards)), rows)
 
     @reporting_broken_gpu
-    def evaluate(self, task: Evaluate, sent: Any) -> Answer:
-        """Evaluate the model in a message of the server; returns its Score."""
-        return self._answer(self.worker.evaluate(task.round, sent, task.start, task.stop))
+    def evaluate(self, task: Evaluation, sent: Any) -> Answer:
+        """Evaluate the model in a message of the server; returns the result of the task."""
+        return self._answer(self.worker.evaluated(task, sent))
 
     def _answer(self, value: Any) -> Answer:
         return Answer(value, self.worker.spans.take())

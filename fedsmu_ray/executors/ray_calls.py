@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fedsmu_ray.executors.ray_homes import ANYWHERE, Homes
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.tasks import Evaluate, Task, Train
+from fedsmu_ray.federation.tasks import Evaluate, EvaluateClients, Task, Train
 from fedsmu_ray.wire.accumulators import node_count
 
 CALL_S = 0.03  # of training per call: short tasks share a call, at least up to this time
@@ -234,9 +234,18 @@ def step_counter(problem: Problem) -> Callable[[Task], float]:
         steps: list[int] = problem.local_steps(round).tolist()
         return steps
 
+    parts, epochs = problem.partition, problem.config.evaluation.personalize.epochs or 0
+
+    def of_client(client: int) -> float:
+        """Of the evaluation on a client."""
+        trained = epochs * (float(parts.sizes[client]) / batch_size + FORWARD_SHARE)
+        return STEPS_OF_CLIENT + trained + FORWARD_SHARE
+
     def count(task: Task) -> float:
         if isinstance(task, Evaluate):
             return FORWARD_SHARE * (task.stop - task.start) / batch_size
+        if isinstance(task, EvaluateClients):
+            return sum(map(of_client, task.clients))
         if not isinstance(task, Train):
             return float(len(task.clients))
         steps = steps_of(task.round if drawn else 1)

@@ -44,7 +44,7 @@ from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
     Arrays,
-    Evaluate,
+    Evaluation,
     Handle,
     RejectedMessages,
     Repack,
@@ -173,7 +173,7 @@ class RayExecutor:
         """Call an actor with one task, or several."""
         actor, task = self.clients.actors[index], tasks[0]
         limit, deadline = self.problem.config.federation.client_timeout_s, inf
-        if isinstance(task, Evaluate):
+        if isinstance(task, Evaluation):
             done = actor.evaluate.remote(task, message)
             return Call(tasks, losses, index, actor, deadline, done)
         groups, shards = without_references(tasks)

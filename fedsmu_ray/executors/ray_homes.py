@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from fedsmu_ray.executors.ray_actors import ProcessInfo
-from fedsmu_ray.federation.tasks import Evaluate, Task
+from fedsmu_ray.federation.tasks import Evaluation, Task
 
 ANYWHERE = ""  # the home of a task without states
 NETWORK_BYTES_PER_S = 1.25e8  # between two nodes: 1 Gbit/s
@@ -39,7 +39,7 @@ class Homes:
         return [self._task(task) for task in tasks]
 
     def _task(self, task: Task) -> str:
-        if isinstance(task, Evaluate):
+        if isinstance(task, Evaluation):
             return ANYWHERE
         pairs = zip(task.clients, task.states)
         found = Counter(self.clients.get(client, self.here) for client, ref in pairs if ref)
@@ -47,7 +47,7 @@ class Homes:
 
     def move_s(self, task: Task) -> float:
         """How long the states of a task take to another node, in seconds (an estimate)."""
-        if isinstance(task, Evaluate):
+        if isinstance(task, Evaluation):
             return 0.0
         shards = {ref.shard for ref in task.states if ref}
         return len(shards) * self.shard_bytes / NETWORK_BYTES_PER_S

@@ -18,6 +18,7 @@ from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import CheckpointError, ConfigError
 from fedsmu_ray.executors.versions import differences, versions
 from fedsmu_ray.federation.cohort import drop_out
+from fedsmu_ray.federation.evaluation import measured_over_clients
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.files.remote import Place
@@ -264,6 +265,7 @@ class Resumption:
         needed = [f"{part}/loss", *(f"{part}/{name}" for name in self.problem.config.task.metrics)]
         if self.problem.dataset.targets != "values":
             needed.append(f"{part}/accuracy")
+        needed += measured_over_clients(self.problem)
         if any(value_of(name, r) is None for r in progress.evaluated for name in needed):
             raise self._forged("progress.evaluated", "holds a round without its evaluation")
         if progress.dropped > progress.round * federation.cohort:

@@ -17,8 +17,8 @@ from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.executors.inline import InlineExecutor
 from fedsmu_ray.experiment.model_file import Samples, TrainedModel
+from fedsmu_ray.federation.evaluation import evaluate, means
 from fedsmu_ray.federation.problem import Problem
-from fedsmu_ray.federation.rounds import evaluate, means
 from fedsmu_ray.numerics import parameters
 from fedsmu_ray.numerics.isolation import isolated
 

@@ -29,6 +29,7 @@ from fedsmu_ray.environment import results_path
 from fedsmu_ray.errors import TakenOverError
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.experiment.checkpoint import MANIFEST
+from fedsmu_ray.experiment.client_table import CLIENTS, clients_csv, keep_clients
 from fedsmu_ray.experiment.kept_model import keep_model
 from fedsmu_ray.experiment.model_file import TrainedModel, save_model
 from fedsmu_ray.experiment.provenance import provenance
@@ -261,6 +262,8 @@ def _train(
     seconds = time.perf_counter() - began
     summary = summarize(problem, progress, executor.sha256(), seconds, executor.trained_on)
     keep_model(executor, summary, folder, tracker, run_id)
+    table = clients_csv(progress.last.round, progress.clients)
+    keep_clients(folder / CLIENTS if folder else None, table, tracker, run_id)
     tracker.finish(run_id, "FINISHED", final_metrics(summary), ended_tags(summary))
     shown.end(summary["rounds"], summary.get("stopped"))
     return history, summary

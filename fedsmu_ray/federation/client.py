@@ -16,12 +16,20 @@ from fedsmu_ray.algorithms.base import State
 from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_names
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.federation.aggregation import adds_up_early
+from fedsmu_ray.federation.client_evaluation import evaluate_clients
 from fedsmu_ray.federation.dry_run import check_on_gpu
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.spans import Spans, measured
 from fedsmu_ray.federation.state_cache import StateCache
-from fedsmu_ray.federation.tasks import Arrays, Makers, TrainReport
+from fedsmu_ray.federation.tasks import (
+    Arrays,
+    ClientScore,
+    Evaluate,
+    Evaluation,
+    Makers,
+    TrainReport,
+)
 from fedsmu_ray.federation.trainer import Trainer
 from fedsmu_ray.numerics import gpu, parameters
 from fedsmu_ray.numerics.allocator import keep_freed_memory
@@ -191,6 +199,20 @@ class ClientWorker:
         check_names(self.method, "apply_feedback", new, self.state_names)
         check_clients_finite("state after the server's feedback", new, round, clients)
         return self._returned(clients, new, makers)
+
+    def evaluated(self, task: Evaluation, sent: NDArray[np.uint8]) -> Score | list[ClientScore]:
+        """The result of a task that evaluates the server's model in `sent`."""
+        if isinstance(task, Evaluate):
+            return self.evaluate(task.round, sent, task.start, task.stop)
+        return self.evaluate_clients(task.round, sent, task.clients)
+
+    @measured("evaluate")
+    def evaluate_clients(
+        self, round: int, sent: NDArray[np.uint8], clients: Sequence[int]
+    ) -> list[ClientScore]:
+        """The server's model in a message of `round` on what clients hold out."""
+        x = self._decode(round, self.problem.model_fields, sent)["x"]
+        return evaluate_clients(self.problem, self.trainer, x, round - 1, clients)
 
     @measured("evaluate")
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:

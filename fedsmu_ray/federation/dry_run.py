@@ -126,9 +126,8 @@ def check_model(
     tests = len(dataset.test_y)
     scores = Scores(loss, dataset.targets, dataset.classes)
     _evaluate(trainer, x, min(2, tests), scores, where)
-    first, end = trainer.evaluation_batches(0, tests)[-1]
-    if end - first == 1:
-        one = f"{where}: with a batch of one sample, the last of the {tests} test samples"
+    if alone := _evaluated_alone(trainer, tests, split):
+        one = f"{where}: with a batch of one sample, {alone}"
         checks.check_outputs(module, inputs, dataset.output_shape, one, _ONE)
         _evaluate(trainer, x, 1, scores, one)
     checks.check_buffers(module, before, where)
@@ -201,6 +200,18 @@ def _client_with_a_batch_of_one(sizes: Tensor, batch_size: int) -> int | None:
     """The first client that has a batch of one sample; None if there is none."""
     clients = (sizes % batch_size == 1 % batch_size).nonzero()
     return int(clients[0]) if len(clients) else None
+
+
+def _evaluated_alone(trainer: Trainer, tests: int, split: Partition) -> str | None:
+    """Which sample is evaluated in a batch of its own; None if none is."""
+    sets = {f"the last of the {tests} test samples": tests}
+    for client, size in enumerate(split.held_out_sizes.tolist()):
+        sets[f"the last one that client {client} holds out (evaluation.share)"] = size
+    for sample, size in sets.items():
+        first, end = (trainer.evaluation_batches(0, size) or [(0, 0)])[-1]
+        if end - first == 1:
+            return sample
+    return None
 
 
 def _train(

@@ -71,7 +71,9 @@ class Problem:
             raise ConfigError(
                 [f"data.augment = true: {data.dataset} has no uint8 images to augment; remove it"]
             )
-        parts = split(dataset, data.partition, data.clients, config.seed, data.validation)
+        held_out = config.evaluation.held_out
+        parts = split(dataset, data.partition, data.clients, config.seed, data.validation, held_out)
+        config.evaluation.check_clients(int(parts.held_out_sizes.count_nonzero()))
         problem = Problem(config, dataset, parts, loss=config.task.build_loss())
         check_targets(config, dataset, problem.loss)
         module, other = problem.module(), problem.module()

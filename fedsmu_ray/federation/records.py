@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from fedsmu_ray.federation.states import ClientStates
+from fedsmu_ray.federation.tasks import ClientScore
 from fedsmu_ray.tracking.metrics import direction_of, rank, value_of
 
 
@@ -62,6 +63,8 @@ class Progress:
     states: ClientStates = field(default_factory=ClientStates)
     waiting: Record | None = None  # the last round, while its evaluation is still to be done
     evaluated: list[Record] = field(default_factory=list)  # the evaluated rounds so far
+    # Of the last one, by client, if it was evaluated in this process: no checkpoint has them.
+    clients: list[ClientScore] = field(default_factory=list)
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     dropped: int = 0

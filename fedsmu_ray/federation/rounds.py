@@ -10,18 +10,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field, replace
-from typing import Any
 
 from fedsmu_ray.config.schema import FederationConfig
 from fedsmu_ray.errors import ClientError, DivergenceError, ExperimentError, MethodError
 from fedsmu_ray.federation.cohort import drop_out
+from fedsmu_ray.federation.evaluation import Evaluated, evaluate, evaluation_tasks, means
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.states import ClientStates
 from fedsmu_ray.federation.stopping import stop_reason
 from fedsmu_ray.federation.tasks import (
     ApplyFeedback,
-    Evaluate,
+    Evaluation,
     Executor,
     Handle,
     RejectedMessages,
@@ -33,13 +33,8 @@ from fedsmu_ray.federation.tasks import (
     Train,
     TrainResult,
 )
-from fedsmu_ray.objectives.scores import Score
 
 log = logging.getLogger(__name__)
-
-EVALUATION_SLICE = 2000  # samples per evaluation task
-
-Scores = dict[int, Score]  # by the first sample of each slice
 
 
 def rounds(
@@ -97,20 +92,19 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     _require_participants(t, len(asked), config, f"{len(cohort) - len(asked)} dropped out")
     broadcast = executor.open_round(t, evaluated)
     tasks = _client_tasks(problem, t, asked, progress.states)
-    scores: Scores = {}
+    evaluation = Evaluated()
     if progress.waiting and "x" in problem.downlink:
-        tasks += _evaluation_tasks(problem, t)
+        tasks += evaluation_tasks(problem, t)
     elif progress.waiting:
-        scores = evaluate(problem, executor, t, executor.model_message())
-    trained = _train(problem, executor, broadcast, tasks)
+        evaluation = evaluate(problem, executor, t, executor.model_message())
+    trained = _train(problem, executor, broadcast, tasks, evaluation)
     losses = trained.losses
     participants = [client for client in cohort if client in losses]
     _add(progress, trained, len(cohort), len(participants))
     if problem.has_feedback:
         receivers = _send_feedback(problem, executor, progress, t, participants)
         progress.downlink_bytes += trained.stats.feedback_bytes * receivers
-    scores |= trained.scores
-    complete = [_complete_record(progress, problem, scores)] if progress.waiting else []
+    complete = [_complete_record(progress, problem, evaluation)] if progress.waiting else []
     record = Record(
         round=t,
         cohort=tuple(cohort),
@@ -135,7 +129,6 @@ class _Trained:
 
     stats: StepStats
     results: dict[int, tuple[Train, TrainResult]]  # by cohort position
-    scores: Scores
     repacked: dict[int, StateRef]  # where copies of states of other clients are
     retried: int  # clients that were trained again; one that was twice counts twice
 
@@ -165,21 +158,28 @@ def _add(progress: Progress, trained: _Trained, sampled: int, participants: int)
     progress.retried += trained.retried
 
 
-def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[Task]) -> _Trained:
+def _train(
+    problem: Problem,
+    executor: Executor,
+    broadcast: Handle,
+    tasks: list[Task],
+    evaluation: Evaluated,
+) -> _Trained:
     """Run the tasks of a round and make the server's step.
+
+    evaluation: gets the results of those among them that evaluate the model.
 
     A group that fails is retried as it is, so that a transient failure does not change the result;
     then, where clients may be dropped, one client at a time. Nothing of a dropped client is kept.
     """
     results: dict[int, tuple[Train, TrainResult]] = {}
-    scores: Scores = {}
     repacked: dict[int, StateRef] = {}
     retries = _Retries(problem.config.federation, tasks)
     while True:
         failed: list[tuple[Train, ExperimentError]] = []
         for task, result in executor.run(broadcast, tasks):
-            if isinstance(task, Evaluate):
-                scores[task.start] = result
+            if isinstance(task, Evaluation):
+                evaluation.add(task, result)
                 continue
             if isinstance(task, Repack):
                 repacked.update(result)
@@ -192,7 +192,7 @@ def _train(problem: Problem, executor: Executor, broadcast: Handle, tasks: list[
         if not failed:
             stats = executor.step(retries.dropped)
             if not isinstance(stats, RejectedMessages):
-                return _Trained(stats, results, scores, repacked, retries.retried)
+                return _Trained(stats, results, repacked, retries.retried)
             failed = [(results.pop(at)[0], error) for at, error in stats.errors.items()]
         tasks = [again for task, error in failed for again in retries.after(task, error)]
 
@@ -297,55 +297,11 @@ def _split(task: Train) -> list[Train]:
     ]
 
 
-def evaluate(
-    problem: Problem, executor: Executor, round: int, sent: Handle, final: bool = False
-) -> Scores:
-    """Scores of the server's model in `sent`, a message of `round`.
-
-    final: on the test set, even if there are validation samples.
-    """
-    with executor.spans.measure("evaluate"):
-        results = executor.run(sent, _evaluation_tasks(problem, round, final))
-        return {task.start: score for task, score in results if isinstance(task, Evaluate)}
-
-
-def _evaluation_tasks(problem: Problem, round: int, final: bool = False) -> list[Task]:
-    """The tasks that evaluate a model: see `Evaluate` for the numbers of samples."""
-    validation, total = problem.held_out
-    sets = [(0, validation or total)]
-    if final and validation:
-        sets.append((validation, total))
-    # A model to which its batch matters gets batches of about the same size, cut from one slice.
-    size = EVALUATION_SLICE if problem.probed.rows_independent else total
-    return [
-        Evaluate(round, i, min(i + size, end))
-        for start, end in sets
-        for i in range(start, end, size)
-    ]
-
-
-def _complete_record(progress: Progress, problem: Problem, scores: Scores) -> Record:
+def _complete_record(progress: Progress, problem: Problem, evaluation: Evaluated) -> Record:
     """The waiting record with its evaluation."""
     assert progress.waiting is not None
-    found: dict[str, Any] = means(problem, scores)
-    record = replace(progress.waiting, **found)
+    record = replace(progress.waiting, **means(problem, evaluation))
     progress.evaluated.append(record)
+    progress.clients = sorted(evaluation.clients.values())
     progress.waiting = None
     return record
-
-
-def means(problem: Problem, scores: Scores) -> dict[str, Any]:
-    """Accuracy (0 to 1, of a task that has one), loss and metrics on the sets of an evaluation.
-
-    By the names of the fields of a record. Slices are added in order, so that sums are always
-    rounded alike.
-    """
-    validation, total = problem.held_out
-    found: dict[str, Any] = {"scores": {}}
-    for name, first, end in (("val", 0, validation), ("test", validation, total)):
-        parts = [scores[start] for start in sorted(scores) if first <= start < end]
-        if parts:
-            values = problem.new_scores().totals(parts)
-            found |= {f"{name}_{key}": values.pop(key, None) for key in ("accuracy", "loss")}
-            found["scores"] |= {f"{name}/{key}": value for key, value in values.items()}
-    return found

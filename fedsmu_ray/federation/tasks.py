@@ -82,7 +82,24 @@ class Evaluate:
     stop: int
 
 
-Task = Train | ApplyFeedback | Repack | Evaluate
+@dataclass(frozen=True)
+class EvaluateClients:
+    """Evaluate the server's model on what some clients hold out, see `client_evaluation`."""
+
+    round: int  # of the message that holds the model
+    clients: tuple[int, ...]
+
+
+Evaluation = Evaluate | EvaluateClients
+Task = Train | ApplyFeedback | Repack | Evaluation
+
+
+class ClientScore(NamedTuple):
+    """A model on the samples that a client holds out."""
+
+    client: int
+    samples: int
+    values: Mapping[str, float]  # loss, accuracy, personalized_loss, personalized_accuracy
 
 
 @dataclass(frozen=True)
@@ -165,8 +182,8 @@ class Executor(Protocol):
         """Run tasks on a message of the server; yields each with its result as it finishes.
 
         The result is a TrainResult or TaskFailure (Train), a dict of new StateRefs (ApplyFeedback
-        and Repack), or a `objectives.scores.Score` (Evaluate). Raises LostError if something the
-        experiment needs is lost.
+        and Repack), a `objectives.scores.Score` (Evaluate), or a list of ClientScores
+        (EvaluateClients). Raises LostError if something the experiment needs is lost.
         """
         ...
 
@@ -281,7 +298,10 @@ def describe_task(task: Task) -> str:
         return f"evaluation on test samples {task.start} to {task.stop}"
     few = ", ".join(map(str, task.clients[:8]))
     more = f" ... ({len(task.clients)} in all)" if len(task.clients) > 8 else ""
-    return f"round {task.round}, client{'s' * (len(task.clients) > 1)} {few}{more}"
+    clients = f"client{'s' * (len(task.clients) > 1)} {few}{more}"
+    if isinstance(task, EvaluateClients):
+        return f"evaluation after round {task.round - 1}, {clients}"
+    return f"round {task.round}, {clients}"
 
 
 def task_failure(task: Task, error: BaseException, place: str = "") -> TaskFailure:

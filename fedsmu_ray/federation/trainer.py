@@ -200,7 +200,15 @@ class Trainer:
 
         scores: to which it is added.
         """
-        inputs, targets = self._held_out(start, stop)
+        self._score(x, *self._held_out(start, stop), scores)
+
+    def score_client(self, x: Tensor, client: int, scores: Scores) -> None:
+        """Evaluate the model x [P] on the samples that a client holds out."""
+        index = self.partition.held_out_of(client)
+        for start, stop in self.evaluation_batches(0, len(index)):
+            self._score(x, *self.data.batch(index[start:stop]), scores)
+
+    def _score(self, x: Tensor, inputs: Tensor, targets: Tensor, scores: Scores) -> None:
         self.load(self.layout.views(x))
         with torch.inference_mode(), evaluating(self.module):
             scores.add(widened(self.module(self._ordered(inputs))), targets)

@@ -9,6 +9,7 @@ from typing import Any
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.display.formatting import run_name
 from fedsmu_ray.executors.versions import versions
+from fedsmu_ray.experiment.client_table import keep_clients
 from fedsmu_ray.experiment.provenance import provenance
 from fedsmu_ray.experiment.tracking import DATA_DIGEST, ended_tags, new_run, where_tracked
 from fedsmu_ray.files.secrets import cut_text
@@ -92,6 +93,11 @@ class SweepRecorder:
             metrics = {key: value for key, value in metrics.items() if not key.startswith("test/")}
         self.evaluated[spec.index][round] = metrics
         self.tracker.log(self.folder.run_ids[spec.index], metrics, round)
+
+    def keep_clients(self, spec: TrialSpec, table: str) -> None:
+        """Keep the table of clients of a trial that has made all its rounds ("": there is none)."""
+        file = self.folder.path / f"clients-{spec.index}.csv"
+        keep_clients(file, table, self.tracker, self.folder.run_ids[spec.index])
 
     def complete(
         self, spec: TrialSpec, summary: Mapping[str, Any], metrics: Mapping[str, float]

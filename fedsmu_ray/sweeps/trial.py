@@ -20,6 +20,7 @@ from fedsmu_ray.errors import BrokenGPUError
 from fedsmu_ray.executors.ray_data import load_on
 from fedsmu_ray.executors.registry import backend
 from fedsmu_ray.executors.versions import check_versions, versions
+from fedsmu_ray.experiment.client_table import clients_csv
 from fedsmu_ray.experiment.resume import check_resume, resumable, save_now, trial_folder
 from fedsmu_ray.experiment.summary import summarize
 from fedsmu_ray.federation.problem import Problem
@@ -48,6 +49,7 @@ class TrialReport:
     summary: Mapping[str, Any]  # of the rounds so far, see `experiment.summary`
     apart: str = ""  # this host, if its checkpoints are not in the folder that the sweep sees
     model: OfferedModel | None = None  # after the last round, if models are kept
+    clients: str = ""  # likewise the table of the clients, see `experiment.client_table`
 
 
 def report_of(result: Mapping[str, Any]) -> TrialReport | TrialFailure:
@@ -149,7 +151,8 @@ class Trial(tune.Trainable):
         trained_on = self.executor.trained_on
         summary = summarize(self.problem, self.progress, sha256, seconds, trained_on)
         model = self._model() if is_last else None
-        report = TrialReport(record.round, tracked(record), summary, self.apart, model)
+        clients = clients_csv(record.round, self.progress.clients) if is_last else ""
+        report = TrialReport(record.round, tracked(record), summary, self.apart, model, clients)
         scores = self._target_scores(summary)
         return {**report.metrics, **scores, ROUND: record.round, DONE: is_last, REPORT: report}
 

@@ -40,7 +40,8 @@ class NewRun:
     # The data that it is trained on: name, digest, source and profile (JSON).
     dataset: Mapping[str, str] | None = None
     system_metrics: bool = False  # whether the use of this host is tracked, too
-    metrics: Sequence[str] = ()  # further ones of the task, which are measured in every evaluation
+    # Measured in every evaluation: further ones of the task (f1_macro) and over clients, in full.
+    metrics: Sequence[str] = ()
     id: str | None = None  # that another tracker has given it; None: it gets a new one
 
 

@@ -51,7 +51,10 @@ class CSVWriter(RunWriter):
         for name, text in run.files.items():
             write(folder / name, text)
         write(self.about, to_json(self.run) + "\n")
-        of_task = (m.name for m in METRICS if m.of_task and m.name.split("/")[1] in run.metrics)
+        further = {*run.metrics}
+        of_task = (
+            m.name for m in METRICS if m.of_task and {m.name, m.name.split("/")[1]} & further
+        )
         self.columns = (*COLUMNS, *of_task)
         self.last_round = self._repair()
 

@@ -28,7 +28,7 @@ class Metric:
     # JUDGED that is measured.
     best: bool = False
     omit_zero: bool = False  # tracked only from the first value that is not 0
-    of_task: bool = False  # measured if `task.metrics` names it
+    of_task: bool = False  # measured if `task.metrics` or `evaluation` asks for it
 
     def raw(self, record: Any) -> Any:
         """The field of a record, or the entry in its scores."""
@@ -137,7 +137,34 @@ OF_TASK = tuple(
     for part, samples in (("test", "test set"), ("val", "validation samples"))
     for name, metric in EVALUATION_METRICS.items()
 )
-METRICS = (*GENERAL, *OF_TASK)
+# Statistics over the clients of `evaluation.clients`: the end of a metric's name, its unit, what is
+# told, and the direction of improvement. None: those of the values.
+_STATISTICS: tuple[tuple[str, str | None, str, Direction | None], ...] = (
+    ("", None, "mean", None),
+    ("_worst_decile", None, "mean of the worst tenth (at least one)", None),
+    ("_variance", "squared", "variance", "min"),
+    ("_jain", "1/n to 1", "Jain's index (1: all are equal)", "max"),
+)
+_VALUES: tuple[tuple[str, str, Direction], ...] = (
+    ("accuracy", "0 to 1", "max"),
+    ("loss", "nats", "min"),
+)
+OF_CLIENTS = {
+    f"clients/{kind}{value}{end}": Metric(
+        f"clients/{kind}{value}{end}",
+        f"clients_{kind}{value}{end}",
+        unit or own_unit,
+        f"{meaning} over clients of the {value} of the server's model{tuned} on the samples that "
+        "a client holds out",
+        direction=direction or own_direction,
+        final=True,
+        of_task=True,
+    )
+    for kind, tuned in (("", ""), ("personalized_", ", fine-tuned by the client,"))
+    for value, own_unit, own_direction in _VALUES
+    for end, unit, meaning, direction in _STATISTICS
+}
+METRICS = (*GENERAL, *OF_TASK, *OF_CLIENTS.values())
 # Accuracy (or the loss of a task without one) once more, with kilobytes as its steps, for charts
 # over bytes with a logarithmic axis: what follows its name -> the metrics whose sum it is over.
 BY_BYTES = {
@@ -187,6 +214,21 @@ def target_metrics(targets: Iterable[float]) -> list[Metric]:
 def needs_field(need: str, target: float) -> str:
     """The key of what it takes to reach an accuracy; need: of NEEDS."""
     return f"{need}_to_{target:g}"
+
+
+def client_metric_names(has_accuracy: bool | None, personalized: bool) -> list[str]:
+    """The metrics over clients that are measured.
+
+    The mean of the loss always, and all statistics of the accuracy, or of the loss without one.
+    has_accuracy: None if that is not known: then there may be any. personalized: whether the
+    models that clients have fine-tuned are evaluated, too.
+    """
+    kinds = ("", "personalized_") if personalized else ("",)
+    told = {f"{kind}loss" for kind in kinds}
+    for value, known in (("accuracy", has_accuracy is not False), ("loss", not has_accuracy)):
+        ends = [end for end, *_ in _STATISTICS] * known
+        told |= {f"{kind}{value}{end}" for kind in kinds for end in ends}
+    return [name for name in OF_CLIENTS if name.removeprefix("clients/") in told]
 
 
 def is_target(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Samples for validation: none of them is a client's, and the seed alone decides."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,3 +56,28 @@ def test_too_few_samples_for_validation_or_left_by_it_are_refused():
         ConfigError, match="validation = 0.9: leaves 10 of 100 .* for data.clients = 20"
     ):
         split(dataset(100), KINDS[0], 20, 0, 0.9)
+
+
+@pytest.mark.parametrize("config", KINDS, ids=lambda config: config.kind)
+def test_clients_hold_out_a_share_of_their_own_samples(config):
+    whole = split(dataset(), config, 40, seed=3, validation=0.1)
+    parts = split(dataset(), config, 40, seed=3, validation=0.1, held_out=0.25)
+    assert parts.validation.tolist() == whole.validation.tolist()
+    for client, size in enumerate(whole.sizes.tolist()):
+        own, held, left = whole.of(client), parts.held_out_of(client), parts.of(client)
+        assert len(held) == min(max(1, round(0.25 * size)), size - 1)
+        assert sorted([*held.tolist(), *left.tolist()]) == sorted(own.tolist())
+        assert left.tolist() == [i for i in own.tolist() if i in {*left.tolist()}]
+    again = pickle.loads(pickle.dumps(parts))
+    assert torch.equal(again.held_out_of(7), parts.held_out_of(7))
+    other = split(dataset(), config, 40, seed=4, validation=0.1, held_out=0.25)
+    assert other.held_out.tolist() != parts.held_out.tolist()
+
+
+def test_a_client_keeps_a_sample_to_train_on():
+    data = dataset(3)
+    parts = split(
+        replace(data, clients=np.array([0, 0, 1])), PartitionConfig("natural"), 2, 0, held_out=0.9
+    )
+    assert parts.sizes.tolist() == [1, 1] and parts.held_out_sizes.tolist() == [1, 0]
+    assert len(parts.held_out_of(1)) == 0

@@ -59,6 +59,18 @@ def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
 
 
 @pytest.mark.parametrize("algorithm", [{"name": "fedsmu"}, {"name": "dlion"}], ids=str)
+def test_clients_are_evaluated_with_the_bits_of_an_inline_run(algorithm, executor):
+    evaluation = {"clients": 20, "personalize": {"epochs": 1}}
+    problem = problem_of(algorithm, evaluation=evaluation)
+    history, sha256, _ = inline(problem)
+    executor.load(problem)
+    progress = Progress()
+    got = list(rounds(problem, executor, progress))
+    assert executor.sha256() == sha256 and len(progress.clients) == 20
+    assert [r.scores for r in got] == [r.scores for r in history]
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "fedsmu"}, {"name": "dlion"}], ids=str)
 def test_a_run_that_stops_early_has_the_bits_of_an_inline_one(algorithm, executor):
     federation = {"rounds": 9, "cohort": 7, "eval_every": 2}
     federation["stop"] = {"metric": "train/loss", "target": 100.0, "min_rounds": 3}

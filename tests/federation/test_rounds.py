@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedsmu_ray.federation import rounds
+from fedsmu_ray.federation import evaluation
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.wire import message
 from tests.helpers.experiments import inline, problem_of
@@ -57,7 +57,7 @@ def scores(record):
 )
 def test_with_validation_samples_the_test_set_is_used_once(monkeypatch, algorithm):
     """They are evaluated like a test set; no client trains on them. DLion's broadcast: no model."""
-    monkeypatch.setattr(rounds, "EVALUATION_SLICE", 100)  # several tasks, of both sets
+    monkeypatch.setattr(evaluation, "EVALUATION_SLICE", 100)  # several tasks, of both sets
     problem = problem_of(algorithm, data={"clients": 30, "validation": 0.25})
     data, held_out = problem.dataset, problem.partition.validation.numpy()
     history, sha256, params = inline(problem)

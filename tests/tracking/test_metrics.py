@@ -106,7 +106,24 @@ def test_a_sweep_may_optimize_what_has_a_direction():
     sent = {"comm/uplink_bytes": "min", "comm/downlink_bytes": "min"}
     general = {"test/accuracy": "max", "val/accuracy": "max", **losses, **sent}
     of_task = {metric.name: metric.direction for metric in metrics.OF_TASK}
-    assert {**general, **of_task} == SWEEPABLE and of_task["val/mae"] == "min"
+    of_clients = {name: metric.direction for name, metric in metrics.OF_CLIENTS.items()}
+    assert {**general, **of_task, **of_clients} == SWEEPABLE and of_task["val/mae"] == "min"
+    better = {name.removeprefix("clients/"): way for name, way in of_clients.items()}
+    assert len(better) == 16 and better["accuracy_worst_decile"] == better["loss_jain"] == "max"
+    assert better["personalized_loss_worst_decile"] == better["accuracy_variance"] == "min"
+
+
+def test_metrics_over_clients_are_of_the_accuracy_or_else_of_the_loss():
+    def names(*args):
+        found = metrics.client_metric_names(*args)
+        return {name.removeprefix("clients/") for name in found}
+
+    ends = ("", "_worst_decile", "_variance", "_jain")
+    assert names(True, False) == {"loss", *(f"accuracy{end}" for end in ends)}
+    assert names(False, False) == {f"loss{end}" for end in ends}
+    assert names(None, False) == names(True, False) | names(False, False)
+    both = names(True, False)
+    assert names(True, True) == both | {f"personalized_{name}" for name in both}
 
 
 def test_a_metric_is_added_by_one_row(monkeypatch):
