@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ from fedsmu_ray.objectives.imported import ImportedLoss
 from fedsmu_ray.objectives.scores import Score
 from fedsmu_ray.wire import message
 from fedsmu_ray.wire.base import Fields
+
+T = TypeVar("T")
 
 
 class Receiver(Protocol):
@@ -134,13 +136,17 @@ class ClientWorker:
         arrays, or None before its first round. makers: by which a GPU finds what it has kept.
         Raises ClientError for a client whose training diverged.
         """
+        return self._with_room(lambda: self._train(round, clients, broadcast, states, makers))
+
+    def _with_room(self, call: Callable[[], T]) -> T:
+        """The result of a call, for which a GPU gives up the states it has kept, if need be."""
         try:
-            return self._train(round, clients, broadcast, states, makers)
+            return call()
         except torch.OutOfMemoryError:
             if not self._kept.clear():
                 raise
         torch.cuda.empty_cache()
-        return self._train(round, clients, broadcast, states, makers)
+        return call()
 
     def _train(
         self,
@@ -212,7 +218,9 @@ class ClientWorker:
     ) -> list[ClientScore]:
         """The server's model in a message of `round` on what clients hold out."""
         x = self._decode(round, self.problem.model_fields, sent)["x"]
-        return evaluate_clients(self.problem, self.trainer, x, round - 1, clients)
+        return self._with_room(
+            lambda: evaluate_clients(self.problem, self.trainer, x, round - 1, clients)
+        )
 
     @measured("evaluate")
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:

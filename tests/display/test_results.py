@@ -251,6 +251,17 @@ def test_with_validation_samples_both_accuracies_are_shown_and_named(capsys):
     assert "test accuracy: of the best setting of each method" in out
 
 
+def test_what_clients_have_is_shown_where_it_was_measured(capsys):
+    measured = {"clients_loss": 0.4, "clients_accuracy": 0.8, "clients_accuracy_worst_decile": 0.5}
+    print_run({**SUMMARY, **measured})
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.endswith("; on what clients hold out: mean accuracy 80.00 %, worst tenth 50.00 %")
+    losses = {"clients_personalized_loss": 0.25, "clients_personalized_loss_worst_decile": 1.5}
+    print_run({**SUMMARY, **losses})
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.endswith("; fine-tuned by each: mean loss 0.25, worst tenth 1.5")
+
+
 def test_an_unfinished_sweep_shows_what_has_ended_and_where(capsys):
     print_unfinished(outcome())
     out = capsys.readouterr().out

@@ -47,14 +47,25 @@ def test_a_run_in_this_process_may_use_a_card():
     assert np.array_equal(result.params, run_inline(0).params)
 
 
-@pytest.mark.parametrize("call", ["train", "evaluate"])
+def test_a_card_evaluates_and_fine_tunes_clients_as_a_cpu_does():
+    evaluation = {"clients": "all", "personalize": {"epochs": 1}}
+    wanted = run_inline(0, evaluation=evaluation).summary
+    with card():
+        found = run_inline(0.5, evaluation=evaluation).summary
+    names = [name for name in wanted if name.startswith("clients_")]
+    assert len(names) == 10
+    for name in names:
+        assert found[name] == pytest.approx(wanted[name], rel=1e-5), name
+
+
+@pytest.mark.parametrize("call", ["train", "evaluate", "evaluate_clients"])
 def test_a_broken_gpu_ends_the_run(call, monkeypatch):
     def broken(*arguments):
         raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with ...")
 
     monkeypatch.setattr(ClientWorker, call, broken)
     with card(), pytest.raises(ExecutionError, match="assert triggered; CUDA repeats .*--resume"):
-        run_inline(1)
+        run_inline(1, evaluation={"clients": "all"})
 
 
 def test_a_trial_of_a_sweep_has_to_fit_the_cluster(ray_cluster):

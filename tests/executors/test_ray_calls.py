@@ -17,7 +17,7 @@ from fedsmu_ray.executors.ray_calls import (
     step_counter,
 )
 from fedsmu_ray.executors.ray_homes import NETWORK_BYTES_PER_S, Homes
-from fedsmu_ray.federation.tasks import Evaluate, Repack, StateRef, Train
+from fedsmu_ray.federation.tasks import Evaluate, EvaluateClients, Repack, StateRef, Train
 from tests.helpers.experiments import problem_of
 
 NOW = 1000.0
@@ -173,6 +173,11 @@ def test_tasks_are_as_long_as_their_local_steps():
     assert other == local.epochs * batches + STEPS_OF_CLIENT and both == one + other
     assert 0 < count(Evaluate(1, 0, 20)) == count(Evaluate(1, 0, 40)) / 2
     assert count(Repack(1, (0, 3), ())) == 2
+    assert 0 < count(EvaluateClients(1, (3,))) < other
+    tuned = problem_of(
+        {"name": "fedavg"}, evaluation={"clients": "all", "personalize": {"epochs": 4}}
+    )
+    assert step_counter(tuned)(EvaluateClients(1, (0, 3))) > both
 
 
 STATE = int(NETWORK_BYTES_PER_S / 10)  # bytes that take a tenth of a second to another node

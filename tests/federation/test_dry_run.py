@@ -128,6 +128,16 @@ def test_a_batch_of_one_is_tried_where_the_test_set_ends_with_one():
         Problem.of(config("Squeeze"), data)
 
 
+def test_a_batch_of_one_is_tried_where_a_client_holds_out_one():
+    plain = config("Squeeze", batch_size=40).to_dict()
+    plain["data"]["clients"], plain["evaluation"]["clients"] = 200, "all"
+    message = r"one sample, the last one that client 0 holds out \(evaluation.share\): .* keep its"
+    with pytest.raises(ConfigError, match=message):
+        Problem.of(parse(plain))
+    plain["evaluation"]["clients"] = "none"
+    Problem.of(parse(plain))
+
+
 def test_a_model_that_changes_its_inputs_leaves_the_test_set_alone():
     x, y = np.ones((60, 1, 8, 8), np.float32), np.arange(60) % 10
     data = Dataset("odd", x.copy(), y, x, y, 10)

@@ -84,6 +84,24 @@ def test_how_clients_are_evaluated_does_not_change_training(change):
     assert inline(one)[1] == inline(two)[1]
 
 
+def test_with_validation_samples_clients_hold_out_of_the_rest():
+    data = {"clients": 30, "validation": 0.25}
+    problem = problem_of({"name": "fedavg"}, data=data, evaluation=ALL)
+    parts = problem.partition
+    apart = [parts.validation, parts.held_out, parts.indices]
+    assert len({*torch.cat(apart).tolist()}) == sum(map(len, apart)) <= 1437
+    history, progress, x = finished(problem)
+    last = history[-1]
+    assert (
+        last.val_loss
+        and last.test_loss
+        and last.scores["clients/loss"]
+        == pytest.approx(
+            np.mean([on_client(problem, x, client)[1] for client in range(30)]), rel=1e-5
+        )
+    )
+
+
 def test_drawn_clients_are_others_each_time_and_of_the_seed():
     problem = problem_of({"name": "fedavg"}, evaluation={**ALL, "clients": 6})
     drawn = [evaluated_clients(problem, round) for round in (2, 4)]

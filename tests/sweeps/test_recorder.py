@@ -170,6 +170,18 @@ def test_the_tables_of_a_sweep_have_its_trials_and_their_rounds(config, tmp_path
     assert open_recorder(config, tmp_path).close("FINISHED", 1.0)["findings"] == outcome["findings"]
 
 
+def test_the_table_of_clients_is_kept_with_the_run_of_its_trial(config, tmp_path):
+    recorder = open_recorder(config, tmp_path)
+    spec, other, _ = specs(config)
+    for each, table in ((spec, "round,client\n4,0\n"), (other, "")):
+        recorder.start(each)
+        recorder.keep_clients(each, table)
+    assert (tmp_path / "clients-0.csv").read_text() == "round,client\n4,0\n"
+    assert [path.name for path in tmp_path.glob("clients-*")] == ["clients-0.csv"]
+    (call,) = [call for call in recorder.tracker.calls if call[0] == "log_file"]
+    assert call[1] == recorder.folder.run_ids[0] and call[2].name == "clients.csv"
+
+
 def test_a_resumed_sweep_continues_its_runs_and_keeps_its_results(config, tmp_path):
     recorder = open_recorder(config, tmp_path)
     first, second, third = specs(config)
