@@ -295,8 +295,8 @@ def _cure_of_clients(metric: str, task: TaskConfig, measured: Collection[str]) -
         return "set evaluation.clients, as in evaluation.clients=all"
     if "accuracy" in metric and not task.has_accuracy:
         return f"task.loss = {task.loss} is for values, which have no accuracy; use the loss"
-    if "personalized" in metric:
-        return "set evaluation.personalize.epochs, as in evaluation.personalize.epochs=1"
+    if "personalised" in metric:
+        return "set evaluation.personalise.epochs, as in evaluation.personalise.epochs=1"
     return f"use {metric.replace('loss', 'accuracy')}"
 
 

@@ -16,7 +16,7 @@ from fedsmu_ray.tracking.metrics import client_metric_names
 
 
 @dataclass(frozen=True)
-class PersonalizeConfig:
+class PersonaliseConfig:
     """The same for the models that clients make of it by training on their own samples."""
 
     epochs: Annotated[
@@ -49,7 +49,7 @@ class EvaluationConfig:
             "at least one and not all; a client with a single sample has none, and is left out",
         ),
     ] = 0.2
-    personalize: PersonalizeConfig = field(default_factory=PersonalizeConfig)
+    personalise: PersonaliseConfig = field(default_factory=PersonaliseConfig)
 
     @property
     def held_out(self) -> float:
@@ -64,7 +64,7 @@ class EvaluationConfig:
         if self.clients == "none":
             return []
         has_accuracy = task.has_accuracy if task.loss in LOSSES else None
-        return client_metric_names(has_accuracy, self.personalize.epochs is not None)
+        return client_metric_names(has_accuracy, self.personalise.epochs is not None)
 
     def check_clients(self, able: int) -> None:
         """Raise ConfigError if fewer clients are able to hold out a sample than are wanted."""
@@ -89,8 +89,8 @@ def check_evaluation(evaluation: EvaluationConfig, clients: int) -> Iterator[str
         )
     if wanted != "none":
         return
-    given = {"share": evaluation.share, "personalize.epochs": evaluation.personalize.epochs}
-    defaults = {"share": EvaluationConfig.share, "personalize.epochs": None}
+    given = {"share": evaluation.share, "personalise.epochs": evaluation.personalise.epochs}
+    defaults = {"share": EvaluationConfig.share, "personalise.epochs": None}
     for key, value in given.items():
         if value != defaults[key]:
             yield (

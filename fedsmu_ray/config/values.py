@@ -100,9 +100,17 @@ def _explain(value: object, errors: list[ErrorDetails]) -> str:
     """What a value must be, in pydantic's words and on one line."""
     # For a union pydantic reports every branch; the first that is not None says what is wanted.
     wanted = [error for error in errors if error["type"] != "none_required"]
+    # Of names or a number: a number is told what it must be, anything else both.
+    numbers = [error for error in wanted if error["type"] != "literal_error"]
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    either = bool(numbers) and wanted[0]["type"] == "literal_error"
+    if either and is_number:
+        wanted = numbers
     message = _CLEARER.get(wanted[0]["type"], wanted[0]["msg"]).removeprefix("Value error, ")
     message = message.replace("Input should be", "must be").replace("'", "")
-    if len(wanted) < len(errors):
+    if either and not is_number:
+        message += ", or a number"
+    if any(error["type"] == "none_required" for error in errors):
         message += " (or null)"
     expected = wanted[0].get("ctx", {}).get("expected")
     names = re.findall(r"'([^']*)'", expected) if isinstance(expected, str) else []

@@ -40,7 +40,7 @@ def run_in_words(summary: Mapping[str, Any]) -> str:
 def _clients_in_words(summary: Mapping[str, Any]) -> str:
     """The metrics over clients, mean and worst tenth; "" without them."""
     parts = []
-    for kind, what in (("", "on what clients hold out"), ("personalized_", "fine-tuned by each")):
+    for kind, what in (("", "on what clients hold out"), ("personalised_", "fine-tuned by each")):
         judged = [f"clients/{kind}{value}" for value in ("accuracy", "loss")]
         measured = (name for name in judged if name.replace("/", "_") in summary)
         if metric := next(measured, None):

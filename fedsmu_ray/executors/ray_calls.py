@@ -234,7 +234,7 @@ def step_counter(problem: Problem) -> Callable[[Task], float]:
         steps: list[int] = problem.local_steps(round).tolist()
         return steps
 
-    parts, epochs = problem.partition, problem.config.evaluation.personalize.epochs or 0
+    parts, epochs = problem.partition, problem.config.evaluation.personalise.epochs or 0
 
     def of_client(client: int) -> float:
         """Of the evaluation on a client."""

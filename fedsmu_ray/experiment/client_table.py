@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 def clients_csv(round: int, clients: Sequence[ClientScore]) -> str:
     """The values of clients after a round as a table, for `pandas.read_csv`; "" without clients.
 
-    Columns: round, client, samples (that it holds out), loss, accuracy, personalized_loss,
-    personalized_accuracy; without those that no client has. A value that the samples of a client do
+    Columns: round, client, samples (that it holds out), loss, accuracy, personalised_loss,
+    personalised_accuracy; without those that no client has. A value that the samples of a client do
     not define is empty.
     """
     if not clients:
         return ""
-    order = ("loss", "accuracy", "personalized_loss", "personalized_accuracy")
+    order = ("loss", "accuracy", "personalised_loss", "personalised_accuracy")
     names = [name for name in order if any(name in score.values for score in clients)]
     lines = [",".join(["round", "client", "samples", *names])]
     for client, samples, values in clients:

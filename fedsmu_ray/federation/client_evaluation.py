@@ -24,16 +24,16 @@ def evaluate_clients(
     """Loss, and accuracy if there is one, of the model x [P] for each client.
 
     round: after which x is the model. clients: in descending order of their training samples. With
-    `evaluation.personalize` also those of what local training makes of x, as `personalized_loss`
-    and `personalized_accuracy`. Raises ClientError for a client for which that diverges.
+    `evaluation.personalise` also those of what local training makes of x, as `personalised_loss`
+    and `personalised_accuracy`. Raises ClientError for a client for which that diverges.
     """
     found = [_values(problem, trainer, x, round, client) for client in clients]
-    epochs = problem.config.evaluation.personalize.epochs
+    epochs = problem.config.evaluation.personalise.epochs
     if epochs is not None:
         own = _fine_tuned(problem, trainer, x, round, clients, epochs)
         for values, client, y in zip(found, clients, own):
             again = _values(problem, trainer, y, round, client)
-            values |= {f"personalized_{name}": value for name, value in again.items()}
+            values |= {f"personalised_{name}": value for name, value in again.items()}
     sizes = trainer.partition.held_out_sizes
     return [ClientScore(c, int(sizes[c]), values) for c, values in zip(clients, found)]
 
@@ -64,9 +64,9 @@ def _fine_tuned(
     """
     tuner = copy(trainer)  # with the same module
     tuner.local = replace(trainer.local, epochs=epochs, steps=None, optimizer=OptimizerConfig())
-    key = streams.keys(trainer.seed, "personalization", 0, torch.tensor(0))
+    key = streams.keys(trainer.seed, "personalisation", 0, torch.tensor(0))
     tuner.seed = int(key) & ((1 << 63) - 1)
     setting = problem.setting_at(round)
-    problem.seed_generators("personalization", round, clients[0])
+    problem.seed_generators("personalisation", round, clients[0])
     solver = GroupSolver(tuner, round, torch.tensor(clients), setting, setting.lr)
     yield from solver.train(x)

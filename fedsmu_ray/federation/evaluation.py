@@ -94,7 +94,7 @@ def _client_tasks(problem: Problem, round: int) -> list[EvaluateClients]:
     if not clients:
         return []
     size = problem.group_size
-    if problem.config.evaluation.personalize.epochs is None:
+    if problem.config.evaluation.personalise.epochs is None:
         mean = float(problem.partition.held_out_sizes.float().mean())
         size = max(1, int(EVALUATION_SLICE / (CLIENT_SAMPLES + mean)))
     groups = (tuple(clients[i : i + size]) for i in range(0, len(clients), size))
@@ -126,7 +126,7 @@ def measured_over_clients(problem: Problem) -> list[str]:
     if evaluation.clients == "none":
         return []
     has_accuracy = problem.dataset.targets != "values"
-    return client_metric_names(has_accuracy, evaluation.personalize.epochs is not None)
+    return client_metric_names(has_accuracy, evaluation.personalise.epochs is not None)
 
 
 def _over_clients(problem: Problem, clients: dict[int, ClientScore]) -> dict[str, float]:

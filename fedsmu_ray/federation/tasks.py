@@ -99,7 +99,7 @@ class ClientScore(NamedTuple):
 
     client: int
     samples: int
-    values: Mapping[str, float]  # loss, accuracy, personalized_loss, personalized_accuracy
+    values: Mapping[str, float]  # loss, accuracy, personalised_loss, personalised_accuracy
 
 
 @dataclass(frozen=True)

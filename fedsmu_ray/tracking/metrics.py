@@ -160,7 +160,7 @@ OF_CLIENTS = {
         final=True,
         of_task=True,
     )
-    for kind, tuned in (("", ""), ("personalized_", ", fine-tuned by the client,"))
+    for kind, tuned in (("", ""), ("personalised_", ", fine-tuned by the client,"))
     for value, own_unit, own_direction in _VALUES
     for end, unit, meaning, direction in _STATISTICS
 }
@@ -216,14 +216,14 @@ def needs_field(need: str, target: float) -> str:
     return f"{need}_to_{target:g}"
 
 
-def client_metric_names(has_accuracy: bool | None, personalized: bool) -> list[str]:
+def client_metric_names(has_accuracy: bool | None, personalised: bool) -> list[str]:
     """The metrics over clients that are measured.
 
     The mean of the loss always, and all statistics of the accuracy, or of the loss without one.
-    has_accuracy: None if that is not known: then there may be any. personalized: whether the
+    has_accuracy: None if that is not known: then there may be any. personalised: whether the
     models that clients have fine-tuned are evaluated, too.
     """
-    kinds = ("", "personalized_") if personalized else ("",)
+    kinds = ("", "personalised_") if personalised else ("",)
     told = {f"{kind}loss" for kind in kinds}
     for value, known in (("accuracy", has_accuracy is not False), ("loss", not has_accuracy)):
         ends = [end for end, *_ in _STATISTICS] * known

@@ -22,8 +22,8 @@ def refusal(call, *args):
         ({"clients": "some"}, "clients = 'some': must be none"),
         ({"clients": "all", "share": 1.0}, "share = 1.0: "),
         ({"share": 0.3}, "share = 0.3: evaluation.clients = none evaluates no client; set"),
-        ({"personalize": {"epochs": 1}}, "personalize.epochs = 1: evaluation.clients = none"),
-        ({"clients": "all", "personalize": {"epochs": 0}}, "personalize.epochs = 0: "),
+        ({"personalise": {"epochs": 1}}, "personalise.epochs = 1: evaluation.clients = none"),
+        ({"clients": "all", "personalise": {"epochs": 0}}, "personalise.epochs = 0: "),
         ({"client": "all"}, "client: unknown key; did you mean evaluation.clients?"),
     ],
     ids=str,
@@ -37,7 +37,7 @@ def test_what_evaluation_cannot_be(given, words):
     "metric, plain, words",
     [
         ("clients/accuracy", {}, "it is not measured; set evaluation.clients, as in"),
-        ("clients/personalized_loss", {"clients": "all"}, "set evaluation.personalize.epochs"),
+        ("clients/personalised_loss", {"clients": "all"}, "set evaluation.personalise.epochs"),
         ("clients/loss_jain", {"clients": 5}, "use clients/accuracy_jain"),
         ("clients/acuracy_jain", {"clients": 5}, "did you mean clients/accuracy_jain?"),
     ],
@@ -62,3 +62,17 @@ def test_clients_with_one_sample_cannot_be_wanted():
     assert refusal(Problem.of, config).startswith(
         "evaluation.clients = 3: 0 clients have two samples or more"
     )
+
+
+@pytest.mark.parametrize(
+    "clients, words",
+    [
+        ("some", "evaluation.clients = 'some': must be none or all, or a number"),
+        (0, "evaluation.clients = 0: must be greater than or equal to 1"),
+        (1.5, "evaluation.clients = 1.5: must be a valid integer"),
+    ],
+)
+def test_a_name_or_a_number_is_told_what_it_must_be(clients, words):
+    with pytest.raises(ConfigError) as raised:
+        parse({"evaluation": {"clients": clients}})
+    assert raised.value.problems == [words]

@@ -256,7 +256,7 @@ def test_what_clients_have_is_shown_where_it_was_measured(capsys):
     print_run({**SUMMARY, **measured})
     line = capsys.readouterr().out.splitlines()[0]
     assert line.endswith("; on what clients hold out: mean accuracy 80.00 %, worst tenth 50.00 %")
-    losses = {"clients_personalized_loss": 0.25, "clients_personalized_loss_worst_decile": 1.5}
+    losses = {"clients_personalised_loss": 0.25, "clients_personalised_loss_worst_decile": 1.5}
     print_run({**SUMMARY, **losses})
     line = capsys.readouterr().out.splitlines()[0]
     assert line.endswith("; fine-tuned by each: mean loss 0.25, worst tenth 1.5")

@@ -48,7 +48,7 @@ def test_a_run_in_this_process_may_use_a_card():
 
 
 def test_a_card_evaluates_and_fine_tunes_clients_as_a_cpu_does():
-    evaluation = {"clients": "all", "personalize": {"epochs": 1}}
+    evaluation = {"clients": "all", "personalise": {"epochs": 1}}
     wanted = run_inline(0, evaluation=evaluation).summary
     with card():
         found = run_inline(0.5, evaluation=evaluation).summary

@@ -175,7 +175,7 @@ def test_tasks_are_as_long_as_their_local_steps():
     assert count(Repack(1, (0, 3), ())) == 2
     assert 0 < count(EvaluateClients(1, (3,))) < other
     tuned = problem_of(
-        {"name": "fedavg"}, evaluation={"clients": "all", "personalize": {"epochs": 4}}
+        {"name": "fedavg"}, evaluation={"clients": "all", "personalise": {"epochs": 4}}
     )
     assert step_counter(tuned)(EvaluateClients(1, (0, 3))) > both
 

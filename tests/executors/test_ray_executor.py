@@ -60,7 +60,7 @@ def test_same_bits_for_inline_and_any_number_of_actors(algorithm, executor):
 
 @pytest.mark.parametrize("algorithm", [{"name": "fedsmu"}, {"name": "dlion"}], ids=str)
 def test_clients_are_evaluated_with_the_bits_of_an_inline_run(algorithm, executor):
-    evaluation = {"clients": 20, "personalize": {"epochs": 1}}
+    evaluation = {"clients": 20, "personalise": {"epochs": 1}}
     problem = problem_of(algorithm, evaluation=evaluation)
     history, sha256, _ = inline(problem)
     executor.load(problem)

@@ -17,7 +17,7 @@ def config_of(folder, **more):
             "model": {"hidden": [24]},
             "local": {"epochs": 1, "batch_size": 20},
             "federation": {"rounds": 5, "cohort": 5, "eval_every": 2},
-            "evaluation": {"clients": 12, "personalize": {"epochs": 1}},
+            "evaluation": {"clients": 12, "personalise": {"epochs": 1}},
             "tracking": {"uri": None, "also": ["csv"], "folder": str(folder / "csv")},
             "compute": {"executor": "inline", "clients_per_task": 2},
             "checkpoint": {"every": 1, "folder": str(folder / "runs")},
@@ -32,7 +32,7 @@ def test_the_table_has_the_clients_of_the_last_round_whose_means_are_tracked(tmp
     (tracked,) = (tmp_path / "csv").rglob(CLIENTS)
     assert tracked.read_bytes() == file.read_bytes()
     table = pd.read_csv(file)
-    names = ["loss", "accuracy", "personalized_loss", "personalized_accuracy"]
+    names = ["loss", "accuracy", "personalised_loss", "personalised_accuracy"]
     assert [*table.columns] == ["round", "client", "samples", *names]
     assert {*table["round"]} == {5} and table.client.is_unique and len(table) == 12
     held = result.problem.partition.held_out_sizes

@@ -24,7 +24,7 @@ def problem(**local):
     return problem_of(
         {"name": "fedavg"},
         local={**LOCAL, **local},
-        evaluation={"clients": "all", "personalize": {"epochs": 2}},
+        evaluation={"clients": "all", "personalise": {"epochs": 2}},
     )
 
 
@@ -32,7 +32,7 @@ def tuned_by_hand(problem, client):
     """Loss after two epochs of autograd and plain SGD from the initial model."""
     data = DeviceData(problem.dataset, torch.device("cpu"))
     held = problem.partition.held_out_of(client)
-    key = streams.keys(problem.config.seed, "personalization", 0, torch.tensor(0))
+    key = streams.keys(problem.config.seed, "personalisation", 0, torch.tensor(0))
     local = replace(problem.config.local, epochs=2)
     work = Work(local, int(key) & (2**63 - 1))
     batches = Batches.of(problem.partition, torch.tensor([client]), 3, work)
@@ -64,8 +64,8 @@ def test_a_model_is_tuned_by_plain_sgd_on_what_the_client_does_not_hold_out():
     found = values(own, clients)
     for client in clients:
         wanted = tuned_by_hand(own, client)
-        assert found[client]["personalized_loss"] == pytest.approx(wanted, rel=1e-4)
-        assert found[client]["personalized_loss"] != found[client]["loss"]
+        assert found[client]["personalised_loss"] == pytest.approx(wanted, rel=1e-4)
+        assert found[client]["personalised_loss"] != found[client]["loss"]
 
 
 def test_the_optimizer_and_the_epochs_of_training_play_no_part():
@@ -78,7 +78,7 @@ def test_batches_are_not_those_of_training():
     worker, setting = ClientWorker(own), own.setting_at(3)
     trained = GroupSolver(worker.trainer, 3, torch.tensor([4]), setting).train(own.initial())
     found = evaluate_clients(own, worker.trainer, trained[0], 3, [4])[0].values
-    assert found["loss"] != values(own, [4])[4]["personalized_loss"]
+    assert found["loss"] != values(own, [4])[4]["personalised_loss"]
 
 
 def test_a_client_whose_tuning_diverges_is_named():

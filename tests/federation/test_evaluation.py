@@ -77,7 +77,7 @@ def test_without_clients_nothing_is_held_out_and_with_them_training_is_that_on_t
     assert inline(alone)[1] == inline(problem)[1] != inline(plain)[1]
 
 
-@pytest.mark.parametrize("change", [{"clients": 4}, {"personalize": {"epochs": 1}}], ids=str)
+@pytest.mark.parametrize("change", [{"clients": 4}, {"personalise": {"epochs": 1}}], ids=str)
 def test_how_clients_are_evaluated_does_not_change_training(change):
     algorithm = {"name": "scaffold"}
     one, two = (problem_of(algorithm, evaluation=each) for each in (ALL, {**ALL, **change}))
@@ -130,13 +130,13 @@ def test_values_have_statistics_of_the_loss_and_groups_of_clients_change_no_bits
                 {"name": "fedavg"},
                 data={"clients": 10, "dataset": "diabetes", "partition": {"kind": "iid"}},
                 task={"loss": "mse"},
-                evaluation={**ALL, "personalize": {"epochs": 1}},
+                evaluation={**ALL, "personalise": {"epochs": 1}},
                 local={"epochs": 1, "batch_size": 20, "lr": 0.01},
             ).config
         )
 
     first = finished(problem())[0][-1].scores
-    assert "clients/loss_jain" in first and "clients/personalized_loss_worst_decile" in first
+    assert "clients/loss_jain" in first and "clients/personalised_loss_worst_decile" in first
     assert not [name for name in first if "accuracy" in name]
     monkeypatch.setattr(evaluation, "EVALUATION_SLICE", 1)
     assert finished(problem())[0][-1].scores == first

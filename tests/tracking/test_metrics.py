@@ -110,7 +110,7 @@ def test_a_sweep_may_optimize_what_has_a_direction():
     assert {**general, **of_task, **of_clients} == SWEEPABLE and of_task["val/mae"] == "min"
     better = {name.removeprefix("clients/"): way for name, way in of_clients.items()}
     assert len(better) == 16 and better["accuracy_worst_decile"] == better["loss_jain"] == "max"
-    assert better["personalized_loss_worst_decile"] == better["accuracy_variance"] == "min"
+    assert better["personalised_loss_worst_decile"] == better["accuracy_variance"] == "min"
 
 
 def test_metrics_over_clients_are_of_the_accuracy_or_else_of_the_loss():
@@ -123,7 +123,7 @@ def test_metrics_over_clients_are_of_the_accuracy_or_else_of_the_loss():
     assert names(False, False) == {f"loss{end}" for end in ends}
     assert names(None, False) == names(True, False) | names(False, False)
     both = names(True, False)
-    assert names(True, True) == both | {f"personalized_{name}" for name in both}
+    assert names(True, True) == both | {f"personalised_{name}" for name in both}
 
 
 def test_a_metric_is_added_by_one_row(monkeypatch):
