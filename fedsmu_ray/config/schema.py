@@ -6,7 +6,7 @@ of the model. Their keys are the fields of the method's and the model's class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field as DataclassField
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field
 
-from fedsmu_ray import environment
+from fedsmu_ray import environment, plugins
 from fedsmu_ray.algorithms.base import Method, Weighting
 from fedsmu_ray.config.compute import ComputeConfig
 from fedsmu_ray.config.evaluation import EvaluationConfig
@@ -22,6 +22,7 @@ from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.numbers import PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
+from fedsmu_ray.config.sampling import SAMPLING, SAMPLINGS
 from fedsmu_ray.config.schedule import ScheduleConfig
 from fedsmu_ray.config.stopping import StopConfig
 from fedsmu_ray.config.task import TaskConfig
@@ -83,11 +84,10 @@ class FederationConfig:
     rounds: Annotated[Positive, Field(description="rounds of the experiment")] = 100
     cohort: Annotated[Positive, Field(description="clients sampled for a round")] = 10
     sampling: Annotated[
-        Literal["uniform", "weighted", "fixed", "cyclic"],
+        str,
         Field(
-            description="how they are sampled from the seed: each with the same probability, or "
-            "with one proportional to its samples (weighted); the same ones in every round "
-            "(fixed), or all in turn (cyclic)"
+            description="how they are sampled from the seed: "
+            + "; ".join(f"{name}: {meaning}" for name, meaning in SAMPLINGS.items())
         ),
     ] = "uniform"
     weighting: Annotated[
@@ -141,6 +141,22 @@ class FederationConfig:
     ] = ()
     stop: StopConfig = field(default_factory=StopConfig)
     server_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def load(self) -> None:
+        """Import the user's sampling, so that it is part of the pickle; raises ConfigError."""
+        if self.sampling.startswith("import:"):
+            # No field, because it is not an option; pickling keeps it.
+            object.__setattr__(self, "_imported", plugins.load(SAMPLING, self.sampling))
+
+    @property
+    def imported_sampling(self) -> Callable[..., Any] | None:
+        """The user's function, if `sampling` names one; raises ConfigError."""
+        if not self.sampling.startswith("import:"):
+            return None
+        if "_imported" not in vars(self):
+            self.load()
+        function: Callable[..., Any] = vars(self)["_imported"]
+        return function
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def parse(plain: Mapping[str, Any]) -> Config:
         values[name] = _section(cls, name, source.get(name), defaults, problems)
         if name == "task":
             defaults = {**defaults, "tune.metric": values["task"].judged(values["data"].validation)}
+        if name in ("task", "federation"):  # which may name functions of the user's
             try:
                 values[name].load()
             except ConfigError as error:

@@ -16,6 +16,7 @@ from fedsmu_ray import plugins
 from fedsmu_ray.algorithms import registry as algorithms
 from fedsmu_ray.config.compute import EXECUTORS
 from fedsmu_ray.config.plain_data import MAX_VALUE_LENGTH, format_value
+from fedsmu_ray.config.sampling import SAMPLING, SAMPLINGS
 from fedsmu_ray.config.schema import PROFILES
 from fedsmu_ray.config.task import LOSS_NAMES
 from fedsmu_ray.datasets.registry import DATASETS
@@ -37,6 +38,7 @@ CHOICES: dict[str, Mapping[str, object]] = {
     "data.dataset": DATASETS,
     "model.name": MODELS,
     "task.loss": LOSS_NAMES,
+    SAMPLING: SAMPLINGS,
     "compute.executor": EXECUTORS,
 }
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedsmu_ray.numerics import streams
+from fedsmu_ray import plugins
+from fedsmu_ray.config.sampling import SAMPLING
+from fedsmu_ray.errors import ConfigError
+from fedsmu_ray.numerics import isolation, streams
 
 
 def sample_cohort(seed: int, round: int, clients: int, cohort: int) -> list[int]:
@@ -50,6 +55,38 @@ SAMPLINGS: dict[str, Callable[[int, int, Tensor, int], list[int]]] = {
     "fixed": _fixed,
     "cyclic": _cyclic,
 }
+
+
+def imported_cohort(
+    name: str, function: Callable[..., Any], seed: int, round: int, sizes: Tensor, cohort: int
+) -> list[int]:
+    """The clients that a user's function returns, ascending; raises ConfigError.
+
+    name: the value of `federation.sampling`. function: of the round (from 1), the numbers of
+    samples of all clients, int64 [m], how many to return, and a `numpy.random.Generator`, that of
+    uniform sampling. Other generators that it may draw from are seeded.
+    """
+    generator = streams.host_generator(seed, "cohort", round)
+    key = streams.keys(seed, "cohort", round, torch.tensor(0))
+    with isolation.isolated(int(key) & ((1 << 63) - 1)):
+        given = (round, sizes.numpy().copy(), cohort, generator)
+        found = plugins.call(SAMPLING, name, function, *given)
+    where = f"{SAMPLING} = {name}: round {round}: it returned"
+    wanted = f"return the numbers of {cohort} different clients (federation.cohort)"
+    try:
+        clients = [operator.index(client) for client in found]
+    except TypeError:
+        shown = f"{type(found).__name__} {str(found)[:100]}"
+        raise ConfigError([f"{where} {shown}, not whole numbers; {wanted}"]) from None
+    if unknown := [client for client in clients if not 0 <= client < len(sizes)]:
+        raise ConfigError(
+            [f"{where} client {unknown[0]}, and clients are 0 to {len(sizes) - 1}; {wanted}"]
+        )
+    if len(clients) != cohort or len(set(clients)) < cohort:
+        twice = len(clients) - len(set(clients))
+        more = f", {twice} of them again" if twice else ""
+        raise ConfigError([f"{where} {len(clients)} clients{more}; {wanted}"])
+    return sorted(clients)
 
 
 def drop_out(seed: int, round: int, cohort: list[int], dropout: float) -> list[int]:

@@ -22,7 +22,7 @@ from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.datasets.split import split
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.batches import Work
-from fedsmu_ray.federation.cohort import SAMPLINGS, descending
+from fedsmu_ray.federation.cohort import SAMPLINGS, descending, imported_cohort
 from fedsmu_ray.federation.dry_run import check_model, check_targets, checked_loss
 from fedsmu_ray.federation.schedules import rate_factor
 from fedsmu_ray.models import checks, probes, registry
@@ -86,6 +86,7 @@ class Problem:
         rounds = range(1, config.federation.rounds + 1) if config.local.schedule.is_set else (1,)
         slowest = min(map(problem.setting_at, rounds), key=lambda setting: setting.lr)
         check_method(config.method_name, problem.method, slowest)
+        problem.cohort(1)  # the user's function may raise
         if problem.weights is not None:
             _check_weights(problem.weights)
         return problem
@@ -150,8 +151,11 @@ class Problem:
 
     def cohort(self, round: int) -> list[int]:
         """The clients that are sampled for a round (from 1), ascending."""
-        federation, sizes = self.config.federation, self.partition.sizes
-        return SAMPLINGS[federation.sampling](self.config.seed, round, sizes, federation.cohort)
+        federation = self.config.federation
+        name, given = federation.sampling, (self.config.seed, round, self.partition.sizes)
+        if function := federation.imported_sampling:
+            return imported_cohort(name, function, *given, federation.cohort)
+        return SAMPLINGS[name](*given, federation.cohort)
 
     @property
     def work(self) -> Work:

@@ -107,7 +107,10 @@ def test_resumed_runs_have_the_bits_of_undisturbed_ones(tmp_path, algorithm, sto
     )
 
 
-@pytest.mark.parametrize("sampling", ["weighted", "fixed", "cyclic"])
+@pytest.mark.parametrize(
+    "sampling",
+    ["weighted", "fixed", "cyclic", "import:tests.federation.test_cohort:alternating"],
+)
 def test_a_resumed_run_samples_the_clients_of_an_undisturbed_one(tmp_path, sampling):
     partition = {"kind": "quantity_skew", "alpha": 0.5}
     data = {"clients": 20, "partition": partition}

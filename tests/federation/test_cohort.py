@@ -1,10 +1,18 @@
 """Sampling of cohorts and simulated drop-out: uniform, independent, a function of the seed."""
 
+import random
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from fedsmu_ray.config import sampling
+from fedsmu_ray.config.loading import load_config
+from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.cohort import SAMPLINGS, descending, drop_out, sample_cohort
+from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics import streams
 
 
@@ -45,6 +53,72 @@ def test_cyclic_sampling_has_all_clients_equally_often_in_a_drawn_order():
     assert SAMPLINGS["cyclic"](3, 4, SIZES, 4) == drawn[0]
 
 
+def alternating(round, sizes, cohort, generator):
+    """The largest clients in every other round, else some of the others, in any order."""
+    order = sizes.argsort()[::-1]
+    return order[:cohort] if round % 2 else generator.permutation(order[cohort:])[:cohort]
+
+
+def sampled(by, cohort=2):
+    """A problem of clients that differ in their numbers of samples."""
+    data = {"clients": 6, "partition": {"kind": "quantity_skew", "alpha": 2.0}}
+    return Problem.of(load_config({"data": data, "federation": {"cohort": cohort, "sampling": by}}))
+
+
+def test_a_function_samples_clients():
+    name = "import:tests.federation.test_cohort:alternating"
+    problem = sampled(name)
+    largest = sorted(problem.partition.sizes.argsort(descending=True)[:2].tolist())
+    assert problem.cohort(1) == problem.cohort(3) == largest
+    others = [problem.cohort(t) for t in (2, 4, 6, 8, 10, 12)]
+    assert others == [problem.cohort(t) for t in (2, 4, 6, 8, 10, 12)]
+    assert all(found == sorted(found) and not {*found} & {*largest} for found in others)
+    assert len({tuple(found) for found in others}) > 1
+    config = sampled(alternating).config
+    assert config == problem.config and vars(config.federation)["_imported"] is alternating
+
+
+def test_a_function_that_draws_from_the_process_draws_the_same_in_every_run():
+    problem = sampled(lambda *_: random.sample(range(6), 2))
+    before = random.getstate()
+    rounds = [problem.cohort(t) for t in range(1, 9)]
+    random.seed(5)
+    assert rounds == [problem.cohort(t) for t in range(1, 9)] and len(set(map(tuple, rounds))) > 2
+    random.setstate(before)
+    problem.cohort(1)
+    assert random.getstate() == before
+
+
+@pytest.mark.parametrize(
+    "returned, words",
+    [
+        ([0, 6], "round 1: it returned client 6, and clients are 0 to 5; return the numbers of 2"),
+        ([-1, 2], "it returned client -1, and"),
+        ([3, 3], "it returned 2 clients, 1 of them again; return the numbers of 2 different"),
+        ([1], "it returned 1 clients; "),
+        ([1, 2, 3], "it returned 3 clients; "),
+        (None, "it returned NoneType None, not whole numbers"),
+        ([0.5, 1], "it returned list [0.5, 1], not whole numbers"),
+        (np.array([1.0, 2.0]), "not whole numbers"),
+    ],
+    ids=str,
+)
+def test_what_a_function_must_return(returned, words):
+    with pytest.raises(ConfigError) as raised:
+        sampled(lambda *_: returned)
+    (problem,) = raised.value.problems
+    assert problem.startswith("federation.sampling = import:") and words in problem
+
+
+def test_a_function_that_raises_is_named_with_its_line():
+    with pytest.raises(ConfigError, match=r"sampling = import:.*ZeroDivisionError.*test_cohort.py"):
+        sampled(lambda *_: 1 / 0)
+
+
+def test_every_name_of_the_configuration_is_a_sampling():
+    assert [*SAMPLINGS, "import:<package.module>:<function>"] == [*sampling.SAMPLINGS]
+
+
 def test_drop_outs_are_independent_and_have_the_configured_rate():
     cohort = list(range(200))
     stayed = [set(drop_out(7, t, cohort, 0.25)) for t in range(1, 101)]
@@ -62,3 +136,17 @@ def test_clients_are_ordered_descending_and_equal_ones_stay_as_they_are():
     sizes = torch.tensor([5, 9, 5, 1, 9])
     assert descending([0, 1, 2, 3, 4], sizes) == [1, 4, 0, 2, 3]
     assert descending([4, 2, 0], sizes) == [4, 2, 0] and descending([], sizes) == []
+
+
+def test_the_example_of_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "your-own-method.md").read_text(encoding="utf-8")
+    names = {}
+    exec(re.search(r"```py\n(.*?)```", text, re.DOTALL)[1], names)
+    data = {"clients": 40, "partition": {"kind": "quantity_skew", "alpha": 2.0}}
+    sampling = names["half_of_the_largest"]
+    problem = Problem.of(
+        load_config({"data": data, "federation": {"cohort": 4, "sampling": sampling}})
+    )
+    largest = set(problem.partition.sizes.argsort(descending=True)[:4].tolist())
+    found = [problem.cohort(t) for t in range(1, 6)]
+    assert all(len(largest & {*cohort}) == 2 for cohort in found) and found[0] != found[1]

@@ -1,0 +1,15 @@
+"""The values of `federation.sampling`; `federation.cohort` draws by them."""
+
+from __future__ import annotations
+
+SAMPLING = "federation.sampling"
+
+# Name or form -> what it does.
+SAMPLINGS = {
+    "uniform": "each client with the same probability",
+    "weighted": "each with a probability proportional to its samples",
+    "fixed": "the same ones in every round",
+    "cyclic": "all in turn",
+    "import:<package.module>:<function>": "those that a function of yours returns for "
+    "the round, the clients' numbers of samples, the size of the cohort and a NumPy generator",
+}
