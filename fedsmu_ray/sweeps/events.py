@@ -149,7 +149,8 @@ class TrialEvents(tune.Callback):
         if isinstance(report, TrialFailure):
             self._fail(spec, self._described(spec, report), report.diverged)
             return
-        self.recorder.keep_clients(spec, report.clients)
+        if report.clients:
+            self.recorder.keep_clients(spec, report.clients)
         status = self.recorder.complete(spec, report.summary, report.metrics)
         line = _outcome_line(spec.config, report, status)
         judged = () if status == DIVERGED else final_judged(report.summary)
