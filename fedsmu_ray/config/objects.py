@@ -19,7 +19,8 @@ DATA = "data.dataset"
 SECTIONS = ("model", "algorithm")
 # Keys whose values are names, in a search space and in baselines, too.
 _NAMES = re.compile(
-    r"(.+\.)?(model\.name|algorithm\.name|data\.dataset|task\.loss|federation\.sampling)(\.(grid|choice))?"
+    r"(.+\.)?(model\.name|algorithm\.name|data\.dataset|task\.loss|federation\.sampling)"
+    r"(\.(grid|choice))?"
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -69,12 +69,13 @@ def imported_cohort(
     generator = streams.host_generator(seed, "cohort", round)
     key = streams.keys(seed, "cohort", round, torch.tensor(0))
     with isolation.isolated(int(key) & ((1 << 63) - 1)):
+        # A generator function draws while it is listed.
         given = (round, sizes.numpy().copy(), cohort, generator)
-        found = plugins.call(SAMPLING, name, function, *given)
+        found = plugins.call(SAMPLING, name, lambda *each: _listed(function(*each)), *given)
     where = f"{SAMPLING} = {name}: round {round}: it returned"
     wanted = f"return the numbers of {cohort} different clients (federation.cohort)"
     try:
-        clients = [operator.index(client) for client in found]
+        clients = [_number(client) for client in found]
     except TypeError:
         shown = f"{type(found).__name__} {str(found)[:100]}"
         raise ConfigError([f"{where} {shown}, not whole numbers; {wanted}"]) from None
@@ -87,6 +88,16 @@ def imported_cohort(
         more = f", {twice} of them again" if twice else ""
         raise ConfigError([f"{where} {len(clients)} clients{more}; {wanted}"])
     return sorted(clients)
+
+
+def _listed(found: Any) -> Any:
+    return list(found) if isinstance(found, Iterable) else found
+
+
+def _number(client: Any) -> int:
+    if isinstance(client, (bool, np.bool_)):
+        raise TypeError("a mask, not numbers")
+    return operator.index(client)
 
 
 def drop_out(seed: int, round: int, cohort: list[int], dropout: float) -> list[int]:

@@ -100,6 +100,8 @@ def test_a_function_that_draws_from_the_process_draws_the_same_in_every_run():
         (None, "it returned NoneType None, not whole numbers"),
         ([0.5, 1], "it returned list [0.5, 1], not whole numbers"),
         (np.array([1.0, 2.0]), "not whole numbers"),
+        ([True, False], "not whole numbers"),
+        (np.array([True, True, False, False, False, False]), "not whole numbers"),
     ],
     ids=str,
 )
@@ -108,6 +110,19 @@ def test_what_a_function_must_return(returned, words):
         sampled(lambda *_: returned)
     (problem,) = raised.value.problems
     assert problem.startswith("federation.sampling = import:") and words in problem
+
+
+def lazy(round, sizes, cohort, generator):
+    """A generator function, which draws, and may raise, when it is iterated over."""
+    yield from random.sample(range(6), cohort)
+    1 / (round - 3)
+
+
+def test_a_generator_function_is_one_that_returns_a_list():
+    problem = sampled(lazy)
+    assert [problem.cohort(t) for t in (1, 2)] == [problem.cohort(t) for t in (1, 2)]
+    with pytest.raises(ConfigError, match=r"sampling = import:.*:lazy: .*ZeroDivisionError"):
+        problem.cohort(3)
 
 
 def test_a_function_that_raises_is_named_with_its_line():
