@@ -32,7 +32,10 @@ from fedsmu_ray.objectives.scores import Scores
 from fedsmu_ray.objectives.targets import IN_WORDS
 
 _CURE = "write its forward so that loss(model(inputs), targets).backward() works"
-_ONE = "keep its axis (x.squeeze() drops it) and use no statistics of the batch (batch norm)"
+_ONE = (
+    "keep its axis (x.squeeze() drops it) and use no statistics of the batch (batch norm: set "
+    "model.norm=group)"
+)
 _OTHER_SIZE = "choose another local.batch_size"
 _ON_GPU = (
     "keep all its tensors in parameters and buffers (register_buffer), use no operation that "

@@ -89,7 +89,8 @@ def check_buffers(module: nn.Module, before: Mapping[str, Tensor], where: str) -
             [
                 f"{where}: training changes its buffers ({', '.join(changed[:3])}), which are not "
                 "parameters and would be lost between rounds; use layers without running "
-                "statistics, such as GroupNorm or LayerNorm, or keep these in evaluation mode"
+                "statistics, such as GroupNorm or LayerNorm (model.norm=group puts them in place "
+                "of batch norm), or keep these in evaluation mode"
             ]
         )
 

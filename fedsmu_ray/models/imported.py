@@ -18,6 +18,7 @@ from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.base import Model, Shape
 from fedsmu_ray.models.modes import evaluating, start_training
+from fedsmu_ray.models.norms import GROUPS, NORM, Groups, Norm, check_groups, without_batch_norm
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class ImportedModel(Model):
     options: Annotated[
         Mapping[str, Any] | None, Field(description="keyword arguments of the model's function")
     ] = None
+    norm: Annotated[
+        Norm | None,
+        Field(description=f"{NORM}; null: batch norm stays, and must not change its statistics"),
+    ] = None
+    groups: Groups = GROUPS
 
     def load(self, name: str) -> None:
         # No field, because it is not an option; pickling keeps it.
@@ -52,7 +58,19 @@ class ImportedModel(Model):
         ):
             module = module.float().cpu()
             _initialize_lazy_layers(module, shape, symbols)
-        return start_training(module)
+        return start_training(self._normed(module, name))
+
+    def _normed(self, module: nn.Module, name: str) -> nn.Module:
+        """The module with `norm` in place of batch norm; raises ConfigError."""
+        check_groups(self.norm, self.groups)
+        if self.norm is None:
+            return module
+        module, count = without_batch_norm(module, self.norm, self.groups, name)
+        if not count:
+            raise ConfigError(
+                [f"model.norm = {self.norm}: model.name = {name} has no batch norm; remove it"]
+            )
+        return module
 
 
 def _initialize_lazy_layers(module: nn.Module, shape: Shape, symbols: int | None) -> None:

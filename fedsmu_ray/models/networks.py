@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.base import Model, Positive, Shape
+from fedsmu_ray.models.norms import GROUPS, NORM, Groups, Norm, check_groups
 
 ImageSize = Annotated[
     Positive | None,
@@ -101,15 +102,16 @@ class ResNet18GN(Model):
         Literal["imagenet", "cifar"],
         Field(description="first layers: 7x7 of stride 2 and max-pool, or 3x3 of stride 1"),
     ] = "imagenet"
-    groups: Annotated[
-        Positive, Field(description="groups of every GroupNorm (in place of batch norm)")
-    ] = 2
+    norm: Annotated[Norm, Field(description=NORM)] = "group"
+    groups: Groups = GROUPS
 
     def build(self, name: str, shape: Shape, classes: int, symbols: int | None) -> nn.Module:
         from torchvision.models import resnet18
 
         channels = image_shape(shape, name, least=8)[0]
-        if 64 % self.groups:
+        check_groups(self.norm, self.groups)
+        groups = 1 if self.norm == "layer" else self.groups
+        if 64 % groups:
             raise ConfigError(
                 [
                     f"model.groups = {self.groups}: the 64 channels of resnet18_gn's first layers "
@@ -117,7 +119,7 @@ class ResNet18GN(Model):
                     f"into {self.groups} equal groups; use a power of two up to 64"
                 ]
             )
-        net = resnet18(num_classes=classes, norm_layer=partial(nn.GroupNorm, self.groups))
+        net = resnet18(num_classes=classes, norm_layer=partial(nn.GroupNorm, groups))
         if self.stem == "cifar":
             net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
             nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -98,8 +98,8 @@ def probe(build: Callable[[], nn.Module], inputs: Tensor, name: str) -> Probed:
     if not independent:
         log.warning(
             "%s: the samples of a batch affect each other (as with batch norm without running "
-            "statistics), so clients are trained one by one, and test accuracy and loss depend on "
-            "the order of the test set",
+            "statistics, which model.norm=group replaces), so clients are trained one by one, and "
+            "test accuracy and loss depend on the order of the test set",
             where,
         )
     module, few = build(), inputs[:2]

@@ -14,17 +14,17 @@ from torch import nn
 
 from fedsmu_ray import plugins
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.models.base import Model, Positive, Shape
+from fedsmu_ray.models.base import Model, Shape
 from fedsmu_ray.models.networks import ImageSize, RGBInput, image_shape
+from fedsmu_ray.models.norms import GROUPS, NORM, Groups, Norm, without_batch_norm
 
 
 @dataclass(frozen=True)
 class TorchvisionModel(Model):
     """Any classification model of torchvision, with GroupNorm in place of batch norm."""
 
-    groups: Annotated[
-        Positive, Field(description="groups of every GroupNorm (in place of batch norm)")
-    ] = 2
+    norm: Annotated[Norm, Field(description=NORM)] = "group"
+    groups: Groups = GROUPS
     image_size: ImageSize = None
     options: Annotated[
         Mapping[str, Any] | None, Field(description="keyword arguments of the model's function")
@@ -49,7 +49,11 @@ class TorchvisionModel(Model):
             # Two old models announce that their initialization will change.
             warnings.simplefilter("ignore", FutureWarning)
             net = plugins.call("model.name", name, models.get_model_builder(function), **options)
-        _replace_batch_norm(net, self.groups, name)
+        net, count = without_batch_norm(net, self.norm, self.groups, name)
+        if self.norm != "group" and not count:
+            raise ConfigError(
+                [f"model.norm = {self.norm}: model.name = {name} has no batch norm; remove it"]
+            )
         return RGBInput(net, channels, self.image_size)
 
 
@@ -70,24 +74,3 @@ def _check_options(options: Mapping[str, Any], classes: int) -> None:
                 "classes; remove it"
             ]
         )
-
-
-def _replace_batch_norm(net: nn.Module, groups: int, name: str) -> None:
-    """Put a GroupNorm in the place of every batch norm.
-
-    The running statistics of batch norm are buffers, not parameters: averaging the clients' models
-    would leave them out.
-    """
-    for parent in list(net.modules()):
-        for key, child in parent.named_children():
-            if not isinstance(child, nn.modules.batchnorm._BatchNorm):
-                continue
-            if child.num_features % groups:
-                raise ConfigError(
-                    [
-                        f"model.name = {name}: its layer {key} has {child.num_features} channels, "
-                        f"which do not form {groups} groups, so its batch norm cannot become a "
-                        "group norm; set model.groups to a divisor"
-                    ]
-                )
-            setattr(parent, key, nn.GroupNorm(groups, child.num_features, child.eps))

@@ -38,7 +38,8 @@ def test_defaults_are_spelled_out_and_survive_a_round_trip():
     config = parse({"model": {"name": "resnet18_gn"}})
     assert (config.model.stem, config.model.groups) == ("imagenet", 2)
     assert not hasattr(config.model, "hidden")
-    assert config.to_dict()["model"] == {"name": "resnet18_gn", "stem": "imagenet", "groups": 2}
+    model = {"name": "resnet18_gn", "stem": "imagenet", "norm": "group", "groups": 2}
+    assert config.to_dict()["model"] == model
     assert parse(config.to_dict()) == config
     assert load_config(None).model.hidden == (200, 200)
 
