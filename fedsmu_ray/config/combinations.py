@@ -74,6 +74,17 @@ def _impossible_cohorts(data: DataConfig, federation: FederationConfig) -> Itera
             f"federation.cohort = {cohort}: only data.clients = {data.clients} clients exist; "
             "lower the cohort or raise data.clients"
         )
+    candidates = federation.candidates
+    if candidates is not None and not federation.chooses:
+        yield (
+            f"federation.candidates = {candidates}: federation.sampling = {federation.sampling} "
+            "does not read it (only power_of_choice); remove it"
+        )
+    elif candidates is not None and not cohort <= candidates <= data.clients:
+        yield (
+            f"federation.candidates = {candidates}: must be from federation.cohort = {cohort} to "
+            f"data.clients = {data.clients}"
+        )
     if federation.min_cohort > cohort:
         yield (
             f"federation.min_cohort = {federation.min_cohort}: only federation.cohort = {cohort} "

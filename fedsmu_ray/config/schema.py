@@ -22,7 +22,7 @@ from fedsmu_ray.config.local import LocalConfig
 from fedsmu_ray.config.numbers import PositiveNumber, Seed, Share
 from fedsmu_ray.config.paths import DataPath, DatasetName, FolderPath
 from fedsmu_ray.config.plain_data import deep_copy, flatten_keys
-from fedsmu_ray.config.sampling import SAMPLING, SAMPLINGS
+from fedsmu_ray.config.sampling import POWER_OF_CHOICE, SAMPLING, SAMPLINGS
 from fedsmu_ray.config.schedule import ScheduleConfig
 from fedsmu_ray.config.stopping import StopConfig
 from fedsmu_ray.config.task import TaskConfig
@@ -90,6 +90,13 @@ class FederationConfig:
             + "; ".join(f"{name}: {meaning}" for name, meaning in SAMPLINGS.items())
         ),
     ] = "uniform"
+    candidates: Annotated[
+        Positive | None,
+        Field(
+            description="clients that are asked for their loss (power_of_choice); null: twice the "
+            "cohort, as far as there are so many"
+        ),
+    ] = None
     weighting: Annotated[
         Weighting,
         Field(
@@ -141,6 +148,17 @@ class FederationConfig:
     ] = ()
     stop: StopConfig = field(default_factory=StopConfig)
     server_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the cohort depends on the model."""
+        return self.sampling == POWER_OF_CHOICE
+
+    def sampled(self, clients: int) -> int:
+        """How many clients are drawn for a round; clients: of the federation."""
+        if not self.chooses:
+            return self.cohort
+        return min(2 * self.cohort, clients) if self.candidates is None else self.candidates
 
     def load(self) -> None:
         """Import the user's sampling, so that it is part of the pickle; raises ConfigError."""

@@ -245,6 +245,9 @@ def step_counter(problem: Problem) -> Callable[[Task], float]:
         if isinstance(task, Evaluate):
             return FORWARD_SHARE * (task.stop - task.start) / batch_size
         if isinstance(task, EvaluateClients):
+            if task.in_training:
+                samples = sum(int(parts.sizes[client]) for client in task.clients)
+                return FORWARD_SHARE * samples / batch_size + STEPS_OF_CLIENT * len(task.clients)
             return sum(map(of_client, task.clients))
         if not isinstance(task, Train):
             return float(len(task.clients))

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from fedsmu_ray.config.sampling import POWER_OF_CHOICE
 from fedsmu_ray.config.schema import Config
 from fedsmu_ray.config.validation import parse
 from fedsmu_ray.errors import CheckpointError, ConfigError
@@ -54,7 +55,7 @@ _Text = Annotated[str, Field(strict=True)]
 
 @dataclass(frozen=True)
 class SavedRecord:
-    """A `Record` without its cohort, which follows from the configuration."""
+    """A `Record` without its cohort, where that follows from the configuration."""
 
     round: _Round
     train_loss: _Number
@@ -71,17 +72,17 @@ class SavedRecord:
     retried: _Count = 0
     elapsed: _Measured = 0.0
     scores: dict[str, _Number] = field(default_factory=dict)
+    cohort: tuple[_Count, ...] | None = None  # given where it depends on the model
 
     @staticmethod
-    def of(record: Record) -> SavedRecord:
-        """The record as it is saved."""
-        values = asdict(record)
-        del values["cohort"]
-        return SavedRecord(**values)
+    def of(record: Record, chosen: bool) -> SavedRecord:
+        """The record as it is saved; chosen: whether its cohort depends on the model."""
+        return SavedRecord(**asdict(record) | {"cohort": record.cohort if chosen else None})
 
     def record(self, problem: Problem) -> Record:
         """The record that was saved."""
-        return Record(cohort=tuple(problem.cohort(self.round)), **asdict(self))
+        cohort = self.cohort or tuple(problem.cohort(self.round))
+        return Record(**asdict(self) | {"cohort": cohort})
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ class SavedProgress:
     seconds: _Measured = 0.0  # likewise
 
     @staticmethod
-    def of(progress: Progress) -> SavedProgress:
-        """The progress as it is saved."""
+    def of(progress: Progress, chosen: bool) -> SavedProgress:
+        """The progress as it is saved; chosen: whether cohorts depend on the model."""
         return SavedProgress(
             progress.round,
-            SavedRecord.of(progress.waiting) if progress.waiting else None,
-            [SavedRecord.of(record) for record in progress.evaluated],
+            SavedRecord.of(progress.waiting, chosen) if progress.waiting else None,
+            [SavedRecord.of(record, chosen) for record in progress.evaluated],
             progress.uplink_bytes,
             progress.downlink_bytes,
             progress.dropped,
@@ -166,7 +167,8 @@ class Origin:
 
     def describe(self, progress: Progress) -> Description:
         """The description of a checkpoint."""
-        saved = SavedProgress.of(progress)
+        chosen = self.config["federation.sampling"] == POWER_OF_CHOICE
+        saved = SavedProgress.of(progress, chosen)
         return Description(self.config, saved, self.data, self.versions, self.constants)
 
 
@@ -254,6 +256,10 @@ class Resumption:
         numbers = [record.round for record in records]
         if any(later <= earlier for earlier, later in zip(numbers, numbers[1:])):
             raise self._forged("progress.evaluated", "is not in the order of the rounds")
+        for record in records if federation.chooses else ():
+            chosen, sampled = record.cohort or (), self.problem.cohort(record.round)
+            if len(chosen) != federation.cohort or not {*chosen} <= {*sampled}:
+                raise self._forged("cohort", f"is not of the candidates of round {record.round}")
         if any(number > progress.round for number in numbers):
             raise self._forged("progress.evaluated", f"goes beyond its round {progress.round}")
         if progress.waiting and progress.waiting.round != progress.round:
@@ -321,6 +327,8 @@ class Resumption:
             left = drop_out(config.seed, t, self.problem.cohort(t), config.federation.dropout)
             asked.update(left)
             total += len(left)
+        if config.federation.chooses:  # some of the candidates, which their losses told
+            return asked, len(asked)
         failed = total - (progress.round * config.federation.cohort - progress.dropped)
         if failed < 0:
             raise self._forged("progress.dropped", f"is less than the {-failed} that dropped out")

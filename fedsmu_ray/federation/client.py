@@ -16,7 +16,7 @@ from fedsmu_ray.algorithms.base import State
 from fedsmu_ray.algorithms.checks import call_hook, check_clients_finite, check_names
 from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.federation.aggregation import adds_up_early
-from fedsmu_ray.federation.client_evaluation import evaluate_clients
+from fedsmu_ray.federation.client_evaluation import evaluate_clients, training_losses
 from fedsmu_ray.federation.dry_run import check_on_gpu
 from fedsmu_ray.federation.local_training import GroupSolver
 from fedsmu_ray.federation.problem import Problem
@@ -26,6 +26,7 @@ from fedsmu_ray.federation.tasks import (
     Arrays,
     ClientScore,
     Evaluate,
+    EvaluateClients,
     Evaluation,
     Makers,
     TrainReport,
@@ -210,17 +211,15 @@ class ClientWorker:
         """The result of a task that evaluates the server's model in `sent`."""
         if isinstance(task, Evaluate):
             return self.evaluate(task.round, sent, task.start, task.stop)
-        return self.evaluate_clients(task.round, sent, task.clients)
+        return self.evaluate_clients(task, sent)
 
     @measured("evaluate")
-    def evaluate_clients(
-        self, round: int, sent: NDArray[np.uint8], clients: Sequence[int]
-    ) -> list[ClientScore]:
-        """The server's model in a message of `round` on what clients hold out."""
-        x = self._decode(round, self.problem.model_fields, sent)["x"]
-        return self._with_room(
-            lambda: evaluate_clients(self.problem, self.trainer, x, round - 1, clients)
-        )
+    def evaluate_clients(self, task: EvaluateClients, sent: NDArray[np.uint8]) -> list[ClientScore]:
+        """The server's model in a message on what clients hold out, or train on."""
+        x = self._decode(task.round, self.problem.model_fields, sent)["x"]
+        given = self.problem, self.trainer, x, task.round - 1, task.clients
+        compute = training_losses if task.in_training else evaluate_clients
+        return self._with_room(lambda: compute(*given))
 
     @measured("evaluate")
     def evaluate(self, round: int, sent: NDArray[np.uint8], start: int, stop: int) -> Score:

@@ -38,6 +38,21 @@ def evaluate_clients(
     return [ClientScore(c, int(sizes[c]), values) for c, values in zip(clients, found)]
 
 
+def training_losses(
+    problem: Problem, trainer: Trainer, x: Tensor, round: int, clients: Sequence[int]
+) -> list[ClientScore]:
+    """The loss of the model x [P] on the samples that each client trains on, as they are."""
+    found = []
+    for client in clients:
+        problem.seed_generators("training losses", round, client)
+        index, data = trainer.partition.of(client), problem.dataset
+        scores = Scores(problem.loss, data.targets, data.classes, device=trainer.data.device)
+        trainer.score_samples(x, index, scores)
+        loss = scores.totals([scores.result()])["loss"]
+        found.append(ClientScore(client, len(index), {"loss": loss}))
+    return found
+
+
 def _values(
     problem: Problem, trainer: Trainer, x: Tensor, round: int, client: int
 ) -> dict[str, float]:
@@ -48,7 +63,7 @@ def _values(
     problem.seed_generators("client evaluation", round, client)
     data = problem.dataset
     scores = Scores(problem.loss, data.targets, data.classes, device=trainer.data.device)
-    trainer.score_client(x, client, scores)
+    trainer.score_samples(x, trainer.partition.held_out_of(client), scores)
     score = scores.result()
     values = scores.totals([score])
     return values if score.weight else {n: v for n, v in values.items() if n != "loss"}

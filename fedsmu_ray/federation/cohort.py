@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from math import inf, isnan
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedsmu_ray import plugins
-from fedsmu_ray.config.sampling import SAMPLING
+from fedsmu_ray.config.sampling import POWER_OF_CHOICE, SAMPLING
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.numerics import isolation, streams
 
@@ -54,7 +55,30 @@ SAMPLINGS: dict[str, Callable[[int, int, Tensor, int], list[int]]] = {
     "weighted": _weighted,
     "fixed": _fixed,
     "cyclic": _cyclic,
+    POWER_OF_CHOICE: _weighted,  # of the candidates, from which `largest` takes the cohort
 }
+
+
+def largest(losses: Mapping[int, float], cohort: int) -> list[int]:
+    """The clients with the largest losses, ascending; of equal ones those that come first.
+
+    A loss that is not a number is the largest. Cho, Wang & Joshi, "Towards Understanding Biased
+    Client Selection in Federated Learning" (AISTATS 2022): power-of-choice, with candidates that
+    are drawn by their shares of the samples.
+    """
+    order = sorted(losses, key=lambda c: (-inf if isnan(losses[c]) else -losses[c], c))
+    return sorted(order[:cohort])
+
+
+def check_sends_model(downlink: Collection[str], method: str) -> None:
+    """Raise ConfigError for power-of-choice with a method whose broadcast holds no model."""
+    if "x" not in downlink:
+        raise ConfigError(
+            [
+                f"{SAMPLING} = {POWER_OF_CHOICE}: algorithm.name = {method} sends its clients no "
+                "model whose losses could be compared; use weighted"
+            ]
+        )
 
 
 def imported_cohort(

@@ -101,6 +101,18 @@ def _client_tasks(problem: Problem, round: int) -> list[EvaluateClients]:
     return [EvaluateClients(round, group) for group in groups]
 
 
+def losses_in_training(
+    problem: Problem, executor: Executor, round: int, sent: Handle, clients: list[int]
+) -> dict[int, float]:
+    """The losses of the model in a broadcast on what some clients train on, by client."""
+    mean = float(problem.partition.sizes.float().mean())
+    size = max(1, int(EVALUATION_SLICE / (CLIENT_SAMPLES + mean)))
+    groups = (tuple(clients[i : i + size]) for i in range(0, len(clients), size))
+    tasks = [EvaluateClients(round, group, in_training=True) for group in groups]
+    results = executor.run(sent, tasks)
+    return {score.client: score.values["loss"] for _, scores in results for score in scores}
+
+
 def means(problem: Problem, evaluated: Evaluated) -> dict[str, Any]:
     """Accuracy (0 to 1, of a task that has one), loss and metrics on the sets of an evaluation.
 

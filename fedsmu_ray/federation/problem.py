@@ -22,7 +22,7 @@ from fedsmu_ray.datasets.registry import load_dataset
 from fedsmu_ray.datasets.split import split
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.federation.batches import Work
-from fedsmu_ray.federation.cohort import SAMPLINGS, descending, imported_cohort
+from fedsmu_ray.federation.cohort import SAMPLINGS, check_sends_model, descending, imported_cohort
 from fedsmu_ray.federation.dry_run import check_model, check_targets, checked_loss
 from fedsmu_ray.federation.schedules import rate_factor
 from fedsmu_ray.models import checks, probes, registry
@@ -87,6 +87,8 @@ class Problem:
         slowest = min(map(problem.setting_at, rounds), key=lambda setting: setting.lr)
         check_method(config.method_name, problem.method, slowest)
         problem.cohort(1)  # the user's function may raise
+        if config.federation.chooses:
+            check_sends_model(problem.downlink, config.method_name)
         if problem.weights is not None:
             _check_weights(problem.weights)
         return problem
@@ -150,12 +152,16 @@ class Problem:
             isolation.seed_generators(int(key))
 
     def cohort(self, round: int) -> list[int]:
-        """The clients that are sampled for a round (from 1), ascending."""
+        """The clients that are sampled for a round (from 1), ascending.
+
+        With power-of-choice they are the candidates.
+        """
         federation = self.config.federation
+        count = federation.sampled(self.config.data.clients)
         name, given = federation.sampling, (self.config.seed, round, self.partition.sizes)
         if function := federation.imported_sampling:
-            return imported_cohort(name, function, *given, federation.cohort)
-        return SAMPLINGS[name](*given, federation.cohort)
+            return imported_cohort(name, function, *given, count)
+        return SAMPLINGS[name](*given, count)
 
     @property
     def work(self) -> Work:

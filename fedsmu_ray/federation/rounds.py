@@ -13,8 +13,14 @@ from dataclasses import InitVar, dataclass, field, replace
 
 from fedsmu_ray.config.schema import FederationConfig
 from fedsmu_ray.errors import ClientError, DivergenceError, ExperimentError, MethodError
-from fedsmu_ray.federation.cohort import drop_out
-from fedsmu_ray.federation.evaluation import Evaluated, evaluate, evaluation_tasks, means
+from fedsmu_ray.federation.cohort import drop_out, largest
+from fedsmu_ray.federation.evaluation import (
+    Evaluated,
+    evaluate,
+    evaluation_tasks,
+    losses_in_training,
+    means,
+)
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.federation.records import Progress, Record
 from fedsmu_ray.federation.states import ClientStates
@@ -35,6 +41,8 @@ from fedsmu_ray.federation.tasks import (
 )
 
 log = logging.getLogger(__name__)
+
+LOSS_BYTES = 4  # of the loss that a candidate sends (power-of-choice), as float32
 
 
 def rounds(
@@ -87,10 +95,11 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     config, seed = problem.config.federation, problem.config.seed
     evaluated = t % config.eval_every == 0 or t == config.rounds
     with executor.spans.measure("sample"):
-        cohort = problem.cohort(t)
-        asked = problem.ordered(t, drop_out(seed, t, cohort, config.dropout))
-    _require_participants(t, len(asked), config, f"{len(cohort) - len(asked)} dropped out")
+        sampled = problem.cohort(t)
     broadcast = executor.open_round(t, evaluated)
+    cohort = _chosen(problem, executor, t, broadcast, sampled)
+    asked = problem.ordered(t, drop_out(seed, t, cohort, config.dropout))
+    _require_participants(t, len(asked), config, f"{len(cohort) - len(asked)} dropped out")
     tasks = _client_tasks(problem, t, asked, progress.states)
     evaluation = Evaluated()
     if progress.waiting and "x" in problem.downlink:
@@ -100,7 +109,8 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     trained = _train(problem, executor, broadcast, tasks, evaluation)
     losses = trained.losses
     participants = [client for client in cohort if client in losses]
-    _add(progress, trained, len(cohort), len(participants))
+    _add(progress, trained, len(sampled), len(cohort) - len(participants))
+    progress.uplink_bytes += LOSS_BYTES * len(sampled) * config.chooses
     if problem.has_feedback:
         receivers = _send_feedback(problem, executor, progress, t, participants)
         progress.downlink_bytes += trained.stats.feedback_bytes * receivers
@@ -121,6 +131,16 @@ def _run_round(problem: Problem, executor: Executor, progress: Progress, t: int)
     progress.round, progress.seconds = t, record.elapsed
     progress.waiting = record if evaluated else None
     return complete if evaluated else [*complete, record]
+
+
+def _chosen(
+    problem: Problem, executor: Executor, t: int, broadcast: Handle, sampled: list[int]
+) -> list[int]:
+    """The cohort of a round: those that were sampled, or, with power-of-choice, some of them."""
+    if not problem.config.federation.chooses:
+        return sampled
+    losses = losses_in_training(problem, executor, t, broadcast, sampled)
+    return largest(losses, problem.config.federation.cohort)
 
 
 @dataclass
@@ -149,12 +169,15 @@ class _Trained:
         return sum(r.report.zeros for _, r in self.results.values())
 
 
-def _add(progress: Progress, trained: _Trained, sampled: int, participants: int) -> None:
-    """Bring states, bytes and failures up to date; sampled, participants: how many clients."""
+def _add(progress: Progress, trained: _Trained, receivers: int, dropped: int) -> None:
+    """Bring states, bytes and failures up to date.
+
+    receivers: how many clients got the broadcast; dropped: how many of the cohort sent nothing.
+    """
     progress.states.update(trained.repacked | trained.states)
     progress.uplink_bytes += trained.stats.uplink_bytes
-    progress.downlink_bytes += trained.stats.downlink_bytes * sampled
-    progress.dropped += sampled - participants
+    progress.downlink_bytes += trained.stats.downlink_bytes * receivers
+    progress.dropped += dropped
     progress.retried += trained.retried
 
 

@@ -88,6 +88,7 @@ class EvaluateClients:
 
     round: int  # of the message that holds the model
     clients: tuple[int, ...]
+    in_training: bool = False  # on the samples that they train on, instead
 
 
 Evaluation = Evaluate | EvaluateClients
@@ -299,6 +300,8 @@ def describe_task(task: Task) -> str:
     few = ", ".join(map(str, task.clients[:8]))
     more = f" ... ({len(task.clients)} in all)" if len(task.clients) > 8 else ""
     clients = f"client{'s' * (len(task.clients) > 1)} {few}{more}"
+    if isinstance(task, EvaluateClients) and task.in_training:
+        return f"losses before round {task.round}, {clients}"
     if isinstance(task, EvaluateClients):
         return f"evaluation after round {task.round - 1}, {clients}"
     return f"round {task.round}, {clients}"

@@ -202,9 +202,8 @@ class Trainer:
         """
         self._score(x, *self._held_out(start, stop), scores)
 
-    def score_client(self, x: Tensor, client: int, scores: Scores) -> None:
-        """Evaluate the model x [P] on the samples that a client holds out."""
-        index = self.partition.held_out_of(client)
+    def score_samples(self, x: Tensor, index: Tensor, scores: Scores) -> None:
+        """Evaluate the model x [P] on training samples, int64 [N]; scores: added to."""
         for start, stop in self.evaluation_batches(0, len(index)):
             self._score(x, *self.data.batch(index[start:stop]), scores)
 

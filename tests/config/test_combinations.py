@@ -146,6 +146,23 @@ def test_local_work_is_read_again_as_it_was_written(local):
 
 
 @pytest.mark.parametrize(
+    "federation, words",
+    [
+        ({"candidates": 20}, "candidates = 20: federation.sampling = uniform does not read it"),
+        (
+            {"candidates": 9, "sampling": "power_of_choice"},
+            "must be from federation.cohort = 10 to",
+        ),
+        ({"candidates": 101, "sampling": "power_of_choice"}, "to data.clients = 100"),
+    ],
+    ids=str,
+)
+def test_what_candidates_cannot_be(federation, words):
+    (problem,) = problems(federation=federation)
+    assert words in problem
+
+
+@pytest.mark.parametrize(
     "algorithm, optimizer, words",
     [
         (

@@ -57,6 +57,7 @@ SMALL = {
     "regression": 385,
     "multi_label": 4_680,
     "local_optimizers": 4_810,
+    "power_of_choice": 4_810,
     "per_client": 4_810,
 }  # recipe and number of parameters
 

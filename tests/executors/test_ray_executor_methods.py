@@ -97,3 +97,11 @@ def test_same_metrics_on_actors(kind, executor):
     records, _ = same_bits(problem, executor)
     names = {f"{part}/{name}" for part in ("val", "test") for name in metrics}
     assert records[-1][-1].keys() == names
+
+
+def test_same_choices_on_actors(executor):
+    """The losses of candidates are computed by the actors before they train."""
+    federation = {"rounds": 3, "cohort": 4, "sampling": "power_of_choice", "candidates": 9}
+    problem = problem_of({"name": "fedsmu"}, sigma=0.6, federation=federation)
+    records, _ = same_bits(problem, executor)
+    assert len({record[0] for record in records}) > 1

@@ -99,6 +99,7 @@ def test_the_format(written, problem):
         "retried",
         "elapsed",
         "scores",
+        "cohort",
     ]
 
 

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fedsmu_ray.config import sampling
 from fedsmu_ray.config.loading import load_config
+from fedsmu_ray.datasets.device import DeviceData
 from fedsmu_ray.errors import ConfigError
-from fedsmu_ray.federation.cohort import SAMPLINGS, descending, drop_out, sample_cohort
+from fedsmu_ray.federation.cohort import SAMPLINGS, descending, drop_out, largest, sample_cohort
 from fedsmu_ray.federation.problem import Problem
 from fedsmu_ray.numerics import streams
+from tests.helpers.experiments import inline, problem_of
 
 
 def test_cohorts_are_uniform_and_independent_of_the_method():
@@ -165,3 +168,61 @@ def test_the_example_of_the_documentation():
     largest = set(problem.partition.sizes.argsort(descending=True)[:4].tolist())
     found = [problem.cohort(t) for t in range(1, 6)]
     assert all(len(largest & {*cohort}) == 2 for cohort in found) and found[0] != found[1]
+
+
+def test_the_largest_losses_are_chosen():
+    nan = float("nan")
+    assert largest({7: 1.0, 2: 3.0, 4: 2.0, 9: 0.5}, 2) == [2, 4]
+    assert largest({7: 1.0, 2: 1.0, 4: 1.0}, 2) == [2, 4]  # in a tie, the first ones
+    assert largest({7: 1.0, 2: 5.0, 9: nan}, 2) == [2, 9]
+
+
+def choosing(algorithm, candidates=6, **federation):
+    return problem_of(
+        algorithm,
+        data={"clients": 20, "partition": {"kind": "quantity_skew", "alpha": 1.0}},
+        federation={
+            "rounds": 3,
+            "cohort": 3,
+            "eval_every": 2,
+            "sampling": "power_of_choice",
+            "candidates": candidates,
+            **federation,
+        },
+    )
+
+
+@pytest.mark.parametrize("name", ["fedsmu", "scaffold"])
+def test_power_of_choice_trains_the_candidates_whose_losses_are_largest(name):
+    """The first round, compared with losses of the initial model that are computed by hand."""
+    problem = choosing({"name": name})
+    data, module = DeviceData(problem.dataset, torch.device("cpu")), problem.module()
+    history, losses = inline(problem)[0], {}
+    first, candidates = history[0], problem.cohort(1)
+    assert len(candidates) == 6 and {*first.cohort} < {*candidates}
+    for client in candidates:
+        inputs, labels = data.batch(problem.partition.of(client))
+        with torch.no_grad():
+            losses[client] = float(F.cross_entropy(module(inputs), labels))
+    chosen = sorted(sorted(candidates, key=lambda c: -losses[c])[:3])
+    assert list(first.cohort) == chosen
+    down = first.downlink_bytes / 6
+    assert down == int(down) >= 4 * problem.dim
+    weights = 8 * 3 if name == "scaffold" else 1 / 8 * 3
+    assert 0 < first.uplink_bytes - 4 * 6 - weights * problem.dim <= 3 * 80
+    assert history[-1].downlink_bytes == 3 * first.downlink_bytes
+
+
+def test_without_a_choice_it_is_weighted_sampling():
+    chosen, drawn = (
+        choosing({"name": "fedsmu"}, candidates=3),
+        choosing({"name": "fedsmu"}, candidates=None, sampling="weighted"),
+    )
+    (one, sha256, _), (other, same, _) = inline(chosen), inline(drawn)
+    assert sha256 == same and [r.cohort for r in one] == [r.cohort for r in other]
+    assert [r.uplink_bytes - s.uplink_bytes for r, s in zip(one, other)] == [12, 24, 36]
+
+
+def test_a_method_that_sends_no_model_has_no_losses_to_compare():
+    with pytest.raises(ConfigError, match="power_of_choice: algorithm.name = dlion sends its"):
+        choosing({"name": "dlion"})
