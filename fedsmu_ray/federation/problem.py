@@ -86,7 +86,8 @@ class Problem:
         rounds = range(1, config.federation.rounds + 1) if config.local.schedule.is_set else (1,)
         slowest = min(map(problem.setting_at, rounds), key=lambda setting: setting.lr)
         check_method(config.method_name, problem.method, slowest)
-        problem.cohort(1)  # the user's function may raise
+        if config.federation.imported_sampling:
+            problem.cohort(1)  # which may raise
         if config.federation.chooses:
             check_sends_model(problem.downlink, config.method_name)
         if problem.weights is not None:
