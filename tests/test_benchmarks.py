@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(
@@ -46,6 +47,15 @@ def test_equal_work(matrix, monkeypatch):
         matrix.check_equal_work(rows[1])
 
 
+def has_lstm_in_bfloat16():
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.nn.LSTM(8, 256, 2)(torch.zeros(3, 4, 8))
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.mark.slow
 def test_an_error_in_a_block_of_the_gpu_benchmark_loses_no_other(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(FOLDER)
@@ -57,7 +67,10 @@ def test_an_error_in_a_block_of_the_gpu_benchmark_loses_no_other(monkeypatch, tm
     _, failed, *rows = map(json.loads, out.read_text().splitlines())
     assert failed["block"] == "missing" and failed["ended by"] == "exit status 1"
     models = [rows.pop(0) for _ in range(17)]  # of four models, two precisions, one client or three
-    assert all(row["block"] == "models" and "error" not in row for row in models)
+    assert {row["block"] for row in models} == {"models"}
+    failures = {(row["name"], row["precision"]) for row in models if "error" in row}
+    # oneDNN has no LSTM in bfloat16 for CPUs without AVX-512.
+    assert failures == (set() if has_lstm_in_bfloat16() else {("char_lstm", "bfloat16")})
     assert [row["block"] for row in rows] == ["copies"] * 5 and all(
         row["ms"] > 0 for row in rows[:4]
     )
