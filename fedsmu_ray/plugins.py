@@ -121,6 +121,17 @@ def load(key: str, name: str) -> Callable[..., Any]:
     )
 
 
+def kept(owner: object, load: Callable[[], T]) -> T:
+    """What `load` returns, called once and kept with a frozen dataclass.
+
+    It is no field, because it is not an option, but part of the pickle.
+    """
+    if "_imported" not in vars(owner):
+        object.__setattr__(owner, "_imported", load())
+    found: T = vars(owner)["_imported"]
+    return found
+
+
 def call(
     key: str, name: str, function: Callable[..., Any], /, *arguments: Any, **options: Any
 ) -> Any:

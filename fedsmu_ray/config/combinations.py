@@ -38,7 +38,7 @@ def check(values: Mapping[str, Any], method_name: str, method: Method | None) ->
     it is not valid.
     """
     data, federation, compute = values["data"], values["federation"], values["compute"]
-    measured = values["evaluation"].metrics(values["task"])
+    measured = values["evaluation"].metrics(values["task"].may_have_accuracy)
     return [
         *_unusable_name(values.get("name", "experiment")),
         *_impossible_cohorts(data, federation),

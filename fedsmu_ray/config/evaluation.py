@@ -8,10 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsmu_ray.config.task import TaskConfig
 from fedsmu_ray.errors import ConfigError
 from fedsmu_ray.models.base import Positive
-from fedsmu_ray.objectives.losses import LOSSES
 from fedsmu_ray.tracking.metrics import client_metric_names
 
 
@@ -56,14 +54,10 @@ class EvaluationConfig:
         """The share of each client's samples that is held out; 0 if no client is evaluated."""
         return 0.0 if self.clients == "none" else self.share
 
-    def metrics(self, task: TaskConfig) -> list[str]:
-        """The metrics that are measured; all if only the data tells whether there is an accuracy.
-
-        task: of the same configuration.
-        """
+    def metrics(self, has_accuracy: bool | None) -> list[str]:
+        """The metrics that are measured; has_accuracy: whether accuracy is, None: perhaps."""
         if self.clients == "none":
             return []
-        has_accuracy = task.has_accuracy if task.loss in LOSSES else None
         return client_metric_names(has_accuracy, self.personalise.epochs is not None)
 
     def check_clients(self, able: int) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fedsmu_ray.algorithms.base import Beta
 from fedsmu_ray.config.numbers import PositiveNumber
+from fedsmu_ray.config.unread import unread_keys
 
 # The keys that each optimizer reads, and the default of beta2.
 READ: dict[str, tuple[str, ...]] = {
@@ -57,17 +58,8 @@ class OptimizerConfig:
 
 def check_optimizer(optimizer: OptimizerConfig) -> Iterator[str]:
     """A problem for each key that the optimizer does not read."""
-    defaults, name = OptimizerConfig(), optimizer.name
-    for key in ("momentum", "nesterov", "beta1", "beta2", "epsilon"):
-        value = getattr(optimizer, key)
-        if key not in READ[name] and value != getattr(defaults, key):
-            users = [other for other, keys in READ.items() if key in keys]
-            shown = str(value).lower() if isinstance(value, bool) else value
-            yield (
-                f"local.optimizer.{key} = {shown}: local.optimizer.name = {name} does not read it "
-                f"(only {', '.join(users)}); remove it"
-            )
-    if name == "sgd" and optimizer.nesterov and not optimizer.momentum:
+    yield from unread_keys("local.optimizer", optimizer, "name", READ)
+    if optimizer.name == "sgd" and optimizer.nesterov and not optimizer.momentum:
         yield (
             "local.optimizer.nesterov = true: there is no momentum; set it, as in "
             "local.optimizer.momentum=0.9, or remove nesterov"

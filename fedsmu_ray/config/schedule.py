@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fedsmu_ray.config.unread import unread_keys
 from fedsmu_ray.models.base import Positive
 
 # The keys that each kind reads, beside `warmup`.
@@ -61,15 +62,7 @@ class ScheduleConfig:
 
 def check_schedule(key: str, schedule: ScheduleConfig, rounds: int) -> Iterator[str]:
     """A problem for each key that the kind does not read, and for a warm-up without an end."""
-    defaults = ScheduleConfig()
-    for name in ("factor", "every", "final"):
-        value = getattr(schedule, name)
-        if name not in READ[schedule.kind] and value != getattr(defaults, name):
-            users = [kind for kind, names in READ.items() if name in names]
-            yield (
-                f"{key}.{name} = {value}: {key}.kind = {schedule.kind} does not read it (only "
-                f"{', '.join(users)}); remove it"
-            )
+    yield from unread_keys(key, schedule, "kind", READ)
     if "factor" in READ[schedule.kind] and schedule.factor == 1:
         yield f"{key}.factor = 1: the rate would stay as it is; lower it, or remove {key}"
     if schedule.warmup >= rounds:

@@ -162,19 +162,14 @@ class FederationConfig:
 
     def load(self) -> None:
         """Import the user's sampling, so that it is part of the pickle; raises ConfigError."""
-        if self.sampling.startswith("import:"):
-            # No field, because it is not an option; pickling keeps it.
-            object.__setattr__(self, "_imported", plugins.load(SAMPLING, self.sampling))
+        _ = self.imported_sampling
 
     @property
     def imported_sampling(self) -> Callable[..., Any] | None:
         """The user's function, if `sampling` names one; raises ConfigError."""
         if not self.sampling.startswith("import:"):
             return None
-        if "_imported" not in vars(self):
-            self.load()
-        function: Callable[..., Any] = vars(self)["_imported"]
-        return function
+        return plugins.kept(self, lambda: plugins.load(SAMPLING, self.sampling))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from fedsmu_ray import plugins
 from fedsmu_ray.config.numbers import PositiveNumber
 from fedsmu_ray.config.plain_data import format_value
+from fedsmu_ray.config.unread import unread_keys
 from fedsmu_ray.objectives.imported import ImportedLoss
 from fedsmu_ray.objectives.losses import LOSSES, Loss
 from fedsmu_ray.objectives.metrics import EVALUATION_METRICS
@@ -20,7 +22,9 @@ LOSS_NAMES: dict[str, type[Loss]] = {
     "import:<package.module>:<function>": ImportedLoss,
 }
 # Options of losses, which are keys of the section.
-OPTIONS = tuple(dict.fromkeys(f.name for cls in LOSSES.values() for f in fields(cls)))
+READ = {name: [f.name for f in fields(cls)] for name, cls in LOSSES.items()} | {
+    "import:": ["options"]
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,12 @@ class TaskConfig:
     @property
     def has_accuracy(self) -> bool:
         """Whether accuracy is sure to be measured."""
-        return self.loss in LOSSES and LOSSES[self.loss].targets != "values"
+        return bool(self.may_have_accuracy)
+
+    @property
+    def may_have_accuracy(self) -> bool | None:
+        """Whether accuracy is measured; None if only the data tells."""
+        return LOSSES[self.loss].targets != "values" if self.loss in LOSSES else None
 
     def judged(self, validation: float) -> str:
         """The metric that is shown of a model: its accuracy, or the loss of a task without one.
@@ -81,16 +90,12 @@ class TaskConfig:
     def load(self) -> None:
         """Import the user's loss, so that it is part of the pickle; raises ConfigError."""
         if self.loss.startswith("import:"):
-            # No field, because it is not an option; pickling keeps it.
-            object.__setattr__(self, "_imported", ImportedLoss.load(self.loss, self.options))
+            self.build_loss()
 
     def build_loss(self) -> Loss:
         """The loss with its options; raises ConfigError if it cannot be imported."""
         if self.loss.startswith("import:"):
-            if "_imported" not in vars(self):
-                self.load()
-            imported: Loss = vars(self)["_imported"]
-            return imported
+            return plugins.kept(self, lambda: ImportedLoss.load(self.loss, self.options))
         cls = LOSSES[self.loss]
         return cls(**{f.name: getattr(self, f.name) for f in fields(cls)})
 
@@ -111,15 +116,4 @@ def check_metrics(task: TaskConfig) -> Iterator[str]:
 
 def check_options(task: TaskConfig) -> Iterator[str]:
     """A problem for each option that the loss does not have."""
-    defaults = TaskConfig()
-    cls = LOSSES.get(task.loss)
-    own = [f.name for f in fields(cls)] if cls else ["options"]
-    for key in (*OPTIONS, "options"):
-        value = getattr(task, key)
-        if key in own or value == getattr(defaults, key):
-            continue
-        users = [name for name, other in LOSSES.items() if key in {f.name for f in fields(other)}]
-        yield (
-            f"task.{key} = {format_value(value)}: task.loss = {task.loss} does not read it (only "
-            f"{', '.join(users) or 'import:'}); remove it"
-        )
+    return unread_keys("task", task, "loss", READ, task.loss if task.loss in LOSSES else "import:")

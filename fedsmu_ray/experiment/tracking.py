@@ -54,7 +54,7 @@ def new_run(
         parent,
         dataset=_dataset(config, digest) if digest else None,
         system_metrics=config.tracking.system_metrics and parent is None,
-        metrics=(*config.task.metrics, *config.evaluation.metrics(config.task)),
+        metrics=(*config.task.metrics, *config.evaluation.metrics(config.task.may_have_accuracy)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from math import nan
 
 import torch
 from torch import Tensor
@@ -45,10 +46,8 @@ def training_losses(
     found = []
     for client in clients:
         problem.seed_generators("training losses", round, client)
-        index, data = trainer.partition.of(client), problem.dataset
-        scores = Scores(problem.loss, data.targets, data.classes, device=trainer.data.device)
-        trainer.score_samples(x, index, scores)
-        loss = scores.totals([scores.result()])["loss"]
+        index = trainer.partition.of(client)
+        loss = _scored(problem, trainer, x, index).get("loss", nan)
         found.append(ClientScore(client, len(index), {"loss": loss}))
     return found
 
@@ -56,14 +55,19 @@ def training_losses(
 def _values(
     problem: Problem, trainer: Trainer, x: Tensor, round: int, client: int
 ) -> dict[str, float]:
-    """Loss and accuracy of x [P] on a client's samples, without what these do not define.
-
-    That may be both, if no target of the client counts.
-    """
+    """Loss and accuracy of x [P] on the samples that a client holds out, as by `_scored`."""
     problem.seed_generators("client evaluation", round, client)
+    return _scored(problem, trainer, x, trainer.partition.held_out_of(client))
+
+
+def _scored(problem: Problem, trainer: Trainer, x: Tensor, index: Tensor) -> dict[str, float]:
+    """Loss and accuracy of x [P] on samples, int64 [N], without what these do not define.
+
+    That may be both, if no target of them counts.
+    """
     data = problem.dataset
     scores = Scores(problem.loss, data.targets, data.classes, device=trainer.data.device)
-    trainer.score_samples(x, trainer.partition.held_out_of(client), scores)
+    trainer.score_samples(x, index, scores)
     score = scores.result()
     values = scores.totals([score])
     return values if score.weight else {n: v for n, v in values.items() if n != "loss"}

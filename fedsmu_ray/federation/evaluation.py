@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from fedsmu_ray.federation.cohort import descending
 from fedsmu_ray.federation.problem import Problem
@@ -21,7 +22,7 @@ from fedsmu_ray.federation.tasks import (
 from fedsmu_ray.numerics.streams import host_generator
 from fedsmu_ray.objectives.metrics import Direction
 from fedsmu_ray.objectives.scores import Score
-from fedsmu_ray.tracking.metrics import client_metric_names, direction_of
+from fedsmu_ray.tracking.metrics import direction_of
 
 EVALUATION_SLICE = 2000  # samples per evaluation task
 CLIENT_SAMPLES = 20  # that take as long as what a client costs besides, about
@@ -91,24 +92,29 @@ def evaluated_clients(problem: Problem, round: int) -> list[int]:
 def _client_tasks(problem: Problem, round: int) -> list[EvaluateClients]:
     """Groups of clients: those that train are as large as in training."""
     clients = evaluated_clients(problem, round - 1)
-    if not clients:
-        return []
-    size = problem.group_size
     if problem.config.evaluation.personalise.epochs is None:
-        mean = float(problem.partition.held_out_sizes.float().mean())
-        size = max(1, int(EVALUATION_SLICE / (CLIENT_SAMPLES + mean)))
+        return _in_groups(round, clients, _group_size(problem.partition.held_out_sizes))
+    return _in_groups(round, clients, problem.group_size)
+
+
+def _in_groups(
+    round: int, clients: list[int], size: int, in_training: bool = False
+) -> list[EvaluateClients]:
     groups = (tuple(clients[i : i + size]) for i in range(0, len(clients), size))
-    return [EvaluateClients(round, group) for group in groups]
+    return [EvaluateClients(round, group, in_training) for group in groups]
+
+
+def _group_size(sizes: Tensor) -> int:
+    """How many clients take as long to evaluate as a slice; sizes: of their samples, int64 [m]."""
+    mean = float(sizes.float().mean()) if len(sizes) else 0.0
+    return max(1, int(EVALUATION_SLICE / (CLIENT_SAMPLES + mean)))
 
 
 def losses_in_training(
     problem: Problem, executor: Executor, round: int, sent: Handle, clients: list[int]
 ) -> dict[int, float]:
     """The losses of the model in a broadcast on what some clients train on, by client."""
-    mean = float(problem.partition.sizes.float().mean())
-    size = max(1, int(EVALUATION_SLICE / (CLIENT_SAMPLES + mean)))
-    groups = (tuple(clients[i : i + size]) for i in range(0, len(clients), size))
-    tasks = [EvaluateClients(round, group, in_training=True) for group in groups]
+    tasks = _in_groups(round, clients, _group_size(problem.partition.sizes), in_training=True)
     results = executor.run(sent, tasks)
     return {score.client: score.values["loss"] for _, scores in results for score in scores}
 
@@ -134,11 +140,7 @@ def means(problem: Problem, evaluated: Evaluated) -> dict[str, Any]:
 
 def measured_over_clients(problem: Problem) -> list[str]:
     """The metrics over clients that an evaluation has."""
-    evaluation = problem.config.evaluation
-    if evaluation.clients == "none":
-        return []
-    has_accuracy = problem.dataset.targets != "values"
-    return client_metric_names(has_accuracy, evaluation.personalise.epochs is not None)
+    return problem.config.evaluation.metrics(problem.dataset.targets != "values")
 
 
 def _over_clients(problem: Problem, clients: dict[int, ClientScore]) -> dict[str, float]:

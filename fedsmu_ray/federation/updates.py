@@ -100,8 +100,9 @@ class Update:
         """
 
     def gradient(self, cut: Cut, y: Pieces, h: Pieces, *terms: Pieces) -> Pieces:
-        """The gradient of the local objective, clipped; terms: x if there is `prox`, and the
-        correction if any.
+        """The gradient of the local objective, clipped.
+
+        terms: x if there is `prox`, and the correction if any.
         """
         if self.corrects:
             h = torch._foreach_add(h, terms[-1])
@@ -130,10 +131,12 @@ class Sgd(Update):
 
 @dataclass(frozen=True)
 class Momentum(Update):
-    """SGD with momentum, as in `torch.optim.SGD` without dampening.
+    """SGD with momentum.
 
-    h <- h + weight_decay y;  b <- momentum b + h
-    y <- y - lr b, with nesterov y - lr (h + momentum b)
+    As in `torch.optim.SGD` without dampening:
+
+        h <- h + weight_decay y;  b <- momentum b + h
+        y <- y - lr b, with nesterov y - lr (h + momentum b)
     """
 
     momentum: float = 0.9
@@ -200,11 +203,13 @@ def _debiased(beta: float, k: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Lion(Update):
-    """Lion (Chen et al., NeurIPS 2023).
+    """Lion (Chen et al., "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023).
 
-    w <- sign(beta1 mu + (1 - beta1) h)              torch's sign: 0 at 0
-    mu <- beta2 mu + (1 - beta2) h
-    y <- (1 - lr weight_decay) y - lr w
+    With a decay of the weights themselves:
+
+        w <- sign(beta1 mu + (1 - beta1) h)              torch's sign: 0 at 0
+        mu <- beta2 mu + (1 - beta2) h
+        y <- (1 - lr weight_decay) y - lr w
     """
 
     beta1: float = 0.9

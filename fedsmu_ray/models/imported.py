@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, ClassVar
@@ -38,13 +38,13 @@ class ImportedModel(Model):
     groups: Groups = GROUPS
 
     def load(self, name: str) -> None:
-        # No field, because it is not an option; pickling keeps it.
-        object.__setattr__(self, "_function", plugins.load("model.name", name))
+        self._function(name)
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        return plugins.kept(self, lambda: plugins.load("model.name", name))
 
     def build(self, name: str, shape: Shape, classes: int, symbols: int | None) -> nn.Module:
-        if "_function" not in vars(self):
-            self.load(name)
-        function, options = vars(self)["_function"], self.options or {}
+        function, options = self._function(name), self.options or {}
         module = plugins.call("model.name", name, function, shape, classes, **options)
         if not isinstance(module, nn.Module):
             is_class, kind = isinstance(module, type), type(module).__name__
@@ -62,15 +62,10 @@ class ImportedModel(Model):
 
     def _normed(self, module: nn.Module, name: str) -> nn.Module:
         """The module with `norm` in place of batch norm; raises ConfigError."""
-        check_groups(self.norm, self.groups)
         if self.norm is None:
+            check_groups(self.norm, self.groups)
             return module
-        module, count = without_batch_norm(module, self.norm, self.groups, name)
-        if not count:
-            raise ConfigError(
-                [f"model.norm = {self.norm}: model.name = {name} has no batch norm; remove it"]
-            )
-        return module
+        return without_batch_norm(module, self.norm, self.groups, name)
 
 
 def _initialize_lazy_layers(module: nn.Module, shape: Shape, symbols: int | None) -> None:

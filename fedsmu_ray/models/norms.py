@@ -39,22 +39,28 @@ def check_groups(norm: Norm | None, groups: int) -> None:
         )
 
 
-def without_batch_norm(net: nn.Module, norm: Norm, groups: int, name: str) -> tuple[nn.Module, int]:
-    """The module with another norm in place of every batch norm, and how many there were.
+def without_batch_norm(
+    net: nn.Module, norm: Norm, groups: int, name: str, required: bool = True
+) -> nn.Module:
+    """The module with another norm in place of every batch norm.
 
     Initial weights and biases are those of the batch norm. name: `model.name`. Raises ConfigError
-    for channels that do not form the groups.
+    for channels that do not form the groups, and, if it is required, for a module without any.
     """
     check_groups(norm, groups)
     new: dict[nn.Module, nn.Module] = {}
     for key, child in net.named_modules():  # each once, however often it is used
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             new[child] = _norm(child, 1 if norm == "layer" else groups, name, key)
+    if required and not new:
+        raise ConfigError(
+            [f"model.norm = {norm}: model.name = {name} has no batch norm; remove it"]
+        )
     for parent in list(net.modules()):
         for key, other in parent._modules.items():
             if other in new:
                 setattr(parent, key, new[other])
-    return new.get(net, net), len(new)
+    return new.get(net, net)
 
 
 def _norm(batch_norm: nn.Module, groups: int, name: str, key: str) -> nn.GroupNorm:

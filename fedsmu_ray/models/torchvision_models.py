@@ -49,11 +49,8 @@ class TorchvisionModel(Model):
             # Two old models announce that their initialization will change.
             warnings.simplefilter("ignore", FutureWarning)
             net = plugins.call("model.name", name, models.get_model_builder(function), **options)
-        net, count = without_batch_norm(net, self.norm, self.groups, name)
-        if self.norm != "group" and not count:
-            raise ConfigError(
-                [f"model.norm = {self.norm}: model.name = {name} has no batch norm; remove it"]
-            )
+        asked = self.norm != "group"  # by default a model may have none
+        net = without_batch_norm(net, self.norm, self.groups, name, asked)
         return RGBInput(net, channels, self.image_size)
 
 
